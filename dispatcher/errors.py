@@ -1,10 +1,13 @@
 """Errors and outcomes of the dispatcher.
 
-    DispatcherError                    about us: something that we were given cannot be used
-    ├── InvalidTemplate                a pod template cannot be read or breaks a rule
-    ├── InvalidOverride                an override cannot be merged
-    └── InvalidPod                     the final manifest may not be launched
-    PodFailed                          about the author's pod: how it ended; stored as the task's result
+DispatcherError                    about us: something that we were given cannot be used
+├── InvalidTemplate                a pod template cannot be read or breaks a rule
+├── InvalidOverride                an override cannot be merged
+├── InvalidPod                     the final manifest may not be launched
+├── StoreUnavailable               the pods' table cannot be read or written now
+├── ApiError                       the API server answered with an error status
+└── ApiUnavailable                 the API server gave no answer: nothing is known of the call's effect
+PodFailed                          about the author's pod: how it ended; stored as the task's result
 """
 
 from collections.abc import Mapping
@@ -25,6 +28,29 @@ class InvalidOverride(DispatcherError, ValueError):  # noqa: N818 - as above
 
 class InvalidPod(DispatcherError, ValueError):  # noqa: N818 - as above
     """The final manifest may not be launched; the message names the path and the rule."""
+
+
+class StoreUnavailable(DispatcherError):  # noqa: N818 - as above
+    """The pods' table cannot be read or written now; the dispatcher goes on without it."""
+
+
+class ApiError(DispatcherError):
+    """The API server answered with an error status; `launcher.react` says what follows from it.
+
+    `status` is the HTTP status, `reason` Kubernetes' machine-readable reason (`AlreadyExists`, `Forbidden`, …),
+    `retry_after_s` the server's `Retry-After` in seconds, or None.
+    """
+
+    def __init__(self, status: int, reason: str, message: str, *, retry_after_s: float | None = None) -> None:
+        super().__init__(f"{status} {reason}: {message}")
+        self.status = status
+        self.reason = reason
+        self.message = message
+        self.retry_after_s = retry_after_s
+
+
+class ApiUnavailable(DispatcherError):  # noqa: N818 - as above
+    """The API server gave no answer in time: a create may have succeeded, so it is repeated under the same name."""
 
 
 class PodFailed(Exception):  # noqa: N818 - an outcome, not an error of ours
