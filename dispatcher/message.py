@@ -1,0 +1,114 @@
+"""A task message: what Celery hands to the pool, what travels in the pod, what a restarted dispatcher reads back.
+
+The pod carries its whole message in the annotation `podyard.dev/message` (DESIGN rule 3), so that the pod can run the
+task and any later dispatcher can finish its story. Pure, but for the encoding, which is Celery's own JSON (dates,
+UUIDs, decimals and bytes survive). Imported by the pod's entry point: it stays light.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Self
+
+from kombu.utils import json
+
+_ADDED_BY_REQUEST = frozenset(
+    {"args", "kwargs", "properties", "reply_to", "correlation_id", "hostname", "delivery_info", "is_eager"}
+)
+HEADER = "podyard"
+"""The custom message header that carries wishes for the pod: name, labels, pod_override, pod_template_file."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Message:
+    """One delivery of one task. `headers` are those of the message, without what Celery's Request adds to them."""
+
+    name: str
+    id: str
+    args: Sequence[Any] = ()
+    kwargs: Mapping[str, Any] = field(default_factory=dict)
+    embed: Mapping[str, Any] = field(default_factory=dict)
+    """callbacks, errbacks, chain and chord, as in Celery's message protocol 2."""
+    headers: Mapping[str, Any] = field(default_factory=dict)
+    properties: Mapping[str, Any] = field(default_factory=dict)
+    delivery_info: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def retries(self) -> int:
+        """How often Celery retried this task before; part of the pod's name."""
+        return int(self.headers.get("retries") or 0)
+
+    @property
+    def queue(self) -> str:
+        """The queue that it came from: the routing key of a direct exchange."""
+        return str(self.delivery_info.get("routing_key") or "")
+
+    @property
+    def wishes(self) -> Mapping[str, Any]:
+        """What the sender asked of the pod, in the header `podyard`; empty where nothing was asked."""
+        wishes = self.headers.get(HEADER)
+        return wishes if isinstance(wishes, Mapping) else {}
+
+    @property
+    def request(self) -> dict[str, Any]:
+        """The request dictionary for Celery's tracer: headers, embed and what Celery's Request adds."""
+        return {
+            **self.headers,
+            **self.embed,
+            "args": self.args,
+            "kwargs": self.kwargs,
+            "properties": self.properties,
+            "reply_to": self.properties.get("reply_to"),
+            "correlation_id": self.properties.get("correlation_id"),
+            "delivery_info": self.delivery_info,
+            "is_eager": False,
+        }
+
+    @classmethod
+    def from_request(cls, name: str, task_id: str, request: Mapping[str, Any], body: Sequence[Any]) -> Self:
+        """The message behind a Celery request whose body is decoded: (args, kwargs, embed)."""
+        args, kwargs, embed = body
+        return cls(
+            name=name,
+            id=task_id,
+            args=args,
+            kwargs=kwargs,
+            embed=embed or {},
+            headers={key: value for key, value in request.items() if key not in _ADDED_BY_REQUEST},
+            properties=request.get("properties") or {},
+            delivery_info=request.get("delivery_info") or {},
+        )
+
+    def encode(self) -> str:
+        """The JSON text for the annotation. Wishes are left out: the pod is their answer.
+
+        Raises kombu's EncodeError (a TypeError for JSON) where an argument has no JSON form.
+        """
+        headers = {key: value for key, value in self.headers.items() if key != HEADER and value not in (None, {}, [])}
+        return str(
+            json.dumps(
+                {
+                    "v": 1,
+                    "name": self.name,
+                    "id": self.id,
+                    "args": self.args,
+                    "kwargs": self.kwargs,
+                    "embed": {key: value for key, value in self.embed.items() if value},
+                    "headers": headers,
+                    "properties": {key: value for key, value in self.properties.items() if value is not None},
+                    "delivery_info": self.delivery_info,
+                }
+            )
+        )
+
+    @classmethod
+    def decode(cls, text: str) -> Self:
+        """The message in an annotation. Raises ValueError that says what is wrong with it."""
+        try:
+            fields = json.loads(text)
+            version = fields.pop("v")
+            message = cls(**fields)
+        except (KeyError, TypeError, AttributeError, ValueError) as error:
+            raise ValueError(f"not a task message of Podyard: {error}") from error
+        if version != 1:
+            raise ValueError(f"a task message of version {version!r}; this version of Podyard reads 1")
+        return message

@@ -1,0 +1,166 @@
+"""An outcome: how a task's body ended inside its pod, as the pod itself tells it.
+
+The pod writes it as its termination message. Kubernetes keeps 4 KiB of that, so a larger outcome goes into the log as
+a frame of numbered lines at its end, and the termination message only says how to find it (DESIGN rule 11). Pure, and
+light: the pod's entry point imports it.
+"""
+
+import base64
+import binascii
+import hashlib
+import zlib
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+from kombu.utils import json
+
+MESSAGE_LIMIT_BYTES = 4096
+"""What Kubernetes keeps of a container's termination message."""
+_CHUNK = 8000
+_MARK = "podyard-outcome"
+_TRACEBACK_LIMIT = 20_000
+SLACK_LINES = 200
+"""Lines that others of the container may have written behind the frame before they ended."""
+STATES = frozenset({"SUCCESS", "FAILURE", "RETRY", "IGNORED", "REJECTED"})
+
+
+@dataclass(frozen=True, kw_only=True)
+class Failure:
+    """An exception as data: it is never rebuilt from pickled bytes."""
+
+    type: str
+    module: str
+    args: Sequence[Any]
+    traceback: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Outcome:
+    """How one launch of one task ended. `state` is Celery's word; `retry` holds the arguments of `Task.retry`."""
+
+    id: str
+    retries: int
+    state: str
+    value: Any = None
+    failure: Failure | None = None
+    retry: Mapping[str, Any] | None = None
+    runtime_s: float = 0.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Frame:
+    """Where in the log a large outcome stands: its last `lines` marked lines."""
+
+    id: str
+    retries: int
+    lines: int
+    sha256: str
+
+
+class UnreadableOutcome(ValueError):  # noqa: N818 - says what it is
+    """A termination message or frame is not an outcome of this launch; the message says why."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Encoded:
+    """What the pod writes: the termination message, and before it the lines for its log, if any."""
+
+    message: bytes
+    lines: Sequence[str] = field(default_factory=tuple)
+
+
+def encode(outcome: Outcome) -> Encoded:
+    """The bytes to write. Raises kombu's EncodeError or TypeError where the value has no JSON form."""
+    fields = {"v": 1, **{key: value for key, value in asdict(outcome).items() if value is not None}}
+    whole = str(json.dumps(fields)).encode()
+    if len(whole) <= MESSAGE_LIMIT_BYTES:
+        return Encoded(message=whole)
+    packed = base64.b64encode(zlib.compress(whole, 6)).decode()
+    chunks = [packed[start : start + _CHUNK] for start in range(0, len(packed), _CHUNK)]
+    lines = [f"{_MARK} {outcome.id} {index}/{len(chunks)} {chunk}" for index, chunk in enumerate(chunks, start=1)]
+    head = {"v": 1, "id": outcome.id, "retries": outcome.retries}
+    frame = {"lines": len(lines), "sha256": hashlib.sha256(whole).hexdigest()}
+    return Encoded(message=str(json.dumps({**head, "frame": frame})).encode(), lines=lines)
+
+
+def decode(message: str, *, task_id: str, retries: int) -> Outcome | Frame:
+    """The outcome in a termination message, or the frame that holds it.
+
+    Raises UnreadableOutcome where the text is no outcome, or one of another launch.
+    """
+    fields = _fields(message)
+    if (fields.get("id"), fields.get("retries")) != (task_id, retries):
+        raise UnreadableOutcome(
+            f"the outcome is one of {fields.get('id')!r}, try {fields.get('retries')!r}, not of this pod's task"
+        )
+    if "frame" in fields:
+        return Frame(id=task_id, retries=retries, **fields["frame"])
+    return _outcome(fields)
+
+
+def read_frame(log: bytes, frame: Frame) -> Outcome:
+    """The outcome in the tail of a log. Raises UnreadableOutcome where lines are missing or damaged."""
+    prefix = f"{_MARK} {frame.id} ".encode()
+    chunks: dict[bytes, bytes] = {}
+    for line in log.splitlines():
+        _, found, rest = line.partition(prefix)
+        number, space, chunk = rest.partition(b" ")
+        if found and space:
+            chunks[number] = chunk
+    wanted = [f"{index}/{frame.lines}".encode() for index in range(1, frame.lines + 1)]
+    missing = [number for number in wanted if number not in chunks]
+    if missing:
+        raise UnreadableOutcome(f"{len(missing)} of the {frame.lines} lines of the outcome are not in the log any more")
+    try:
+        whole = zlib.decompress(base64.b64decode(b"".join(chunks[number] for number in wanted), validate=True))
+    except (binascii.Error, zlib.error) as error:
+        raise UnreadableOutcome(f"the outcome in the log is damaged: {error}") from error
+    if hashlib.sha256(whole).hexdigest() != frame.sha256:
+        raise UnreadableOutcome("the outcome in the log does not have the announced checksum")
+    return _outcome(_fields(whole.decode()))
+
+
+def strip_frames(log: bytes) -> bytes:
+    """A log without the lines of frames: people have no use for them."""
+    mark = f"{_MARK} ".encode()
+    if mark not in log:
+        return log
+    return b"".join(line for line in log.splitlines(keepends=True) if not line.startswith(mark))
+
+
+def shortened(traceback: str) -> str:
+    """A traceback cut in the middle: its end says what happened, its start says where from."""
+    if len(traceback) <= _TRACEBACK_LIMIT:
+        return traceback
+    half = _TRACEBACK_LIMIT // 2
+    return f"{traceback[:half]}\n… {len(traceback) - 2 * half} characters left out …\n{traceback[-half:]}"
+
+
+def _fields(text: str) -> dict[str, Any]:
+    try:
+        fields = json.loads(text)
+    except (ValueError, TypeError, AttributeError, KeyError, RecursionError) as error:
+        raise UnreadableOutcome(f"the termination message is no outcome: {text[:120]!r}") from error
+    if not isinstance(fields, dict) or fields.get("v") != 1:
+        raise UnreadableOutcome(f"the termination message is no outcome of a known version: {text[:120]!r}")
+    return fields
+
+
+def _outcome(fields: dict[str, Any]) -> Outcome:
+    try:
+        failure = fields.get("failure")
+        outcome = Outcome(
+            id=fields["id"],
+            retries=fields["retries"],
+            state=fields["state"],
+            value=fields.get("value"),
+            failure=Failure(**failure) if failure else None,
+            retry=fields.get("retry"),
+            runtime_s=float(fields.get("runtime_s") or 0.0),
+        )
+    except (KeyError, TypeError, ValueError) as error:
+        raise UnreadableOutcome(f"the outcome lacks a field or has a wrong one: {error}") from error
+    if outcome.state not in STATES:
+        raise UnreadableOutcome(f"the outcome has the unknown state {outcome.state!r}")
+    return outcome

@@ -1,0 +1,212 @@
+"""The entry point inside a task pod: runs the body of one task message and leaves its outcome.
+
+`python -m dispatcher.podrun` needs `PODYARD_APP` (module:attribute of the Celery app) and `PODYARD_MESSAGE` (the JSON
+of `message.Message`). It holds no broker or database credential: retries, results, links and chords are carried out by
+the dispatcher, which replays the outcome. The exit code is 0 for a success and 1 for anything else, so that
+`kubectl get pods` tells the truth. Its start is paid by every pod, so it imports little.
+"""
+
+import os
+import signal
+import sys
+import threading
+import time
+import traceback
+from collections.abc import Callable
+from dataclasses import replace
+from importlib import import_module
+from pathlib import Path
+from types import FrameType
+from typing import Any, NoReturn
+
+from celery.app.task import Context, Task
+from celery.exceptions import Ignore, Reject, Retry
+from kombu.utils import json
+
+from dispatcher import outcome
+from dispatcher.message import Message
+
+TERMINATION_FILE = Path("/dev/termination-log")
+DEFAULT_MAX_BYTES = 1_048_576
+
+
+def main() -> int:
+    """Runs the message of the environment. Returns the exit code: 0 success, 1 anything else, 2 no message."""
+    signal.signal(signal.SIGTERM, _on_term)
+    try:
+        message = Message.decode(os.environ["PODYARD_MESSAGE"])
+    except (KeyError, ValueError) as error:
+        sys.stderr.write(f"podrun: PODYARD_MESSAGE: {error}. The dispatcher sets it; see docs/architecture.md\n")
+        return 2
+    limit = int(os.environ.get("PODYARD_RESULT_MAX_BYTES", DEFAULT_MAX_BYTES))
+    result = bounded(run(message, os.environ.get("PODYARD_APP", "")), max_bytes=limit)
+    _leave(result)
+    return 0 if result.state == "SUCCESS" else 1
+
+
+def run(message: Message, app_path: str) -> outcome.Outcome:
+    """Runs the body once and returns how it ended; whatever the body raises becomes an outcome."""
+    started = time.monotonic()
+    try:
+        ended = _run_body(_task(app_path, message.name), message)
+    except _Terminated:
+        raise
+    except BaseException as error:  # noqa: BLE001 - the one place where a body's errors, SystemExit too, become data
+        ended = _outcome(message, "FAILURE", failure=_failure(error))
+    return replace(ended, runtime_s=round(time.monotonic() - started, 6))
+
+
+def bounded(result: outcome.Outcome, *, max_bytes: int) -> outcome.Outcome:
+    """The outcome itself, or a failure that says why its value cannot travel."""
+    if result.state != "SUCCESS":
+        return result
+    try:
+        size = len(str(json.dumps(result.value)).encode())
+    except Exception as error:  # noqa: BLE001 - encoding calls into the author's own objects
+        return _unusable(result, f"the result has no JSON form: {error}; return plain JSON values")
+    if size > max_bytes:
+        limit = f"the limit of {max_bytes} (results.max_bytes)"
+        return _unusable(result, f"the result has {size} bytes, more than {limit}; store it and return its address")
+    return result
+
+
+def _task(app_path: str, name: str) -> Any:
+    module, _, attribute = app_path.partition(":")
+    if not module:
+        raise LookupError("PODYARD_APP is not set: the pod does not know which Celery app has the task")
+    app = getattr(import_module(module), attribute or "app")
+    app.set_current()
+    app.loader.import_default_modules()
+    app.finalize()
+    return app.tasks[name]
+
+
+def _run_body(task: Any, message: Message) -> outcome.Outcome:
+    asked = _record_retries(task)
+    context = Context({**message.request, "hostname": os.environ.get("HOSTNAME", ""), "called_directly": False})
+    task.request_stack.push(context)
+    try:
+        task.before_start(message.id, message.args, message.kwargs)
+        value = _body(task)(*message.args, **message.kwargs)
+    except Retry as error:
+        cause = _failure(error.exc) if isinstance(error.exc, BaseException) else None
+        return _outcome(message, "RETRY", retry={**asked, "reason": str(error)}, failure=cause)
+    except Ignore as error:
+        return _outcome(message, "IGNORED", failure=_failure(error))
+    except Reject as error:
+        return _outcome(message, "REJECTED", failure=_failure(error))
+    finally:
+        task.request_stack.pop()
+    return _outcome(message, "SUCCESS", value=value)
+
+
+def _body(task: Any) -> Callable[..., Any]:
+    """What Celery's tracer would call: `run`, or the task itself where its class has a `__call__` of its own."""
+    if type(task).__call__ is Task.__call__:
+        run: Callable[..., Any] = task.run
+        return run
+    from celery.app import trace  # noqa: PLC0415 - only such tasks need it, and it costs each pod 20 ms
+
+    trace._install_stack_protection()  # noqa: SLF001 - as Celery's worker does before it calls tasks of this kind
+    return task  # type: ignore[no-any-return]
+
+
+def _record_retries(task: Any) -> dict[str, Any]:
+    """Makes `task.retry` remember what it was asked and publish nothing: publishing is the dispatcher's part.
+
+    The task object is changed in place: `self` in a bound task, and the closure of `autoretry_for`, are this object.
+    """
+    asked: dict[str, Any] = {}
+    retry, signature_from_request = task.retry, task.signature_from_request
+
+    def recording(args: Any = None, kwargs: Any = None, **options: Any) -> Any:
+        given = {"args": args, "kwargs": kwargs, **options}
+        asked.update({key: value for key, value in given.items() if value is not None and key not in ("exc", "throw")})
+        return retry(args, kwargs, **options)
+
+    def unpublished(*args: Any, **kwargs: Any) -> Any:
+        signature = signature_from_request(*args, **kwargs)
+        signature.apply_async = lambda *_, **__: None
+        return signature
+
+    task.retry, task.signature_from_request = recording, unpublished
+    return asked
+
+
+def _outcome(message: Message, state: str, **fields: Any) -> outcome.Outcome:
+    return outcome.Outcome(id=message.id, retries=message.retries, state=state, **fields)
+
+
+def _failure(error: BaseException) -> outcome.Failure:
+    text = "".join(traceback.format_exception(type(error), error, _authors_part(error)))
+    if isinstance(error, SystemExit):
+        return _ours(
+            f"the body called sys.exit({error.code!r})", reason="Error", text=text, exit_code=_exit_code(error)
+        )
+    return outcome.Failure(
+        type=type(error).__qualname__,
+        module=type(error).__module__,
+        args=[_plain(value) for value in error.args],
+        traceback=outcome.shortened(text),
+    )
+
+
+def _unusable(result: outcome.Outcome, why: str) -> outcome.Outcome:
+    return replace(result, state="FAILURE", value=None, failure=_ours(why, reason="ResultUnusable"))
+
+
+def _ours(message: str, *, reason: str, text: str = "", **details: Any) -> outcome.Failure:
+    facts = {"reason": reason, "cause": "application", **details}
+    return outcome.Failure(
+        type="PodFailed", module="dispatcher.errors", args=[message, facts], traceback=outcome.shortened(text)
+    )
+
+
+def _authors_part(error: BaseException) -> Any:
+    """The traceback without our own and Celery's frames at its start."""
+    trace = error.__traceback__
+    while trace is not None and trace.tb_frame.f_globals.get("__name__", "").startswith((__name__, "celery.")):
+        trace = trace.tb_next
+    return trace or error.__traceback__
+
+
+def _exit_code(error: SystemExit) -> int:
+    if error.code is None:
+        return 0
+    return error.code if isinstance(error.code, int) else 1
+
+
+def _plain(value: Any) -> Any:
+    try:
+        json.dumps(value)
+    except Exception:  # noqa: BLE001 - encoding calls into the author's own objects
+        return repr(value)[:500]
+    return value
+
+
+def _leave(result: outcome.Outcome) -> None:
+    encoded = outcome.encode(result)
+    if result.failure is not None and result.failure.traceback:
+        sys.stderr.write(f"{result.failure.traceback}\n")
+    sys.stderr.flush()
+    for line in encoded.lines:
+        sys.stdout.write(f"{line}\n")
+    sys.stdout.flush()
+    Path(os.environ.get("PODYARD_TERMINATION_PATH") or TERMINATION_FILE).write_bytes(encoded.message)
+
+
+class _Terminated(SystemExit):
+    """The pod was asked to end; it leaves no outcome, so that the deletion counts."""
+
+
+def _on_term(number: int, frame: FrameType | None) -> NoReturn:  # noqa: ARG001 - the signature is Python's
+    raise _Terminated(128 + number)
+
+
+if __name__ == "__main__":
+    code = main()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    if any(not thread.daemon for thread in threading.enumerate()[1:]):
+        sys.exit(code)  # the author's threads are waited for, as Python does
+    os._exit(code)  # nothing of ours needs the interpreter's slow farewell
