@@ -1,0 +1,5 @@
+"""What can be wrong with embedded parts, as one error whose message says what, where and the way out."""
+
+
+class EmbeddedError(Exception):
+    """An embedded part cannot be found, started or kept running; the command line prints the message as one line."""

@@ -1,0 +1,140 @@
+"""Fixtures of real parts for every ring, and the report of the rings that ran."""
+
+import itertools
+import shutil
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests import parts
+
+RINGS = ("unit", "contract", "integration", "e2e")
+"""Folders of `tests/` that a full run must have run; `chaos` joins them with its first test."""
+
+
+@pytest.fixture(scope="session")
+def valkey_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[parts.Valkey]:
+    """One Valkey server for the session; ask for `valkey` unless you need the server itself."""
+    server = parts.Valkey.start(tmp_path_factory.mktemp("valkey"))
+    yield server
+    server.stop()
+
+
+@pytest.fixture
+def valkey(valkey_server: parts.Valkey) -> parts.ValkeyDatabase:
+    """An empty Valkey database: `.url`, `.client()`."""
+    return valkey_server.fresh()
+
+
+@pytest.fixture
+def own_valkey(tmp_path: Path) -> Iterator[parts.Valkey]:
+    """A Valkey server of this test alone, to kill and restart: `.kill()`, `.restart()`, `.fresh().url`."""
+    server = parts.Valkey.start(tmp_path / "own-valkey")
+    yield server
+    server.stop()
+
+
+@pytest.fixture(scope="session")
+def postgres_server() -> Iterator[parts.Postgres]:
+    """One PostgreSQL server for the session; ask for `postgres` unless you need the server itself."""
+    server = parts.Postgres.start()
+    yield server
+    server.stop()
+
+
+@pytest.fixture
+def postgres(postgres_server: parts.Postgres) -> Iterator[str]:
+    """The SQLAlchemy address of an empty PostgreSQL database of this test."""
+    name = postgres_server.create_database()
+    yield postgres_server.url(name)
+    postgres_server.drop_database(name)
+
+
+@pytest.fixture(scope="session")
+def local_cluster_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[parts.LocalCluster]:
+    """One local cluster for the session: `.kubeconfig`."""
+    cluster = parts.LocalCluster.start(tmp_path_factory.mktemp("cluster") / "home")
+    yield cluster
+    cluster.stop()
+
+
+_deployments = itertools.count(1)
+
+
+@pytest.fixture
+def local_cluster(local_cluster_server: parts.LocalCluster) -> parts.LocalCluster:
+    """The session's local cluster. Pods of other tests live there too: use `deployment` or a namespace of your own."""
+    return local_cluster_server
+
+
+@pytest.fixture
+def deployment() -> str:
+    """A deployment id that no other test of this session has."""
+    return f"test-{next(_deployments)}"
+
+
+@pytest.fixture
+def own_local_cluster(tmp_path: Path) -> Iterator[parts.LocalCluster]:
+    """A local cluster of this test alone, to kill and restart."""
+    cluster = parts.LocalCluster.start(tmp_path / "own-cluster")
+    yield cluster
+    cluster.stop()
+
+
+def _ring_of(nodeid: str) -> str:
+    """`tests/unit/test_names.py::…` -> `unit`."""
+    words = nodeid.split("/")
+    return words[1] if len(words) > 2 and words[0] == "tests" else "other"
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Quick rings first, and no `kubectl` test where the program is absent (the report at the end says so)."""
+    order = {ring: place for place, ring in enumerate(RINGS)}
+    items.sort(key=lambda item: order.get(_ring_of(item.nodeid), len(order)))
+    if shutil.which("kubectl") is None:
+        for item in items:
+            if item.get_closest_marker("kubectl"):
+                item.add_marker(pytest.mark.skip(reason="the program kubectl is not on this machine"))
+
+
+def _is_full_run(config: pytest.Config) -> bool:
+    """Whether all tests were asked for: no path, no -k, no -m, nothing deselected."""
+    asked = [word for word in config.invocation_params.args if not str(word).startswith("-")]
+    return not asked and not config.option.keyword and not config.option.markexpr
+
+
+def _passed(terminalreporter: pytest.TerminalReporter) -> Counter[str]:
+    reports = terminalreporter.stats.get("passed", []) + terminalreporter.stats.get("failed", [])
+    return Counter(_ring_of(report.nodeid) for report in reports if report.when == "call")
+
+
+def _empty_rings(terminalreporter: pytest.TerminalReporter) -> list[str]:
+    ran = _passed(terminalreporter)
+    return [ring for ring in RINGS if not ran[ring]]
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    """A ring of which nothing ran fails a full run: a skipped ring must not go unnoticed."""
+    reporter = session.config.pluginmanager.get_plugin("terminalreporter")
+    if reporter and _is_full_run(session.config) and session.exitstatus == 0 and _empty_rings(reporter):
+        session.exitstatus = pytest.ExitCode.TESTS_FAILED
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
+    """Say which rings ran, and what did not run."""
+    ran = _passed(terminalreporter)
+    terminalreporter.section("rings")
+    terminalreporter.write_line(
+        "rings that ran: " + (", ".join(f"{ring} {count}" for ring, count in sorted(ran.items())) or "none")
+    )
+    absent = [report for report in terminalreporter.stats.get("skipped", []) if "kubectl" in report.keywords]
+    if absent:
+        terminalreporter.write_line(
+            f"not run: {len(absent)} tests that need the program kubectl, which is not on this machine"
+        )
+    if _is_full_run(config):
+        for ring in _empty_rings(terminalreporter):
+            terminalreporter.write_line(f"FAILED ring {ring}: no test of it ran", red=True)
