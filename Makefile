@@ -4,7 +4,7 @@ PYTHONS ?= python3 python3.14 python3.13 python3.12 python3.11
 VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check
-export PYTHONDONTWRITEBYTECODE :=
+.NOTPARALLEL:
 
 .PHONY: help demo test check bench clean
 .DEFAULT_GOAL := help

@@ -100,9 +100,9 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 def _is_full_run(config: pytest.Config) -> bool:
-    """Whether all tests were asked for: no path, no -k, no -m, nothing deselected."""
-    asked = [word for word in config.invocation_params.args if not str(word).startswith("-")]
-    return not asked and not config.option.keyword and not config.option.markexpr
+    """Whether all tests were asked for: no path, no -k, no -m, no --last-failed."""
+    narrowed = config.option.keyword or config.option.markexpr or config.option.lf
+    return config.args_source is pytest.Config.ArgsSource.TESTPATHS and not narrowed
 
 
 def _passed(terminalreporter: pytest.TerminalReporter) -> Counter[str]:
