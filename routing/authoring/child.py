@@ -1,0 +1,102 @@
+"""The child process that loads one DAG file.
+
+`python -m routing.authoring.child FOLDER FILE TIMEOUT_S RESULT_FD TRACE_FD`, started by `loading`. The author's code
+may print, loop, exit or crash here; only what is written to the result descriptor counts. A dump of the stack goes to the
+trace descriptor when the time is up or the interpreter crashes, so that the line can be told.
+"""
+
+import contextlib
+import faulthandler
+import json
+import math
+import os
+import resource
+import sys
+import traceback
+from pathlib import Path
+from typing import Any
+
+from routing.authoring import dagfile
+from routing.errors import InvalidDag
+
+MEMORY_LIMIT_BYTES = 4 * 1024**3
+
+
+def main(arguments: list[str]) -> int:
+    """Loads the file and writes what it found as JSON. Returns the exit code."""
+    folder, file, timeout_s, result_fd, trace_fd = arguments
+    _limit(float(timeout_s), trace_fd=int(trace_fd))
+    found = describe(Path(folder), file)
+    faulthandler.cancel_dump_traceback_later()
+    with open(int(result_fd), "w", encoding="utf-8") as result:  # noqa: PTH123 - a descriptor has no path
+        json.dump(found, result)
+    return 0
+
+
+def describe(folder: Path, file: str) -> dict[str, Any]:
+    """The DAGs of a file as plain values, the helper modules it imports, or the error that stopped it."""
+    try:
+        loaded = dagfile.load(folder, file)
+        found = [{"spec": dag.spec(file).to_json(), "line": dag.line} for dag in loaded.dags.values()]
+        return {"dags": found, "helpers": [str(path) for path in loaded.helpers], "error": None}
+    except BaseException as error:  # noqa: BLE001 - author's code may raise anything, and it becomes data here
+        return {"dags": [], "helpers": _helpers(folder, file), "error": _explain(error, folder / file, folder)}
+
+
+def _explain(error: BaseException, path: Path, folder: Path) -> dict[str, Any]:
+    if isinstance(error, SyntaxError) and error.filename == str(path):
+        text = (error.text or "").strip()
+        return {"line": error.lineno, "message": f"{type(error).__name__}: {error.msg}" + (f": {text}" if text else "")}
+    line = _line(error, path)
+    if isinstance(error, InvalidDag):
+        return {"line": line or _dag_line(error), "message": str(error)}
+    message = f"the file calls sys.exit({error.code!r})" if isinstance(error, SystemExit) else _message(error)
+    place = _helper_line(error, path, folder)
+    return {"line": line, "message": f"{place}: {message}" if place else message}
+
+
+def _message(error: BaseException) -> str:
+    return "".join(traceback.format_exception_only(error)).strip()
+
+
+def _line(error: BaseException, path: Path) -> int | None:
+    """The last line of the file itself on the way to the error."""
+    lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename == str(path)]
+    return lines[-1] if lines else None
+
+
+def _helper_line(error: BaseException, path: Path, folder: Path) -> str | None:
+    """Where in a helper module of the folder it happened, if it did."""
+    frames = [
+        frame for frame in traceback.extract_tb(error.__traceback__) if frame.filename.startswith(f"{folder}{os.sep}")
+    ]
+    if not frames or frames[-1].filename == str(path):
+        return None
+    return f"{Path(frames[-1].filename).relative_to(folder)}, line {frames[-1].lineno}"
+
+
+def _dag_line(error: BaseException) -> int | None:
+    return getattr(error, "line", None)
+
+
+def _helpers(folder: Path, file: str) -> list[str]:
+    return [str(path) for path in dagfile.helpers(folder, folder / file)]
+
+
+def _limit(timeout_s: float, *, trace_fd: int) -> None:
+    """A stack dump and the end when the time is up; the kernel's limits behind that."""
+    faulthandler.enable(trace_fd)
+    faulthandler.dump_traceback_later(timeout_s, exit=True, file=trace_fd)
+    cpu_s = math.ceil(timeout_s) + 2
+    for kind, wanted in (
+        (resource.RLIMIT_CPU, cpu_s),
+        (resource.RLIMIT_AS, MEMORY_LIMIT_BYTES),
+        (resource.RLIMIT_CORE, 0),
+    ):
+        with contextlib.suppress(ValueError, OSError):  # a lower limit is set already, or the system has none
+            _, hard = resource.getrlimit(kind)
+            resource.setrlimit(kind, (wanted if hard == resource.RLIM_INFINITY else min(wanted, hard), hard))
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,20 @@
+"""EmptyOperator: a task that does nothing, to join or to fan out."""
+
+from collections.abc import Mapping
+from typing import Any, Unpack
+
+from routing.authoring.dag import DAG
+from routing.authoring.operator import Operator
+from routing.authoring.options import Options
+
+
+class EmptyOperator(Operator):
+    """Does nothing. It is never sent anywhere: the scheduler marks it as done itself."""
+
+    kind = "empty"
+
+    def __init__(self, *, task_id: str, dag: DAG | None = None, **given: Unpack[Options]) -> None:
+        super().__init__(task_id, dag=dag, arguments=(), given=given)
+
+    def execute(self, context: Mapping[str, Any], inputs: Mapping[str, Any]) -> None:
+        """Nothing to do."""

@@ -1,0 +1,95 @@
+"""Operator: a task of a DAG as its author wrote it; the kinds of tasks are built on it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, ClassVar
+
+from routing.authoring import dag as dags
+from routing.authoring import edges, jsonvalue, names, options, xcom
+from routing.authoring.spec import TaskSpec
+from routing.errors import InvalidDag
+
+
+class Operator(edges.Node):
+    """One task, with the options that every kind has (`options.Options`)."""
+
+    kind: ClassVar[str]
+    parameters: ClassVar[tuple[str, ...]] = ()
+    """Names of the parameters that are not options of every operator."""
+    dag: dags.DAG
+
+    def __init__(self, task_id: str, *, dag: dags.DAG | None, arguments: Any, given: Mapping[str, Any]) -> None:
+        """Joins the DAG. `arguments` may hold results of tasks, which then come before it; `given` are options."""
+        self.task_id = names.checked_id("task_id", task_id)
+        owner = dag or dags.current()
+        if not isinstance(owner, dags.DAG):
+            raise InvalidDag(
+                f"task {task_id!r} is outside of a DAG: make it inside `with DAG(...):`, or pass dag=… (a DAG)"
+            )
+        self.dag = owner
+        names.refuse_unknown(f"{self.where}: parameter", given, (*self.parameters, *options.NAMES, "task_id", "dag"))
+        self.options = options.read(self.where, {**owner.default_args, **given})
+        self.upstream = {}
+        owner.add(self)
+        self.inputs = tuple({reference.operator.task_id: None for reference in xcom.references(arguments)})
+        for reference in xcom.references(arguments):
+            edges.link(reference, self)
+
+    @property
+    def where(self) -> str:
+        """How messages name it."""
+        return f"DAG {self.dag.dag_id!r}, task {self.task_id!r}"
+
+    @property
+    def output(self) -> xcom.XComArg:
+        """Its result, to be passed to other tasks."""
+        return xcom.XComArg(self)
+
+    def __repr__(self) -> str:
+        """For messages."""
+        return f"<{type(self).__name__} {self.task_id!r}>"
+
+    def execute(self, context: Mapping[str, Any], inputs: Mapping[str, Any]) -> Any:
+        """Runs the body once and returns its result. `inputs` maps upstream task ids to their results."""
+        raise NotImplementedError
+
+    def pod_arguments(self) -> dict[str, Any] | None:
+        """For the spec: arguments of a pod operator."""
+        return None
+
+    def spec(self) -> TaskSpec:
+        """The task as a plain value."""
+        chosen = self.options
+        return TaskSpec(
+            task_id=self.task_id,
+            operator=self.kind,
+            upstream=tuple(self.upstream),
+            inputs=self.inputs,
+            queue=chosen.queue,
+            retries=chosen.retries,
+            retry_delay_s=chosen.retry_delay_s,
+            trigger_rule=chosen.trigger_rule,
+            pod_override=self._pod_override(),
+            pod_template_file=chosen.pod_template_file,
+            pod=self.pod_arguments(),
+            execution_timeout_s=chosen.execution_timeout_s,
+        )
+
+    def _pod_override(self) -> dict[str, Any] | None:
+        override = self.options.pod_override
+        if override is None:
+            return None
+        if options.is_kubernetes_object(override):
+            override = plain(override)
+        refusal = jsonvalue.refusal(dict(override))
+        if refusal:
+            raise InvalidDag(f"{self.where}: executor_config['pod_override']: {refusal}")
+        return dict(override)
+
+
+def plain(value: Any) -> Any:
+    """An object of the Kubernetes client, also inside lists and mappings, as plain values with the API's names."""
+    from kubernetes.client import ApiClient  # noqa: PLC0415 - heavy, and loaded already where such an object exists
+
+    return ApiClient().sanitize_for_serialization(value)

@@ -1,0 +1,79 @@
+"""PythonOperator: a task whose body is a Python callable."""
+
+import inspect
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Unpack
+
+from routing.authoring import context as contexts
+from routing.authoring import xcom
+from routing.authoring.dag import DAG
+from routing.authoring.operator import Operator
+from routing.authoring.options import Options
+from routing.errors import InvalidDag
+
+
+class PythonOperator(Operator):
+    """Calls `python_callable(*op_args, **op_kwargs)`; its return value is the task's result.
+
+    A parameter that is named like a key of the context (`ds`, `run_id`, `params` …) and is not given gets that value; a
+    callable with `**kwargs` gets them all.
+    """
+
+    kind = "python"
+    parameters = ("op_args", "op_kwargs", "python_callable")
+
+    def __init__(
+        self,
+        *,
+        task_id: str,
+        python_callable: Callable[..., Any],
+        op_args: Sequence[Any] = (),
+        op_kwargs: Mapping[str, Any] | None = None,
+        dag: DAG | None = None,
+        **given: Unpack[Options],
+    ) -> None:
+        self.python_callable = python_callable
+        self.op_args, self.op_kwargs = op_args, op_kwargs or {}
+        super().__init__(task_id, dag=dag, arguments=(self.op_args, self.op_kwargs), given=given)
+        if not callable(python_callable):
+            raise InvalidDag(f"{self.where}: python_callable must be callable, not {python_callable!r}")
+        if isinstance(op_args, str) or not isinstance(op_args, Sequence):
+            raise InvalidDag(f"{self.where}: op_args must be a list, not {op_args!r}")
+        if not isinstance(self.op_kwargs, Mapping):
+            raise InvalidDag(f"{self.where}: op_kwargs must be a mapping, not {op_kwargs!r}")
+        self._context_names = _context_names(self.where, python_callable, self.op_args, self.op_kwargs)
+
+    def execute(self, context: Mapping[str, Any], inputs: Mapping[str, Any]) -> Any:
+        """Calls the callable with results in place of references."""
+        args = [xcom.resolve(value, inputs) for value in self.op_args]
+        kwargs = {name: xcom.resolve(value, inputs) for name, value in self.op_kwargs.items()}
+        for name in self._context_names:
+            kwargs[name] = context[name]
+        return self.python_callable(*args, **kwargs)
+
+
+def _context_names(
+    where: str, function: Callable[..., Any], args: Sequence[Any], kwargs: Mapping[str, Any]
+) -> tuple[str, ...]:
+    """The keys of the context that the callable wants. Raises InvalidDag where a call could never succeed."""
+    try:
+        signature = inspect.signature(function)
+    except (TypeError, ValueError):
+        return ()  # some builtins have no signature; they tell about wrong arguments when they run
+    name = getattr(function, "__name__", repr(function))
+    try:
+        bound = signature.bind_partial(*args, **kwargs).arguments
+    except TypeError as error:
+        raise InvalidDag(f"{where}: {name}{signature} cannot be called with these arguments: {error}") from None
+    wanted = []
+    for parameter in signature.parameters.values():
+        if parameter.kind is parameter.VAR_KEYWORD:
+            taken = {*signature.parameters, *kwargs}
+            wanted += [key for key in contexts.NAMES if key not in taken]
+        elif parameter.kind is parameter.VAR_POSITIONAL or parameter.name in bound:
+            continue
+        elif parameter.name in contexts.NAMES and parameter.kind is not parameter.POSITIONAL_ONLY:
+            wanted.append(parameter.name)
+        elif parameter.default is parameter.empty:
+            raise InvalidDag(f"{where}: {name}{signature} lacks a value for {parameter.name!r}")
+    return tuple(wanted)

@@ -1,0 +1,32 @@
+"""Errors and outcomes of the authors' side.
+
+    RoutingError                       about us: something that we were given cannot be used
+    └── InvalidDag                     a DAG file breaks a rule of the authors' API
+    TaskFailed                         about the author's task: how its body ended; stored as the task's result
+
+Light: it is imported inside every pod.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+
+class RoutingError(Exception):
+    """Something that Podyard was given cannot be used."""
+
+
+class InvalidDag(RoutingError, ValueError):  # noqa: N818 - the name is public and says what is invalid
+    """A DAG file breaks a rule of the authors' API; the message names DAG, task and parameter, and the way out."""
+
+
+class TaskFailed(Exception):  # noqa: N818 - an outcome, not an error of ours
+    """A task's body ended without success. `details` may hold reason, exit_code and cause."""
+
+    def __init__(self, message: str, details: Mapping[str, Any] | None = None) -> None:
+        super().__init__(message, dict(details or {}))
+        self.message = message
+        self.details = dict(details or {})
+
+    def __str__(self) -> str:
+        """Only the message: details are for programs."""
+        return self.message
