@@ -6,6 +6,9 @@
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
+
+from dispatcher import errors
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,6 +39,8 @@ class Options:
     app_path: str
     """`module:attribute` of the Celery app that pods import."""
     deployment: str = "default"
+    namespaces: tuple[str, ...] = ("default",)
+    """Watched from the start, so that pods found there are adopted; others are watched from their first pod on."""
     kubeconfig: Path | None = None
     context: str | None = None
     in_cluster: bool | None = None
@@ -49,3 +54,17 @@ class Options:
     result_max_bytes: int = 1_048_576
     create_concurrency: int = 16
     """Create requests in flight at once; beyond 8 to 16 a real API server gains nothing."""
+
+
+def from_app(app: Any) -> Options:
+    """The options that a Celery app carries in `app.conf.podyard`.
+
+    Raises DispatcherError where it carries none.
+    """
+    options = app.conf.get("podyard")
+    if not isinstance(options, Options):
+        raise errors.DispatcherError(
+            f"the Celery app {app.main or '(without a name)'} has no options for pods: set app.conf.podyard to a "
+            "dispatcher.options.Options, or start it by `podyard dispatcher`"
+        )
+    return options

@@ -1,0 +1,129 @@
+"""An attempt: one task message that has, or will have, a pod of its own; and the register of those in flight.
+
+All fields are changed on the loop's thread only. `callbacks` are Celery's and are called on the hub's thread only. The
+register is a cache: the pods in the cluster are the truth, and adoption rebuilds it from them.
+"""
+
+from collections import Counter
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any
+
+from dispatcher.message import Message
+from dispatcher.options import QueueProfile
+
+
+@dataclass(frozen=True, kw_only=True)
+class Callbacks:
+    """What Celery's Request wants to hear, as `BasePool.apply_async` receives it."""
+
+    accept: Callable[..., Any]
+    done: Callable[..., Any]
+    error: Callable[..., Any]
+    timeout: Callable[..., Any]
+
+
+@dataclass(kw_only=True, eq=False)
+class Attempt:
+    """One launch. Its `stage` goes `waiting`, `creating`, `created`, `ended`; a parked create is `waiting` again."""
+
+    message: Message
+    profile: QueueProfile
+    callbacks: Callbacks
+    received_at: datetime
+    pod: str = ""
+    namespace: str = ""
+    manifest: bytes = b""
+    uid: str | None = None
+    stage: str = "waiting"
+    reason: str | None = None
+    """Why it waits, in one CamelCase word, as Kubernetes gives reasons."""
+    detail: str | None = None
+    is_accepted: bool = False
+    is_any_image: bool = False
+    """A pod of any image: its exit code decides, it leaves no outcome."""
+    timeout_s: float | None = None
+    created_at: datetime | None = None
+    created_mono: float = 0.0
+    """The same on the monotonic clock, to compare with the time of a list."""
+    started_at: datetime | None = None
+    timer: Any = None
+    on_terminate: Callable[["Attempt"], None] = field(default=lambda _: None, repr=False)
+
+    @property
+    def key(self) -> tuple[str, int]:
+        """(task id, Celery retries): what makes a launch one and the same."""
+        return (self.message.id, self.message.retries)
+
+    @property
+    def queue(self) -> str:
+        """The queue that it came from."""
+        return self.message.queue
+
+    def terminate(self, signal: Any = None) -> None:  # noqa: ARG002 - the signature is Celery's
+        """Ends it wherever it is; Celery calls this on `revoke(terminate=True)`."""
+        self.on_terminate(self)
+
+
+LAUNCHED = frozenset({"creating", "created"})
+"""The stages that take a slot."""
+
+
+class Register:
+    """The attempts in flight, found by key and by pod, and counted by stage and queue."""
+
+    def __init__(self) -> None:
+        self._by_key: dict[tuple[str, int], Attempt] = {}
+        self._by_pod: dict[tuple[str, str], Attempt] = {}
+        self._launched: dict[str, set[tuple[str, int]]] = {}
+
+    def __iter__(self) -> Iterator[Attempt]:
+        return iter(list(self._by_key.values()))
+
+    def __len__(self) -> int:
+        return len(self._by_key)
+
+    def add(self, attempt: Attempt) -> bool:
+        """Registers it, unless one of the same key is there. Says whether it did."""
+        if attempt.key in self._by_key:
+            return False
+        self._by_key[attempt.key] = attempt
+        return True
+
+    def move(self, attempt: Attempt, stage: str) -> None:
+        """Brings an attempt to another stage, and so into or out of its queue's slots."""
+        attempt.stage = stage
+        slots = self._launched.setdefault(attempt.queue, set())
+        if stage in LAUNCHED:
+            slots.add(attempt.key)
+        else:
+            slots.discard(attempt.key)
+
+    def launched(self, queue: str) -> int:
+        """How many attempts of a queue have a pod or are getting one."""
+        return len(self._launched.get(queue, ()))
+
+    def launched_in_all(self) -> int:
+        """The same over all queues."""
+        return sum(map(len, self._launched.values()))
+
+    def stages(self) -> Counter[str]:
+        """How many attempts are in each stage."""
+        return Counter(attempt.stage for attempt in self._by_key.values())
+
+    def name_pod(self, attempt: Attempt) -> None:
+        """Makes it found by the pod's name, before the pod is created: events may be faster than answers."""
+        self._by_pod[(attempt.namespace, attempt.pod)] = attempt
+
+    def by_pod(self, namespace: str, pod: str) -> Attempt | None:
+        """The attempt that owns a pod, if it is one of ours."""
+        return self._by_pod.get((namespace, pod))
+
+    def remove(self, attempt: Attempt) -> None:
+        """Ends and forgets it; its slot is free. A second time does nothing."""
+        if self._by_key.get(attempt.key) is attempt:
+            self.move(attempt, "ended")
+            del self._by_key[attempt.key]
+        if self._by_pod.get((attempt.namespace, attempt.pod)) is attempt:
+            del self._by_pod[(attempt.namespace, attempt.pod)]

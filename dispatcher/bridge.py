@@ -1,0 +1,87 @@
+"""The one place where the two threads of a dispatcher meet: Celery's hub and the loop that speaks to the cluster.
+
+`to_loop` and `to_hub` pass a call to the other side; nothing else is shared. Calls keep their order. Called by the
+pool; knows nothing of pods.
+"""
+
+import asyncio
+import contextlib
+import logging
+import os
+import threading
+from collections import deque
+from collections.abc import Callable, Coroutine
+from typing import Any
+
+logger = logging.getLogger(__name__)
+
+STOP_BOUND_S = 5.0
+"""How long a stop waits for calls to the cluster that are under way."""
+
+
+class Bridge:
+    """A thread with an asyncio loop, and a way to and fro."""
+
+    def __init__(self, *, name: str) -> None:
+        self._loop = asyncio.new_event_loop()
+        self._thread = threading.Thread(target=self._run, name=name, daemon=True)
+        self._calls: deque[tuple[Callable[..., Any], tuple[Any, ...]]] = deque()
+        self._reader, self._writer = os.pipe()
+        os.set_blocking(self._reader, False)
+        os.set_blocking(self._writer, False)
+        self._main: Callable[[], Coroutine[Any, Any, None]] | None = None
+        self._stopping: asyncio.Event | None = None
+
+    def start(self, main: Callable[[], Coroutine[Any, Any, None]]) -> None:
+        """Starts the loop's thread with `main`, which is cancelled by `stop`."""
+        self._main = main
+        self._thread.start()
+
+    def stop(self) -> None:
+        """Cancels `main` and waits for the thread, for at most `STOP_BOUND_S`."""
+        if not self._thread.is_alive():
+            return
+        self._loop.call_soon_threadsafe(lambda: [task.cancel() for task in asyncio.all_tasks(self._loop)])
+        self._thread.join(STOP_BOUND_S)
+        if self._thread.is_alive():
+            logger.warning("the cluster thread did not end in %s s; it ends with the process", STOP_BOUND_S)
+
+    def to_loop(self, call: Callable[..., Any], *args: Any) -> None:
+        """Runs `call` on the loop's thread, soon. After the stop it does nothing."""
+        if not self._loop.is_closed():
+            self._loop.call_soon_threadsafe(call, *args)
+
+    def to_hub(self, call: Callable[..., Any], *args: Any) -> None:
+        """Runs `call` on the hub's thread, soon."""
+        self._calls.append((call, args))
+        with contextlib.suppress(BlockingIOError):  # the pipe is full of wake-ups already
+            os.write(self._writer, b"\0")
+
+    def register(self, hub: Any) -> None:
+        """Lets the hub carry out what `to_hub` brings. Called again after each reconnect to the broker."""
+        hub.add_reader(self._reader, self._on_readable)
+
+    def _on_readable(self) -> None:
+        try:
+            os.read(self._reader, 65536)
+        except BlockingIOError:
+            return
+        for _ in range(len(self._calls)):
+            call, args = self._calls.popleft()
+            try:
+                call(*args)
+            except Exception:
+                logger.exception("a call on the hub failed: %s", getattr(call, "__qualname__", call))
+
+    def _run(self) -> None:
+        asyncio.set_event_loop(self._loop)
+        try:
+            assert self._main is not None  # noqa: S101 - start() has set it
+            self._loop.run_until_complete(self._main())
+        except asyncio.CancelledError:
+            pass
+        except Exception:
+            logger.exception("the cluster thread ended; no pod is launched or watched any more")
+        finally:
+            self._loop.run_until_complete(self._loop.shutdown_asyncgens())
+            self._loop.close()

@@ -1,0 +1,164 @@
+"""The janitor: saves the log of an ended pod, then deletes or keeps the pod, by its queue's policy.
+
+It is called only after the outcome is stored (DESIGN rule 2). A log that cannot be read or a delete that is refused is
+tried again with back-off, a bounded number of times, and blocks nobody else. A pod that is kept is labelled
+`podyard.dev/done`, which takes it out of every selector of ours. Runs on the loop's thread.
+"""
+
+import asyncio
+import logging
+import random
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from dispatcher import errors, launcher, manifest, names, outcome
+from dispatcher.cluster import Cluster
+from dispatcher.options import Options, QueueProfile
+
+logger = logging.getLogger(__name__)
+
+TRIES = 6
+AT_ONCE = 16
+LOGS_AT_ONCE = 4
+
+
+@dataclass(frozen=True, kw_only=True)
+class Ended:
+    """An ended pod that is the janitor's now."""
+
+    attempt_id: str
+    namespace: str
+    pod: str
+    uid: str | None
+    profile: QueueProfile
+    is_success: bool
+    is_gone: bool = False
+    """The object is not there any more: there is neither log nor pod."""
+    container: str = "base"
+
+
+class Janitor:
+    """Cleans up behind pods."""
+
+    def __init__(self, *, cluster: Cluster, options: Options, on_saved: Callable[[Ended, str], None]) -> None:
+        self._cluster = cluster
+        self._options = options
+        self._on_saved = on_saved
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._slots = asyncio.Semaphore(AT_ONCE)
+        self._log_slots = asyncio.Semaphore(LOGS_AT_ONCE)
+        self.leftovers = 0
+        """Pods that could not be deleted after all tries."""
+
+    def take(self, ended: Ended) -> None:
+        """Takes over an ended pod; returns at once."""
+        task = asyncio.get_running_loop().create_task(self._clean(ended))
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    def kill(self, ended: Ended) -> None:
+        """Takes over a pod that must end now: its log so far is saved, then it is deleted, whatever the policy."""
+        task = asyncio.get_running_loop().create_task(self._kill(ended))
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def _kill(self, ended: Ended) -> None:
+        await self._patiently("log", ended, lambda: self.save_log(ended))
+        if not await self._patiently(
+            "delete", ended, lambda: self._cluster.delete_pod(ended.namespace, ended.pod, uid=ended.uid)
+        ):
+            self.leftovers += 1
+
+    @property
+    def at_work(self) -> int:
+        """Pods that are being cleaned up or wait for their time."""
+        return len(self._tasks)
+
+    async def _clean(self, ended: Ended) -> None:
+        if ended.is_gone:
+            return
+        async with self._slots:
+            await self._patiently("log", ended, lambda: self.save_log(ended))
+            if not _is_deleted(ended.profile, is_success=ended.is_success) or ended.profile.keep_finished_s > 0:
+                await self._patiently("mark", ended, lambda: self._mark_done(ended))
+        if not _is_deleted(ended.profile, is_success=ended.is_success):
+            return
+        if ended.profile.keep_finished_s > 0:
+            await asyncio.sleep(ended.profile.keep_finished_s)
+        async with self._slots:
+            if not await self._patiently("delete", ended, lambda: self._delete(ended)):
+                self.leftovers += 1
+
+    async def save_log(self, ended: Ended) -> None:
+        """Writes the pod's log to the log folder, cut at its limit with a line that says so."""
+        folder = self._options.log_folder
+        if folder is None:
+            return
+        limit = self._options.log_max_bytes
+        async with self._log_slots:
+            text = await self._cluster.read_log(
+                ended.namespace, ended.pod, container=ended.container, limit_bytes=limit + 1
+            )
+            path = log_path(folder, ended.attempt_id)
+            await asyncio.to_thread(_write, path, outcome.strip_frames(text), limit=limit)
+        self._on_saved(ended, str(path))
+
+    async def _mark_done(self, ended: Ended) -> None:
+        await self._cluster.patch_pod(
+            ended.namespace, ended.pod, {"metadata": {"uid": ended.uid, "labels": {manifest.DONE_LABEL: "true"}}}
+        )
+
+    async def _delete(self, ended: Ended) -> None:
+        await self._cluster.delete_pod(ended.namespace, ended.pod, uid=ended.uid, grace_s=0)
+
+    async def _patiently(self, what: str, ended: Ended, step: Callable[[], Awaitable[None]]) -> bool:
+        """Does one step, again and again within bounds. Says whether it succeeded or has nothing left to do."""
+        for failures in range(1, TRIES + 1):
+            try:
+                await step()
+            except errors.ApiError as error:
+                if error.status in (400, 404):
+                    return True  # no such pod, or a container that never started: there is nothing to save or delete
+                trouble: Exception = error
+            except (errors.ApiUnavailable, OSError) as error:
+                trouble = error
+            else:
+                return True
+            if failures < TRIES:
+                await asyncio.sleep(launcher.backoff_s(failures, jitter=random.random()))  # noqa: S311 - jitter is no secret
+        logger.warning("gave up on a step step=%s pod=%s namespace=%s: %s", what, ended.pod, ended.namespace, trouble)
+        return False
+
+
+def log_path(folder: Path, attempt_id: str) -> Path:
+    """Where the log of an attempt is saved: inside `folder`, whatever the id says."""
+    return folder / f"{names.label_value(attempt_id) or '_'}.log"
+
+
+def _is_deleted(profile: QueueProfile, *, is_success: bool) -> bool:
+    return profile.delete == "always" or (profile.delete == "succeeded" and is_success)
+
+
+def _write(path: Path, text: bytes, *, limit: int) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    if len(text) > limit:
+        text = (
+            text[:limit]
+            + f"\n… the log is longer than {limit} bytes (logs.max_bytes); the rest was not saved\n".encode()
+        )
+    path.write_bytes(text)
+
+
+def ended_of(pod: Mapping[str, Any], *, attempt_id: str, profile: QueueProfile, is_success: bool) -> Ended:
+    """The janitor's view of a pod object."""
+    metadata = pod["metadata"]
+    return Ended(
+        attempt_id=attempt_id,
+        namespace=metadata["namespace"],
+        pod=metadata["name"],
+        uid=metadata.get("uid"),
+        profile=profile,
+        is_success=is_success,
+    )

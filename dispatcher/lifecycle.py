@@ -1,0 +1,437 @@
+"""The life of attempts on the cluster's side: submitted, created, running, ended, cleaned up; and adopted.
+
+The one object that ties launcher, watcher, janitor and recorder together, on the loop's thread. What must happen on
+Celery's side goes through `Hub`, on the hub's thread. Steps ③ to ⑦ of the flow.
+"""
+
+import asyncio
+import logging
+import time
+from collections.abc import Callable, Mapping
+from datetime import UTC, datetime
+from typing import Any, Protocol
+
+from dispatcher import (
+    basecontainer,
+    cluster,
+    errors,
+    janitor,
+    launcher,
+    manifest,
+    outcome,
+    podstatus,
+    recorder,
+    watcher,
+)
+from dispatcher.attempt import Attempt, Register
+from dispatcher.options import Options, QueueProfile
+from dispatcher.podstore import PodRow, PodStore
+
+logger = logging.getLogger(__name__)
+
+CONNECT_AGAIN_S = 2.0
+FRAME_TRIES = 5
+
+
+class Hub(Protocol):
+    """What the pool does for us on Celery's side. Each call is passed to the hub's thread and returns at once."""
+
+    def created(self, attempt: Attempt) -> None:
+        """The pod exists: the message may be acknowledged."""
+
+    def started(self, attempt: Attempt) -> None:
+        """The container runs, or ran: `attempt.started_at` is known."""
+
+    def ended(self, attempt: Attempt, result: outcome.Outcome | BaseException) -> None:
+        """The outcome is known and wants to be replayed; `closed` must follow."""
+
+    def dropped(self, attempt: Attempt) -> None:
+        """Another dispatcher owns this attempt now, or it came twice: forget it without a result."""
+
+    def withdrawn(self, attempt: Attempt) -> None:
+        """It was revoked before it had a pod."""
+
+    def found(self, pod: Mapping[str, Any], *, is_ended: bool) -> None:
+        """A pod of ours that nobody here knows: adopt it."""
+
+
+class Lifecycle:
+    """All attempts of one dispatcher."""
+
+    def __init__(
+        self, *, options: Options, owner: str, limit: int, hub: Hub, is_revoked: Callable[[str], bool] = lambda _: False
+    ) -> None:
+        self._options = options
+        self._owner = owner
+        self._limit = limit
+        self._hub = hub
+        self._is_revoked = is_revoked
+        self._register = Register()
+        self._early: list[Attempt] = []
+        self._closed: set[str] = set()
+        """uids of pods whose story is told; their last events are no news."""
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._cluster: cluster.Cluster | None = None
+        self._launcher: launcher.Launcher | None = None
+        self._watcher: watcher.Watcher | None = None
+        self._janitor: janitor.Janitor | None = None
+        url = options.database_url
+        self._recorder = recorder.Recorder((lambda: PodStore(url)) if url else None)
+        self._trouble: str | None = "not connected yet"
+
+    async def run(self) -> None:
+        """Connects, waiting for the API server as long as it takes, and works until it is cancelled."""
+        access = await self._access()
+        async with cluster.Cluster(access) as self._cluster:
+            await self._server_answers()
+            self._janitor = janitor.Janitor(cluster=self._cluster, options=self._options, on_saved=self._log_saved)
+            self._watcher = watcher.Watcher(
+                cluster=self._cluster,
+                selector=manifest.selector(deployment=self._options.deployment, owner=self._owner),
+                on_pod=self._on_pod,
+                on_list=self._on_list,
+            )
+            self._launcher = launcher.Launcher(
+                cluster=self._cluster,
+                register=self._register,
+                options=self._options,
+                owner=self._owner,
+                limit=self._limit,
+                on_created=self._on_created,
+                on_refused=self._on_refused,
+                on_changed=self._record_waiting,
+                on_withdrawn=self._on_withdrawn,
+                is_revoked=self._is_revoked,
+                watch=self._watcher.watch,
+            )
+            for namespace in self._options.namespaces:
+                self._watcher.watch(namespace)
+            early, self._early = self._early, []
+            for attempt in early:
+                self._launcher.submit(attempt)
+            await self._recorder.run()
+
+    async def _access(self) -> cluster.Access:
+        options = self._options
+        while True:
+            try:
+                return await asyncio.to_thread(
+                    cluster.connect,
+                    kubeconfig=options.kubeconfig,
+                    context=options.context,
+                    in_cluster=options.in_cluster,
+                )
+            except errors.DispatcherError as error:
+                await self._wait_for_server(error)
+
+    async def _server_answers(self) -> None:
+        while True:
+            try:
+                version = await self._api.read_version()
+            except (errors.ApiError, errors.ApiUnavailable) as error:
+                await self._wait_for_server(error)
+            else:
+                self._trouble = None
+                logger.info("connected to Kubernetes version=%s", version.get("gitVersion"))
+                return
+
+    async def _wait_for_server(self, error: Exception) -> None:
+        if str(error) != self._trouble:
+            logger.warning("waiting for Kubernetes: %s", error)
+        self._trouble = str(error)
+        await asyncio.sleep(CONNECT_AGAIN_S)
+
+    def submit(self, attempt: Attempt) -> None:
+        """Takes an attempt in; one that is in flight already is not launched again."""
+        if not self._register.add(attempt):
+            logger.info("delivered twice, goes on once attempt_id=%s", attempt.message.id)
+            self._hub.dropped(attempt)
+        elif self._launcher is None:
+            attempt.reason, attempt.detail = "ApiServerUnavailable", self._trouble
+            self._early.append(attempt)
+        else:
+            self._launcher.submit(attempt)
+
+    def adopt(self, attempt: Attempt, pod: Mapping[str, Any]) -> None:
+        """Takes an attempt back whose pod was found in the cluster."""
+        if not self._register.add(attempt):
+            self._hub.dropped(attempt)
+            return
+        metadata = pod["metadata"]
+        attempt.pod, attempt.namespace, attempt.uid = metadata["name"], metadata["namespace"], metadata["uid"]
+        attempt.created_at, attempt.created_mono = datetime.now(UTC), time.monotonic()
+        self._register.move(attempt, "created")
+        self._register.name_pod(attempt)
+        logger.info("pod adopted attempt_id=%s pod=%s", attempt.message.id, attempt.pod)
+        self._on_pod(pod, "ADDED")
+
+    def terminate(self, attempt: Attempt) -> None:
+        """Ends an attempt because Celery says so (revoke, time limit); Celery has stored the result itself."""
+        if attempt.stage == "waiting" and attempt in self._early:
+            self._early.remove(attempt)
+        elif attempt.stage == "waiting" and self._launcher is not None:
+            self._launcher.withdraw(attempt)
+        elif attempt.stage == "created" and self._janitor is not None:
+            self._register.remove(attempt)
+            self._closed.add(attempt.uid or "")
+            self._janitor.kill(self._ended_of(attempt, is_success=False))
+            self._pump()
+            return
+        else:
+            return  # being created: the revocation is remembered by Celery and comes again with `created`
+        self._on_withdrawn(attempt)
+
+    def closed(self, attempt: Attempt, *, is_success: bool) -> None:
+        """The outcome is stored. Only now may the pod go."""
+        self._register.remove(attempt)
+        if attempt.uid is not None and self._janitor is not None:
+            self._closed.add(attempt.uid)
+            self._janitor.take(self._ended_of(attempt, is_success=is_success))
+        self._pump()
+
+    def clean(self, pod: Mapping[str, Any], profile: QueueProfile, *, is_success: bool) -> None:
+        """Cleans up behind a pod whose outcome had been stored by a dispatcher before us."""
+        key = manifest.key_of(pod)
+        if self._janitor is not None and key is not None:
+            self._closed.add(pod["metadata"]["uid"])
+            self._janitor.take(janitor.ended_of(pod, attempt_id=key[0], profile=profile, is_success=is_success))
+
+    def set_limit(self, limit: int) -> None:
+        """Changes how many pods may be in flight."""
+        self._limit = limit
+        if self._launcher is not None:
+            self._launcher.limit = limit
+            self._launcher.pump()
+
+    def stats(self) -> dict[str, Any]:
+        """Facts for `inspect stats`. Called from the hub's thread: it only reads."""
+        stages = self._register.stages()
+        return {
+            "pods-in-flight": stages["created"] + stages["creating"],
+            "waiting": stages["waiting"],
+            "ended-not-stored": stages["ended"],
+            "api-requests": self._cluster.requests if self._cluster else 0,
+            "lists": self._watcher.relists if self._watcher else 0,
+            "events-skipped": self._watcher.skipped if self._watcher else 0,
+            "leftovers": self._janitor.leftovers if self._janitor else 0,
+            "trouble": self._trouble or "; ".join((self._watcher.trouble if self._watcher else {}).values()) or None,
+        }
+
+    @property
+    def _api(self) -> cluster.Cluster:
+        if self._cluster is None:
+            raise RuntimeError("not connected")
+        return self._cluster
+
+    def _pump(self) -> None:
+        if self._launcher is not None:
+            self._launcher.pump()
+
+    def _on_created(self, attempt: Attempt) -> None:
+        attempt.created_mono = time.monotonic()
+        self._recorder.record(self._row(attempt, phase="Pending"))
+        self._hub.created(attempt)
+
+    def _on_withdrawn(self, attempt: Attempt) -> None:
+        self._register.remove(attempt)
+        self._recorder.record(self._row(attempt, phase="Revoked"))
+        self._hub.withdrawn(attempt)
+
+    def _on_refused(self, attempt: Attempt, error: BaseException) -> None:
+        self._register.move(attempt, "ended")
+        details = getattr(error, "details", {})
+        row = self._row(
+            attempt, phase="Failed", reason=details.get("reason"), message=str(error), cause=details.get("cause")
+        )
+        self._recorder.record(row)
+        self._hub.ended(attempt, error)
+
+    def _on_pod(self, pod: Mapping[str, Any], kind: str) -> None:
+        metadata = pod["metadata"]
+        if metadata["uid"] in self._closed:
+            if kind == "DELETED":
+                self._closed.discard(metadata["uid"])
+            return
+        attempt = self._register.by_pod(metadata["namespace"], metadata["name"])
+        seen = podstatus.observe(pod, kind)
+        if attempt is None:
+            if kind != "DELETED" and manifest.key_of(pod) is not None:
+                self._hub.found(pod, is_ended=seen.verdict in ("succeeded", "failed"))
+            return
+        if (
+            attempt.stage == "ended"
+            or manifest.key_of(pod) != attempt.key
+            or attempt.uid not in (None, metadata["uid"])
+        ):
+            return  # an older pod's late event never touches this attempt
+        attempt.uid = metadata["uid"]
+        self._follow(attempt, pod, seen)
+
+    def _follow(self, attempt: Attempt, pod: Mapping[str, Any], seen: podstatus.Observation) -> None:
+        status = pod.get("status") or {}
+        times = basecontainer.times(pod)
+        if (
+            attempt.started_at is None
+            and times.started_at is not None
+            and seen.verdict in ("running", "succeeded", "failed")
+        ):
+            attempt.started_at = times.started_at
+            self._hub.started(attempt)
+        self._recorder.record(
+            self._row(
+                attempt,
+                phase=str(status.get("phase") or "Unknown"),
+                reason=seen.reason,
+                message=seen.message if seen.verdict != "succeeded" else None,
+                cause=seen.cause,
+                exit_code=seen.exit_code,
+                node=(pod.get("spec") or {}).get("nodeName"),
+                ended_at=times.ended_at,
+            )
+        )
+        if seen.verdict == "gone":
+            self._register.remove(attempt)
+            self._hub.dropped(attempt)
+            self._pump()
+        elif seen.verdict in ("succeeded", "failed"):
+            self._register.move(attempt, "ended")
+            self._pump()
+            self._spawn(self._tell(attempt, pod, seen))
+
+    async def _tell(self, attempt: Attempt, pod: Mapping[str, Any], seen: podstatus.Observation) -> None:
+        result = await self._result(attempt, pod, seen)
+        self._hub.ended(attempt, result)
+
+    async def _result(
+        self, attempt: Attempt, pod: Mapping[str, Any], seen: podstatus.Observation
+    ) -> outcome.Outcome | errors.PodFailed:
+        if attempt.is_any_image:
+            return _plain_result(attempt, pod, seen)
+        message = basecontainer.termination_message(pod) or ""
+        try:
+            told = outcome.decode(message, task_id=attempt.message.id, retries=attempt.message.retries)
+            if isinstance(told, outcome.Outcome):
+                return told
+            return outcome.read_frame(await self._read_tail(attempt, told), told)
+        except (outcome.UnreadableOutcome, errors.ApiError, errors.ApiUnavailable) as error:
+            if seen.verdict == "failed":
+                return _pod_failed(attempt, pod, seen)
+            why = str(error) if message else "it left no outcome"
+            return errors.PodFailed(
+                f"the pod {attempt.pod} ended with exit code 0, but {why}; has its image this version of Podyard?",
+                {"reason": "NoOutcome", "cause": "application", "pod": attempt.pod, "exit_code": seen.exit_code},
+            )
+
+    async def _read_tail(self, attempt: Attempt, frame: outcome.Frame) -> bytes:
+        for failures in range(1, FRAME_TRIES + 1):
+            try:
+                return await self._api.read_log(
+                    attempt.namespace, attempt.pod, tail_lines=frame.lines + outcome.SLACK_LINES
+                )
+            except (errors.ApiError, errors.ApiUnavailable):
+                if failures == FRAME_TRIES:
+                    raise
+                await asyncio.sleep(launcher.backoff_s(failures, jitter=0))
+        raise AssertionError("unreachable")
+
+    def _on_list(self, namespace: str, pods: Mapping[str, Mapping[str, Any]], asked_at: float) -> None:
+        """Closes the gap between what is in flight and what is in the cluster."""
+        for attempt in self._register:
+            known = attempt.stage == "created" and attempt.namespace == namespace
+            if known and attempt.created_mono < asked_at and attempt.pod not in pods:
+                self._spawn(self._look_for(attempt))
+        if len(self._watcher.namespaces if self._watcher else ()) <= 1:
+            self._closed &= {pod["metadata"]["uid"] for pod in pods.values()}
+
+    async def _look_for(self, attempt: Attempt) -> None:
+        try:
+            pod = await self._api.read_pod(attempt.namespace, attempt.pod)
+        except errors.ApiError as error:
+            if error.status != 404 or attempt.stage != "created":
+                return
+            self._register.move(attempt, "ended")
+            gone = errors.PodFailed(
+                f"the pod {attempt.pod} was deleted while nobody watched; nothing is known of its end",
+                {"reason": "PodDeleted", "cause": "infrastructure", "pod": attempt.pod},
+            )
+            self._recorder.record(
+                self._row(attempt, phase="Failed", reason="PodDeleted", message=str(gone), cause="infrastructure")
+            )
+            attempt.uid = None
+            self._hub.ended(attempt, gone)
+        except errors.ApiUnavailable:
+            return  # the next list looks again
+        else:
+            if pod["metadata"]["uid"] == attempt.uid and attempt.stage == "created":
+                self._register.remove(attempt)
+                self._hub.dropped(attempt)
+
+    def _record_waiting(self, attempt: Attempt) -> None:
+        self._recorder.record(self._row(attempt, phase="Waiting", reason=attempt.reason, message=attempt.detail))
+
+    def _log_saved(self, ended: janitor.Ended, path: str) -> None:
+        logger.debug("log saved attempt_id=%s path=%s", ended.attempt_id, path)
+
+    def _ended_of(self, attempt: Attempt, *, is_success: bool) -> janitor.Ended:
+        return janitor.Ended(
+            attempt_id=attempt.message.id,
+            namespace=attempt.namespace,
+            pod=attempt.pod,
+            uid=attempt.uid,
+            profile=attempt.profile,
+            is_success=is_success,
+        )
+
+    def _row(self, attempt: Attempt, *, phase: str, **facts: Any) -> PodRow:
+        return PodRow(
+            attempt_id=attempt.message.id,
+            retries=attempt.message.retries,
+            deployment=self._options.deployment,
+            name=attempt.pod,
+            namespace=attempt.namespace,
+            uid=attempt.uid,
+            queue=attempt.queue,
+            task=attempt.message.name,
+            owner=self._owner,
+            phase=phase,
+            updated_at=datetime.now(UTC),
+            received_at=attempt.received_at,
+            created_at=attempt.created_at,
+            started_at=attempt.started_at,
+            **facts,
+        )
+
+    def _spawn(self, work: Any) -> None:
+        task = asyncio.get_running_loop().create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+
+def _plain_result(
+    attempt: Attempt, pod: Mapping[str, Any], seen: podstatus.Observation
+) -> outcome.Outcome | errors.PodFailed:
+    if seen.verdict == "failed":
+        return _pod_failed(attempt, pod, seen)
+    return outcome.Outcome(
+        id=attempt.message.id,
+        retries=attempt.message.retries,
+        state="SUCCESS",
+        runtime_s=basecontainer.times(pod).runtime_s or 0.0,
+    )
+
+
+def _pod_failed(attempt: Attempt, pod: Mapping[str, Any], seen: podstatus.Observation) -> errors.PodFailed:
+    parts = [f"the pod {attempt.pod} failed: {seen.reason or 'no reason given'}"]
+    if seen.exit_code is not None:
+        parts.append(f"exit code {seen.exit_code}")
+    if seen.message:
+        parts.append(seen.message.strip()[:2000])
+    details = {
+        "reason": seen.reason,
+        "exit_code": seen.exit_code,
+        "cause": seen.cause,
+        "pod": attempt.pod,
+        "node": (pod.get("spec") or {}).get("nodeName"),
+        "container": seen.container,
+    }
+    return errors.PodFailed(", ".join(parts), {key: value for key, value in details.items() if value is not None})

@@ -1,0 +1,24 @@
+"""`dispatcher.pod`: a Celery task whose whole body is a pod of any image.
+
+The task's arguments are the pod's; no worker slot waits for it. Sent to a queue of Celery workers by mistake it fails
+with a message that says so. An app makes the task its own by `register`.
+"""
+
+from typing import Any
+
+from celery import Celery
+
+from dispatcher import errors, manifest
+
+
+def register(app: Celery) -> Any:
+    """Gives the app the task `dispatcher.pod`; returns the task."""
+
+    @app.task(name=manifest.ANY_IMAGE_TASK)
+    def pod(**kwargs: Any) -> None:  # noqa: ARG001 - the dispatcher reads them from the message
+        raise errors.PodFailed(
+            "dispatcher.pod ran in a Celery worker: its body is a pod, so send it to a queue of the Kubernetes side",
+            {"reason": "WrongSide", "cause": "application"},
+        )
+
+    return pod

@@ -1,0 +1,264 @@
+"""KubernetesPool: a Celery pool whose slots are pods. The value of CELERY_CUSTOM_WORKER_POOL.
+
+Celery's hub thread calls it; a second thread speaks to the API server (`bridge`, `lifecycle`). Acknowledgement, ETA,
+rate limits, retries, revocation, events and Flower stay Celery's own code. This module only translates: a request
+becomes an attempt, an outcome becomes the callbacks that a request expects. What it never does: block the hub.
+Semi-internal Celery 5.7 behaviour that it relies on is listed in docs/adr/0001-dispatcher-is-a-celery-pool.md.
+"""
+
+import logging
+import time
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
+from typing import Any
+
+from billiard.einfo import ExceptionInfo
+from celery.concurrency.base import BasePool
+from celery.exceptions import Ignore
+from celery.worker import state as worker_state
+
+from dispatcher import adoption, lifecycle, manifest, options, outcome
+from dispatcher.attempt import Attempt, Callbacks
+from dispatcher.bridge import Bridge
+from dispatcher.message import Message
+from dispatcher.replay import Replay
+
+logger = logging.getLogger(__name__)
+
+REPLAY_AGAIN_FIRST_S = 0.5
+REPLAY_AGAIN_LAST_S = 30.0
+_HARD = False
+"""Celery's first argument of a time-out callback: is it the soft limit?"""
+
+
+class KubernetesPool(BasePool):
+    """One pod per task. `limit` (`--concurrency`) bounds the pods in flight over all queues."""
+
+    uses_semaphore = False
+    task_join_will_block = False
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self._hub: Any = None
+        self._consumer: Any = None
+        self._adoption: adoption.Adoption | None = None
+        self._by_pod: dict[str, Attempt] = {}
+        """Pod name -> attempt, on the hub's side: Celery's revocation knows the pod as the process id."""
+        self.app.steps["consumer"].add(adoption.step_for(self))
+
+    def on_start(self) -> None:
+        """Starts the thread that speaks to the API server."""
+        self._nodename = str(self.options["initargs"][1])
+        self._options = options.from_app(self.app)
+        self._bridge = Bridge(name="podyard-cluster")
+        self._replay = Replay(self.app, hostname=self._nodename)
+        self._lifecycle = lifecycle.Lifecycle(
+            options=self._options,
+            owner=self._nodename,
+            limit=self.limit,
+            hub=_Passed(self._bridge, self),
+            is_revoked=lambda task_id: task_id in worker_state.revoked,
+        )
+        self._bridge.start(self._lifecycle.run)
+
+    def register_with_event_loop(self, loop: Any) -> None:
+        """Hooks the bridge into Celery's event loop; again after each reconnect."""
+        self._hub = loop
+        self._bridge.register(loop)
+
+    def on_stop(self) -> None:
+        """Lets go of the pods: they run on, and the next dispatcher takes them back."""
+        self._bridge.stop()
+
+    on_terminate = on_stop
+
+    def on_apply(
+        self,
+        target: Any,  # noqa: ARG002 - Celery's tracer is not called here
+        args: Sequence[Any],
+        kwargs: Mapping[str, Any],  # noqa: ARG002 - Celery sends none
+        **options: Any,
+    ) -> Attempt:
+        """Takes a request in. `target`, Celery's tracer, is not called: the pod runs the body."""
+        name, task_id, request, body, content_type, content_encoding = args
+        message = Message.from_request(
+            name, task_id, request, adoption.decoded(self.app, body, content_type, content_encoding)
+        )
+        callbacks = Callbacks(
+            accept=options["accept_callback"],
+            done=options["callback"],
+            error=options["error_callback"],
+            timeout=options["timeout_callback"],
+        )
+        attempt = self.attempt_for(message, callbacks, timeout_s=options.get("timeout"))
+        self._bridge.to_loop(self._lifecycle.submit, attempt)
+        return attempt
+
+    def attempt_for(self, message: Message, callbacks: Callbacks, *, timeout_s: float | None) -> Attempt:
+        """An attempt for a message, bound to this pool."""
+        return Attempt(
+            message=message,
+            profile=self.profile_for(message.queue),
+            callbacks=callbacks,
+            received_at=datetime.now(UTC),
+            timeout_s=timeout_s,
+            is_any_image=message.name == manifest.ANY_IMAGE_TASK,
+            on_terminate=self._terminate,
+        )
+
+    def profile_for(self, queue: str) -> options.QueueProfile:
+        """The profile of a queue; the defaults where no rule puts it on this side: a consumer was told to take it."""
+        try:
+            return self._options.profile_for(queue)
+        except LookupError:
+            return options.QueueProfile()
+
+    def terminate_job(self, pid: Any, signal: Any = None) -> None:  # noqa: ARG002 - the signature is Celery's
+        """Deletes the pod that Celery knows as the process `pid`."""
+        attempt = self._by_pod.get(pid)
+        if attempt is not None:
+            self._terminate(attempt)
+
+    def grow(self, n: int = 1) -> None:
+        """Allows `n` more pods in flight."""
+        self._set_limit(self.limit + n)
+
+    def shrink(self, n: int = 1) -> None:
+        """Allows `n` fewer; pods that run are left alone."""
+        self._set_limit(max(1, self.limit - n))
+
+    def _set_limit(self, limit: int) -> None:
+        self.limit = limit
+        self._bridge.to_loop(self._lifecycle.set_limit, limit)
+
+    def _get_info(self) -> dict[str, Any]:
+        return {**super()._get_info(), **self._lifecycle.stats(), "deployment": self._options.deployment}
+
+    def consumer_ready(self, consumer: Any) -> None:
+        """The worker consumes: requests of pods found in the cluster can be rebuilt from now on."""
+        self._consumer = consumer
+        if self._adoption is None:
+            self._adoption = adoption.Adoption(self, bridge=self._bridge, lifecycle=self._lifecycle)
+        self._adoption.consumer_ready(consumer)
+
+    def call_later(self, delay_s: float, call: Any, *args: Any) -> Any:
+        """Runs a call on the hub's thread after a while."""
+        return self._hub.call_later(delay_s, call, *args)
+
+    # What the loop's side tells us, on the hub's thread.
+
+    def created(self, attempt: Attempt) -> None:
+        """The pod exists: Celery acknowledges the message (unless it acknowledges late) and knows the pod by name."""
+        self._by_pod[attempt.pod] = attempt
+        if not attempt.is_accepted:
+            attempt.is_accepted = True
+            attempt.callbacks.accept(attempt.pod, time.monotonic())
+
+    def started(self, attempt: Attempt) -> None:
+        """The container runs: the time limit counts from here, and `STARTED` is stored if the task asks for it."""
+        self._start_timer(attempt)
+        task = self.app.tasks.get(attempt.message.name)
+        if task is None or not task.track_started or attempt.started_at is None:
+            return
+        meta = {
+            "pid": attempt.pod,
+            "hostname": self._nodename,
+            "pod": attempt.pod,
+            "started_at": attempt.started_at.isoformat(),
+        }
+        try:
+            task.backend.store_result(attempt.message.id, meta, "STARTED")
+        except Exception as error:  # noqa: BLE001 - a hint only: the outcome is what must not be lost
+            logger.warning("STARTED was not stored attempt_id=%s: %s", attempt.message.id, error)
+
+    def ended(self, attempt: Attempt, result: outcome.Outcome | BaseException, failures: int = 0) -> None:
+        """Replays the outcome; where the result backend or broker is away, again and again with back-off."""
+        self.created(attempt)  # an attempt refused before it had a pod was not accepted yet
+        self._stop_timer(attempt)
+        try:
+            replayed = self._replay.replay(attempt.message, result)
+        except Exception as error:  # noqa: BLE001 - whatever keeps the outcome from being stored: it is kept
+            delay_s = min(REPLAY_AGAIN_LAST_S, REPLAY_AGAIN_FIRST_S * 2 ** min(failures, 8))
+            logger.warning("outcome not stored yet attempt_id=%s seconds=%.1f: %r", attempt.message.id, delay_s, error)
+            self.call_later(delay_s, self.ended, attempt, result, failures + 1)
+            return
+        self._by_pod.pop(attempt.pod, None)
+        is_success = not replayed.failed
+        self._bridge.to_loop(lambda: self._lifecycle.closed(attempt, is_success=is_success))
+        attempt.callbacks.done((int(replayed.failed), replayed.value, replayed.runtime_s))
+
+    def dropped(self, attempt: Attempt) -> None:
+        """Somebody else finishes it: the request ends here without a result."""
+        self._stop_timer(attempt)
+        if self._by_pod.get(attempt.pod) is attempt:
+            del self._by_pod[attempt.pod]
+        if not attempt.is_accepted:
+            attempt.is_accepted = True
+            attempt.callbacks.accept(attempt.pod or attempt.message.id, time.monotonic())
+        attempt.callbacks.error(_ignored())
+
+    def withdrawn(self, attempt: Attempt) -> None:
+        """It was revoked before it had a pod: Celery's request stores that itself when it is asked."""
+        request = getattr(attempt.callbacks.accept, "__self__", None)
+        if request is not None:
+            request.revoked()
+
+    def found(self, pod: Mapping[str, Any], *, is_ended: bool) -> None:
+        """A pod of ours without an attempt: it is adopted as soon as requests can be rebuilt."""
+        if self._adoption is None:
+            self._adoption = adoption.Adoption(self, bridge=self._bridge, lifecycle=self._lifecycle)
+        self._adoption.found(pod, is_ended=is_ended)
+
+    def _terminate(self, attempt: Attempt) -> None:
+        self._stop_timer(attempt)
+        self._by_pod.pop(attempt.pod, None)
+        self._bridge.to_loop(self._lifecycle.terminate, attempt)
+
+    def _start_timer(self, attempt: Attempt) -> None:
+        if attempt.timeout_s is None or attempt.timer is not None or attempt.started_at is None:
+            return
+        left_s = attempt.timeout_s - (datetime.now(UTC) - attempt.started_at).total_seconds()
+        attempt.timer = self.call_later(max(0.0, left_s), self._time_is_up, attempt)
+
+    def _stop_timer(self, attempt: Attempt) -> None:
+        if attempt.timer is not None:
+            attempt.timer.cancel()
+
+    def _time_is_up(self, attempt: Attempt) -> None:
+        if self._by_pod.pop(attempt.pod, None) is None:
+            return
+        self._bridge.to_loop(self._lifecycle.terminate, attempt)
+        attempt.callbacks.timeout(_HARD, attempt.timeout_s)
+
+
+class _Passed:
+    """The `lifecycle.Hub` that passes each call over the bridge to the pool."""
+
+    def __init__(self, bridge: Bridge, pool: KubernetesPool) -> None:
+        self._bridge = bridge
+        self._pool = pool
+
+    def created(self, attempt: Attempt) -> None:
+        self._bridge.to_hub(self._pool.created, attempt)
+
+    def started(self, attempt: Attempt) -> None:
+        self._bridge.to_hub(self._pool.started, attempt)
+
+    def ended(self, attempt: Attempt, result: outcome.Outcome | BaseException) -> None:
+        self._bridge.to_hub(self._pool.ended, attempt, result)
+
+    def dropped(self, attempt: Attempt) -> None:
+        self._bridge.to_hub(self._pool.dropped, attempt)
+
+    def withdrawn(self, attempt: Attempt) -> None:
+        self._bridge.to_hub(self._pool.withdrawn, attempt)
+
+    def found(self, pod: Mapping[str, Any], *, is_ended: bool) -> None:
+        self._bridge.to_hub(lambda: self._pool.found(pod, is_ended=is_ended))
+
+
+def _ignored() -> ExceptionInfo:
+    try:
+        raise Ignore  # noqa: TRY301 - an ExceptionInfo is made of an exception that was raised
+    except Ignore:
+        return ExceptionInfo()

@@ -1,0 +1,160 @@
+"""Replays the outcome of a pod through Celery's own tracer, so that both halves report in the same words.
+
+The tracer of a Celery worker runs a body and then stores the result, sends links and the next of a chain, counts
+chords and fires signals. Here its body is a stand-in that returns or raises what the pod's body did; all that follows
+is Celery's code. Runs on the hub thread; imported by the pool alone. What it never does: run an author's body.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from celery import Celery
+from celery.app.trace import build_tracer
+from celery.exceptions import Ignore, Reject
+
+from dispatcher import outcome
+from dispatcher.message import Message
+
+
+@dataclass(frozen=True, kw_only=True)
+class Replayed:
+    """What Celery's Request wants to hear: (failed, value, seconds), as its pools say it."""
+
+    failed: bool
+    value: Any
+    runtime_s: float
+
+
+class Replay:
+    """The tracers of one app, one per task, made when first used."""
+
+    def __init__(self, app: Celery, *, hostname: str) -> None:
+        self._app = app
+        self._hostname = hostname
+        self._tracers: dict[str, tuple[Any, Callable[..., Any]]] = {}
+
+    def replay(self, message: Message, ended: outcome.Outcome | BaseException) -> Replayed:
+        """Stores and announces how a launch ended, an exception being a pod that left no outcome.
+
+        Raises what the result backend or the broker raise when they cannot be reached: nothing is lost then, the
+        caller keeps the outcome and tries again.
+        """
+        stand_in, trace = self._tracer(message.name)
+        stand_in.ended = ended
+        stand_in.remote_traceback = _remote_traceback(ended)
+        runtime_s = ended.runtime_s if isinstance(ended, outcome.Outcome) else 0.0
+        request = {**message.request, "hostname": self._hostname}
+        try:
+            value, info, _, text = trace(message.id, message.args, message.kwargs, request)
+        finally:
+            stand_in.ended = None
+        if stand_in.unstored is not None:
+            error, stand_in.unstored = stand_in.unstored, None
+            raise error
+        if info is None:
+            return Replayed(failed=False, value=text, runtime_s=runtime_s)
+        if stand_in.remote_traceback:
+            value.traceback = stand_in.remote_traceback
+        return Replayed(failed=True, value=value, runtime_s=runtime_s)
+
+    def _tracer(self, name: str) -> tuple[Any, Callable[..., Any]]:
+        if name not in self._tracers:
+            stand_in = _stand_in(self._app.tasks[name])
+            tracer = build_tracer(name, stand_in, app=self._app, hostname=self._hostname)
+            self._tracers[name] = (stand_in, tracer)
+        return self._tracers[name]
+
+
+def _stand_in(task: Any) -> Any:
+    """A twin of the task that shares its request stack, and whose call answers with the outcome at hand."""
+    cls = type(task)
+
+    class StandIn(cls):  # type: ignore[misc, valid-type]
+        ended: outcome.Outcome | BaseException | None = None
+        remote_traceback = ""
+        unstored: Exception | None = None
+
+        def __call__(self, *args: Any, **kwargs: Any) -> Any:  # noqa: ARG002 - the signature is Celery's
+            return _answer(self, self.ended)
+
+        def before_start(self, *args: Any) -> None:
+            """It ran in the pod."""
+
+        @property
+        def backend(self) -> Any:
+            return _PodsBackend(super().backend, self)
+
+    twin = StandIn.__new__(StandIn)
+    twin.__dict__.update(task.__dict__)
+    return twin
+
+
+def _answer(task: Any, ended: outcome.Outcome | BaseException | None) -> Any:
+    if not isinstance(ended, outcome.Outcome):
+        raise ended or RuntimeError("a replay without an outcome")
+    if ended.state == "SUCCESS":
+        return ended.value
+    if ended.state == "IGNORED":
+        raise Ignore
+    error = _rebuilt(task, ended.failure) if ended.failure is not None else None
+    if ended.state == "REJECTED":
+        raise Reject(str(error), requeue=False)
+    if ended.state == "RETRY":
+        wanted = {key: value for key, value in (ended.retry or {}).items() if key != "reason"}
+        task.retry(exc=error, **wanted)
+    raise error or RuntimeError("the pod's outcome names no error")
+
+
+def _rebuilt(task: Any, failure: outcome.Failure) -> BaseException:
+    """The exception, of its own class where this process knows it, else of a class of the same name (Celery's rule)."""
+    fields = {"exc_type": failure.type, "exc_module": failure.module, "exc_message": list(failure.args)}
+    error = task.app.backend.exception_to_python(fields)
+    return error if isinstance(error, BaseException) else RuntimeError(str(error))
+
+
+def _remote_traceback(ended: outcome.Outcome | BaseException) -> str:
+    if isinstance(ended, outcome.Outcome) and ended.failure is not None:
+        return ended.failure.traceback
+    return ""
+
+
+class _PodsBackend:
+    """The task's result backend, but failures are stored with the pod's traceback, and a failure to store is kept.
+
+    Celery's tracer turns an error of the backend into a failure of the task; here it must reach the caller instead.
+    """
+
+    def __init__(self, backend: Any, stand_in: Any) -> None:
+        self._backend = backend
+        self._stand_in = stand_in
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._backend, name)
+
+    def mark_as_done(self, *args: Any, **kwargs: Any) -> Any:
+        return self._stored(self._backend.mark_as_done, *args, **kwargs)
+
+    def mark_as_failure(self, task_id: str, exc: BaseException, traceback: Any = None, **kwargs: Any) -> Any:
+        text = self._stand_in.remote_traceback or traceback
+        return self._stored(self._backend.mark_as_failure, task_id, exc, text, **kwargs)
+
+    def mark_as_retry(self, task_id: str, exc: BaseException, traceback: Any = None, **kwargs: Any) -> Any:
+        text = self._stand_in.remote_traceback or traceback
+        return self._stored(self._backend.mark_as_retry, task_id, exc, text, **kwargs)
+
+    def _stored(self, store: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+        if self._stand_in.unstored is not None:
+            return None  # the tracer reports its own trouble; the outcome is kept and comes again
+        try:
+            return store(*args, **kwargs)
+        except self._backend_errors() as error:
+            self._stand_in.unstored = error
+            raise
+
+    def _backend_errors(self) -> tuple[type[Exception], ...]:
+        return (
+            *getattr(self._backend, "connection_errors", ()),
+            *getattr(self._backend, "channel_errors", ()),
+            OSError,
+        )
