@@ -1,45 +1,40 @@
 """The tables of the record, as SQLAlchemy models. Only `routing.store` imports this module.
 
-Times are aware UTC (`UtcDateTime`), durations float seconds. JSON columns hold plain JSON values. The tables `pod` and
+Times are aware UTC, durations float seconds. JSON columns hold plain JSON values. The tables `pod` and
 `watch_checkpoint` belong to `dispatcher.podstore` and are migrated together with these.
 """
 
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Any
 
-from sqlalchemy import JSON, DateTime, Dialect, ForeignKey, Index, String, Text, TypeDecorator, UniqueConstraint
+from sqlalchemy import JSON, ForeignKey, Index, String, UniqueConstraint
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
+from routing.store import columns
 
-class UtcDateTime(TypeDecorator[datetime]):
-    """An aware UTC time; SQLite keeps none of the zone, so it is put back on reading."""
-
-    impl = DateTime(timezone=True)
-    cache_ok = True
-
-    def process_bind_param(self, value: datetime | None, dialect: Dialect) -> datetime | None:  # noqa: ARG002 - the signature is SQLAlchemy's
-        return None if value is None else value.astimezone(UTC)
-
-    def process_result_value(self, value: datetime | None, dialect: Dialect) -> datetime | None:  # noqa: ARG002 - the signature is SQLAlchemy's
-        if value is None:
-            return None
-        return value.replace(tzinfo=UTC) if value.tzinfo is None else value.astimezone(UTC)
+STATE = String(16)
 
 
 class Base(DeclarativeBase):
     """The parent of all models; its metadata is what Alembic compares with the database."""
 
-    type_annotation_map = {datetime: UtcDateTime, dict[str, Any]: JSON, list[Any]: JSON, Any: JSON}  # noqa: RUF012 - SQLAlchemy reads it as is
+    type_annotation_map = {  # noqa: RUF012 - SQLAlchemy reads it as is
+        str: columns.PlainText,
+        datetime: columns.UtcDateTime,
+        dict[str, Any]: JSON,
+        list[Any]: JSON,
+        Any: JSON,
+    }
 
 
 class Dag(Base):
     """A DAG that authors wrote; `version_id` is its newest structure."""
 
     __tablename__ = "dag"
-    dag_id: Mapped[str] = mapped_column(String(512), primary_key=True)
-    file: Mapped[str] = mapped_column(Text)
-    description: Mapped[str | None] = mapped_column(Text)
-    version_id: Mapped[int | None] = mapped_column(ForeignKey("dag_version.id", use_alter=True))
+    dag_id: Mapped[str] = mapped_column(primary_key=True)
+    file: Mapped[str]
+    description: Mapped[str | None]
+    version_id: Mapped[int | None] = mapped_column(ForeignKey("dag_version.id"))
     is_paused: Mapped[bool] = mapped_column(default=False)
     is_active: Mapped[bool] = mapped_column(default=True)
     loaded_at: Mapped[datetime]
@@ -50,11 +45,11 @@ class DagVersion(Base):
 
     __tablename__ = "dag_version"
     id: Mapped[int] = mapped_column(primary_key=True, autoincrement=True)
-    dag_id: Mapped[str] = mapped_column(String(512), index=True)
+    dag_id: Mapped[str]
     fingerprint: Mapped[str] = mapped_column(String(64))
     structure: Mapped[dict[str, Any]]
     created_at: Mapped[datetime]
-    __table_args__ = (UniqueConstraint("dag_id", "fingerprint"),)
+    __table_args__ = (UniqueConstraint("dag_id", "fingerprint", name="uq_dag_version_fingerprint"),)
 
 
 class DagError(Base):
@@ -62,9 +57,9 @@ class DagError(Base):
 
     __tablename__ = "dag_error"
     id: Mapped[int] = mapped_column(primary_key=True, autoincrement=True)
-    file: Mapped[str] = mapped_column(Text)
+    file: Mapped[str]
     line: Mapped[int | None]
-    message: Mapped[str] = mapped_column(Text)
+    message: Mapped[str]
     seen_at: Mapped[datetime]
 
 
@@ -73,18 +68,22 @@ class DagRun(Base):
 
     __tablename__ = "dag_run"
     id: Mapped[int] = mapped_column(primary_key=True, autoincrement=True)
-    run_id: Mapped[str] = mapped_column(String(512))
-    dag_id: Mapped[str] = mapped_column(String(512))
+    run_id: Mapped[str]
+    dag_id: Mapped[str]
     version_id: Mapped[int] = mapped_column(ForeignKey("dag_version.id"))
     run_type: Mapped[str] = mapped_column(String(32), default="manual")
     logical_date: Mapped[datetime]
     conf: Mapped[dict[str, Any]]
-    state: Mapped[str] = mapped_column(String(16))
+    state: Mapped[str] = mapped_column(STATE)
     created_at: Mapped[datetime]
     started_at: Mapped[datetime | None]
     ended_at: Mapped[datetime | None]
-    reason: Mapped[str | None] = mapped_column(Text)
-    __table_args__ = (UniqueConstraint("dag_id", "run_id"), Index("ix_dag_run_state", "state"))
+    reason: Mapped[str | None]
+    __table_args__ = (
+        UniqueConstraint("dag_id", "run_id", name="uq_dag_run_run_id"),
+        Index("ix_dag_run_state", "state"),
+        Index("ix_dag_run_run_id", "run_id"),
+    )
 
 
 class TaskInstance(Base):
@@ -93,18 +92,21 @@ class TaskInstance(Base):
     __tablename__ = "task_instance"
     id: Mapped[int] = mapped_column(primary_key=True, autoincrement=True)
     run: Mapped[int] = mapped_column(ForeignKey("dag_run.id", ondelete="CASCADE"))
-    task_id: Mapped[str] = mapped_column(String(512))
+    task_id: Mapped[str]
     map_index: Mapped[int] = mapped_column(default=-1)
-    state: Mapped[str] = mapped_column(String(16))
-    try_number: Mapped[int] = mapped_column(default=0)
-    """Attempts so far that are charged to `retries`, the current one included."""
+    state: Mapped[str] = mapped_column(STATE)
+    attempts: Mapped[int] = mapped_column(default=0)
+    """Attempts so far, whoever is charged for them: the number of the latest."""
     infra_failures: Mapped[int] = mapped_column(default=0)
-    """Attempts that ended by a fault of the infrastructure: charged to its own budget."""
+    """Attempts that ended by a fault of the infrastructure: charged to its own budget, not to `retries`."""
     next_try_at: Mapped[datetime | None]
     started_at: Mapped[datetime | None]
     ended_at: Mapped[datetime | None]
-    reason: Mapped[str | None] = mapped_column(Text)
-    __table_args__ = (UniqueConstraint("run", "task_id", "map_index"), Index("ix_task_instance_state", "state"))
+    reason: Mapped[str | None]
+    __table_args__ = (
+        UniqueConstraint("run", "task_id", "map_index", name="uq_task_instance_task"),
+        Index("ix_task_instance_state", "state", "next_try_at"),
+    )
 
 
 class Attempt(Base):
@@ -112,32 +114,38 @@ class Attempt(Base):
 
     __tablename__ = "attempt"
     id: Mapped[str] = mapped_column(String(36), primary_key=True)
-    task_instance: Mapped[int] = mapped_column(ForeignKey("task_instance.id", ondelete="CASCADE"), index=True)
+    task_instance: Mapped[int] = mapped_column(ForeignKey("task_instance.id", ondelete="CASCADE"))
     number: Mapped[int]
     """1 for the first attempt of the task instance, whoever is charged."""
-    side: Mapped[str] = mapped_column(String(16))
-    queue: Mapped[str] = mapped_column(String(256))
-    rule: Mapped[str] = mapped_column(String(256))
+    side: Mapped[str] = mapped_column(STATE)
+    queue: Mapped[str]
+    rule: Mapped[str]
     """The routing rule that decided the side: the router is the only writer."""
     message: Mapped[dict[str, Any]]
     """Name, kwargs and headers of the Celery message, so that it can be sent again under the same id."""
-    state: Mapped[str] = mapped_column(String(16))
-    waiting_reason: Mapped[str | None] = mapped_column(Text)
+    state: Mapped[str] = mapped_column(STATE)
+    waiting_reason: Mapped[str | None]
     waiting_since: Mapped[datetime | None]
     created_at: Mapped[datetime]
     sent_at: Mapped[datetime | None]
+    sends: Mapped[int] = mapped_column(default=0)
+    """How often the message was sent; the claim makes a second delivery harmless."""
     started_at: Mapped[datetime | None]
     ended_at: Mapped[datetime | None]
-    host: Mapped[str | None] = mapped_column(String(256))
-    pod: Mapped[str | None] = mapped_column(String(253))
+    host: Mapped[str | None]
+    pid: Mapped[int | None]
+    pod: Mapped[str | None]
     exit_code: Mapped[int | None]
-    reason: Mapped[str | None] = mapped_column(String(256))
-    cause: Mapped[str | None] = mapped_column(String(16))
-    error: Mapped[str | None] = mapped_column(Text)
+    reason: Mapped[str | None]
+    cause: Mapped[str | None] = mapped_column(STATE)
+    error: Mapped[str | None]
     runtime_s: Mapped[float | None]
     evidence: Mapped[list[Any]] = mapped_column(default=list)
     """Reports that came after the verdict, oldest first."""
-    __table_args__ = (UniqueConstraint("task_instance", "number"), Index("ix_attempt_state", "state"))
+    __table_args__ = (
+        UniqueConstraint("task_instance", "number", name="uq_attempt_number"),
+        Index("ix_attempt_state", "state", "queue"),
+    )
 
 
 class XCom(Base):
@@ -145,7 +153,7 @@ class XCom(Base):
 
     __tablename__ = "xcom"
     task_instance: Mapped[int] = mapped_column(ForeignKey("task_instance.id", ondelete="CASCADE"), primary_key=True)
-    key: Mapped[str] = mapped_column(String(256), primary_key=True, default="return_value")
+    key: Mapped[str] = mapped_column(primary_key=True, default="return_value")
     value: Mapped[Any] = mapped_column(JSON)
     attempt: Mapped[str] = mapped_column(String(36))
 
@@ -154,9 +162,9 @@ class QueueConsumer(Base):
     """A worker that was seen to consume a queue, by Celery's own inspection."""
 
     __tablename__ = "queue_consumer"
-    queue: Mapped[str] = mapped_column(String(256), primary_key=True)
-    worker: Mapped[str] = mapped_column(String(256), primary_key=True)
-    pool: Mapped[str] = mapped_column(String(128))
+    queue: Mapped[str] = mapped_column(primary_key=True)
+    worker: Mapped[str] = mapped_column(primary_key=True)
+    pool: Mapped[str]
     seen_at: Mapped[datetime]
 
 
@@ -164,9 +172,19 @@ class Process(Base):
     """A long-running part of this installation, by its last sign of life."""
 
     __tablename__ = "process"
-    name: Mapped[str] = mapped_column(String(256), primary_key=True)
+    name: Mapped[str] = mapped_column(primary_key=True)
     kind: Mapped[str] = mapped_column(String(32))
-    host: Mapped[str] = mapped_column(String(256))
+    host: Mapped[str]
     pid: Mapped[int]
     started_at: Mapped[datetime]
     seen_at: Mapped[datetime]
+
+
+class Lease(Base):
+    """Who may act in a role that only one process may have; every write of the holder renews it."""
+
+    __tablename__ = "lease"
+    name: Mapped[str] = mapped_column(String(64), primary_key=True)
+    holder: Mapped[str]
+    renewed_at: Mapped[datetime]
+    expires_at: Mapped[datetime]

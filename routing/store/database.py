@@ -1,0 +1,111 @@
+"""The connection to the database: how it is opened, and what a reading and a writing transaction are.
+
+SQLite runs in WAL mode with foreign keys, and its writers take the lock when they begin (`BEGIN IMMEDIATE`), so that
+a transaction never fails half way because another one wrote. Only `routing.store` imports this module.
+"""
+
+import contextlib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import sqlalchemy as sa
+from sqlalchemy import exc
+
+from routing.store import columns, errors
+
+SQLITE_BUSY_S = 15.0
+POSTGRES_CONNECT_S = 5
+WRITES = "podyard_writes"
+
+
+class Database:
+    """One engine; `read()` and `write()` give a connection inside a transaction."""
+
+    def __init__(self, url: str) -> None:
+        self.url = sa.make_url(url)
+        self.is_sqlite = self.url.get_backend_name() == "sqlite"
+        self.engine = _sqlite_engine(self.url) if self.is_sqlite else _server_engine(self.url)
+        self._writer = self.engine.execution_options(**{WRITES: True})
+
+    @property
+    def address(self) -> str:
+        """The URL without its password, for messages."""
+        return self.url.render_as_string(hide_password=True)
+
+    @contextlib.contextmanager
+    def read(self) -> Iterator[sa.Connection]:
+        """A transaction that only reads. Raises DatabaseUnavailable."""
+        with self._mapped(), self.engine.connect() as connection:
+            yield connection
+
+    @contextlib.contextmanager
+    def write(self) -> Iterator[sa.Connection]:
+        """A transaction that is committed at the end of the block. Raises DatabaseUnavailable."""
+        with self._mapped(), self._writer.begin() as connection:
+            yield connection
+
+    @contextlib.contextmanager
+    def _mapped(self) -> Iterator[None]:
+        try:
+            yield
+        except (exc.OperationalError, exc.InterfaceError, exc.TimeoutError) as error:
+            if _is_ours(error):
+                raise
+            raise errors.DatabaseUnavailable(f"{self.address}: {_first_line(error)}") from error
+
+    def exists(self) -> bool:
+        """False for a SQLite file that is not there (which a connection would create)."""
+        return (
+            not self.is_sqlite or self.url.database in (None, "", ":memory:") or Path(str(self.url.database)).exists()
+        )
+
+    def make_folder(self) -> None:
+        """Make the folder of a SQLite file."""
+        if self.is_sqlite and self.url.database not in (None, "", ":memory:"):
+            Path(str(self.url.database)).parent.mkdir(parents=True, exist_ok=True)
+
+    def close(self) -> None:
+        """Close all connections."""
+        self.engine.dispose()
+
+
+def _sqlite_engine(url: sa.URL) -> sa.Engine:
+    engine = sa.create_engine(
+        url,
+        json_serializer=columns.dumps,
+        connect_args={"timeout": SQLITE_BUSY_S, "check_same_thread": False},
+    )
+
+    @sa.event.listens_for(engine, "connect")
+    def prepare(connection: Any, record: Any) -> None:  # noqa: ARG001 - the signature is SQLAlchemy's
+        connection.isolation_level = None  # the driver would begin transactions by its own rules
+        for pragma in ("journal_mode=WAL", "synchronous=NORMAL", "foreign_keys=ON", "temp_store=MEMORY"):
+            connection.execute(f"PRAGMA {pragma}")
+
+    @sa.event.listens_for(engine, "begin")
+    def begin(connection: sa.Connection) -> None:
+        writes = connection.get_execution_options().get(WRITES)
+        connection.exec_driver_sql("BEGIN IMMEDIATE" if writes else "BEGIN")
+
+    return engine
+
+
+def _server_engine(url: sa.URL) -> sa.Engine:
+    return sa.create_engine(
+        url,
+        json_serializer=columns.dumps,
+        pool_pre_ping=True,
+        pool_size=5,
+        connect_args={"connect_timeout": POSTGRES_CONNECT_S},
+    )
+
+
+def _is_ours(error: exc.SQLAlchemyError) -> bool:
+    """Whether the statement is at fault (a missing table or column), which waiting does not heal."""
+    text = str(getattr(error, "orig", error))
+    return "no such table" in text or "no such column" in text or "has no column" in text
+
+
+def _first_line(error: exc.SQLAlchemyError) -> str:
+    return str(getattr(error, "orig", None) or error).strip().partition("\n")[0]

@@ -1,0 +1,28 @@
+"""Errors of the record.
+
+RecordError                        the record cannot do what was asked; the message says the way out
+├── SchemaError                    the database does not fit this code
+├── DatabaseUnavailable            it cannot be reached, or was busy for too long: wait and try again
+├── Conflict                       rows were not as this process remembered them: read again and try again
+└── LeaseLost                      another process has taken over the role: stop acting
+"""
+
+
+class RecordError(Exception):
+    """The record cannot do what was asked."""
+
+
+class SchemaError(RecordError):
+    """The database does not fit this code."""
+
+
+class DatabaseUnavailable(RecordError):  # noqa: N818 - says what is the matter
+    """The database cannot be reached, or was busy for too long."""
+
+
+class Conflict(RecordError):  # noqa: N818 - as above
+    """A guarded UPDATE found other states than it may leave; nothing of its transaction was kept."""
+
+
+class LeaseLost(RecordError):  # noqa: N818 - as above
+    """Another process acts in this role now."""

@@ -1,0 +1,458 @@
+"""The scheduler's statements: many rows at once, each UPDATE guarded by the states that it may leave.
+
+A `Ledger` is one transaction. A guard that does not hold raises Conflict, and then nothing of the transaction is kept:
+the caller reads again. Only `routing.scheduling` writes through this.
+"""
+
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from functools import cache
+from typing import Any, cast
+
+import sqlalchemy as sa
+from sqlalchemy.dialects import postgresql
+
+from routing.store import errors, models, states
+
+ATTEMPT = cast("sa.Table", models.Attempt.__table__)
+TASK = cast("sa.Table", models.TaskInstance.__table__)
+RUN = cast("sa.Table", models.DagRun.__table__)
+VERSION = cast("sa.Table", models.DagVersion.__table__)
+XCOM = cast("sa.Table", models.XCom.__table__)
+LEASE = cast("sa.Table", models.Lease.__table__)
+
+ATTEMPT_FINAL = states.final(states.ATTEMPT_MOVES)
+ATTEMPT_OPEN = tuple(state for state in states.ATTEMPT_MOVES if state not in ATTEMPT_FINAL)
+TASK_FINAL = states.final(states.TASK_MOVES)
+
+
+@dataclass(frozen=True, kw_only=True)
+class AttemptFacts:
+    """The columns that merging may change; the same names as `routing.merging.merge.Facts`."""
+
+    state: str
+    started_at: datetime | None
+    ended_at: datetime | None
+    host: str | None
+    pid: int | None
+    pod: str | None
+    exit_code: int | None
+    reason: str | None
+    cause: str | None
+    error: str | None
+    runtime_s: float | None
+    evidence: Sequence[Mapping[str, Any]]
+
+
+@dataclass(frozen=True, kw_only=True)
+class OpenAttempt:
+    """An attempt with the task instance that it belongs to, as they stand in this transaction."""
+
+    id: str
+    facts: AttemptFacts
+    number: int
+    queue: str
+    side: str
+    task_instance: int
+    run: int
+    task_id: str
+    task_state: str
+    infra_failures: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class NewAttempt:
+    """An attempt to insert, in the state `recorded`."""
+
+    id: str
+    task_instance: int
+    number: int
+    side: str
+    queue: str
+    rule: str
+    message: Mapping[str, Any]
+    created_at: datetime
+    waiting_reason: str | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class TaskMove:
+    """A task instance that goes to `state`. What is None stays as it is, but `next_try_at` and `reason` are set."""
+
+    task_instance: int
+    state: str
+    attempts: int | None = None
+    infra_failures: int | None = None
+    next_try_at: datetime | None = None
+    started_at: datetime | None = None
+    ended_at: datetime | None = None
+    reason: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class TaskState:
+    """A task instance as the cache of a run needs it."""
+
+    id: int
+    task_id: str
+    state: str
+    attempts: int
+    infra_failures: int
+    next_try_at: datetime | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunState:
+    """A run with its task instances."""
+
+    id: int
+    run_id: str
+    dag_id: str
+    version_id: int
+    state: str
+    logical_date: datetime
+    conf: Mapping[str, Any]
+    tasks: Sequence[TaskState] = field(default_factory=tuple)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Unsent:
+    """An attempt whose message is to be sent (again)."""
+
+    id: str
+    queue: str
+    message: Mapping[str, Any]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Waiting:
+    """An open attempt as the sweep sees it."""
+
+    id: str
+    state: str
+    side: str
+    queue: str
+    sent_at: datetime | None
+    sends: int
+    is_unwanted: bool
+    """Its task instance has ended without it (the run was cancelled): it must be stopped."""
+
+
+class Ledger:
+    """One transaction of the scheduler."""
+
+    def __init__(self, connection: sa.Connection) -> None:
+        self._connection = connection
+        self._is_postgres = connection.dialect.name == "postgresql"
+
+    # --- attempts
+
+    def attempts(self, ids: Collection[str]) -> list[OpenAttempt]:
+        """The attempts of these ids, locked until the transaction ends; unknown ids are left out."""
+        found = self._connection.execute(_attempts_by_id(), {"ids": list(ids)})
+        return [_open_attempt(row) for row in found]
+
+    def save_facts(self, changed: Iterable[tuple[str, str, AttemptFacts]]) -> None:
+        """Write what merging made of attempts: (id, state before, facts). Raises Conflict."""
+        groups: dict[tuple[str, bool], list[dict[str, Any]]] = {}
+        for attempt_id, before, facts in changed:
+            is_move = before != facts.state
+            groups.setdefault((facts.state, is_move), []).append({**vars(facts), "key": attempt_id})
+        for (state, is_move), rows in groups.items():
+            self._update(_save_facts(state, is_move), rows, what=f"attempt -> {state}")
+
+    def insert_attempts(self, new: Sequence[NewAttempt]) -> None:
+        """Record attempts before their messages are sent."""
+        if new:
+            rows = [{**vars(item), "state": "recorded", "waiting_since": item.created_at} for item in new]
+            self._connection.execute(sa.insert(ATTEMPT), rows)
+
+    def mark_sent(self, ids: Collection[str], *, at: datetime) -> None:
+        """The broker has these messages. Attempts that moved on meanwhile only count the sending."""
+        for chunk in _chunks(list(ids)):
+            self._connection.execute(_mark_sent(), {"ids": chunk, "at": at})
+
+    def unsent(self, *, before: datetime, limit: int) -> list[Unsent]:
+        """Attempts recorded before this time whose message is not known to be sent, oldest first."""
+        query = (
+            sa.select(ATTEMPT.c.id, ATTEMPT.c.queue, ATTEMPT.c.message)
+            .where(ATTEMPT.c.state == "recorded", ATTEMPT.c.created_at <= before)
+            .order_by(ATTEMPT.c.created_at)
+            .limit(limit)
+        )
+        return [Unsent(**row) for row in self._connection.execute(query).mappings()]
+
+    def messages(self, ids: Collection[str]) -> list[Unsent]:
+        """What was sent for these attempts, to send it again."""
+        query = sa.select(ATTEMPT.c.id, ATTEMPT.c.queue, ATTEMPT.c.message).where(ATTEMPT.c.id.in_(list(ids)))
+        return [Unsent(**row) for row in self._connection.execute(query).mappings()]
+
+    def open_attempts(self, *, after: str, limit: int) -> list[Waiting]:
+        """A page of the attempts without a verdict, by id."""
+        columns = (ATTEMPT.c.id, ATTEMPT.c.state, ATTEMPT.c.side, ATTEMPT.c.queue, ATTEMPT.c.sent_at, ATTEMPT.c.sends)
+        query = (
+            sa.select(*columns, TASK.c.state.in_(sorted(TASK_FINAL)).label("is_unwanted"))
+            .join(TASK, TASK.c.id == ATTEMPT.c.task_instance)
+            .where(ATTEMPT.c.state.in_(ATTEMPT_OPEN), ATTEMPT.c.id > after)
+            .order_by(ATTEMPT.c.id)
+            .limit(limit)
+        )
+        return [Waiting(**row) for row in self._connection.execute(query).mappings()]
+
+    def count_open(self) -> int:
+        """How many attempts have no verdict."""
+        query = sa.select(sa.func.count()).select_from(ATTEMPT).where(ATTEMPT.c.state.in_(ATTEMPT_OPEN))
+        return int(self._connection.scalar(query) or 0)
+
+    def set_waiting_reason(self, *, side: str, queue: str, reason: str, at: datetime) -> int:
+        """Say why the sent attempts of a queue wait; returns how many had another reason."""
+        query = (
+            sa.update(ATTEMPT)
+            .where(
+                ATTEMPT.c.state == "sent",
+                ATTEMPT.c.queue == queue,
+                ATTEMPT.c.side == side,
+                sa.or_(ATTEMPT.c.waiting_reason.is_(None), ATTEMPT.c.waiting_reason != reason),
+            )
+            .values(waiting_reason=reason, waiting_since=at)
+        )
+        return self._connection.execute(query).rowcount
+
+    def waiting_queues(self) -> list[tuple[str, str]]:
+        """(side, queue) of the attempts that were sent and did not start."""
+        query = sa.select(ATTEMPT.c.side, ATTEMPT.c.queue).where(ATTEMPT.c.state == "sent").distinct()
+        return [(row.side, row.queue) for row in self._connection.execute(query)]
+
+    # --- task instances
+
+    def move_tasks(self, moves: Iterable[TaskMove]) -> None:
+        """Move task instances. Raises Conflict where one was not in a state that may move there."""
+        groups: dict[str, list[dict[str, Any]]] = {}
+        for move in moves:
+            groups.setdefault(move.state, []).append({f"new_{name}": value for name, value in vars(move).items()})
+        for state, rows in groups.items():
+            self._update(_move_task(state), rows, what=f"task instance -> {state}")
+
+    def due_retries(self, *, now: datetime, limit: int) -> list[tuple[int, str]]:
+        """(run, task id) of task instances whose next try is due, the longest due first."""
+        query = (
+            sa.select(TASK.c.run, TASK.c.task_id)
+            .where(TASK.c.state == "up_for_retry", TASK.c.next_try_at <= now)
+            .order_by(TASK.c.next_try_at)
+            .limit(limit)
+        )
+        return [(row.run, row.task_id) for row in self._connection.execute(query)]
+
+    def next_retry_at(self) -> datetime | None:
+        """When the next try is due."""
+        query = sa.select(sa.func.min(TASK.c.next_try_at)).where(TASK.c.state == "up_for_retry")
+        return cast("datetime | None", self._connection.scalar(query))
+
+    def insert_xcoms(self, values: Iterable[tuple[int, str, Any]]) -> None:
+        """Store results: (task instance, attempt, value)."""
+        rows = [
+            {"task_instance": task, "key": "return_value", "value": value, "attempt": by} for task, by, value in values
+        ]
+        if rows:
+            self._connection.execute(sa.insert(XCOM), rows)
+
+    def results(self, task_instances: Collection[int]) -> dict[int, Any]:
+        """Results by task instance, for those that left one."""
+        found: dict[int, Any] = {}
+        for chunk in _chunks(sorted(task_instances)):
+            query = sa.select(XCOM.c.task_instance, XCOM.c.value).where(
+                XCOM.c.key == "return_value", XCOM.c.task_instance.in_(chunk)
+            )
+            found.update({row.task_instance: row.value for row in self._connection.execute(query)})
+        return found
+
+    # --- runs
+
+    def runs_in(self, state: str, *, limit: int | None = None) -> list[int]:
+        """Runs in a state, oldest first."""
+        query = sa.select(RUN.c.id).where(RUN.c.state == state).order_by(RUN.c.id).limit(limit)
+        return list(self._connection.scalars(query))
+
+    def queued_runs(self, *, limit: int) -> list[int]:
+        """Runs to start, oldest first, but none of a paused DAG."""
+        dag = models.Dag.__table__
+        query = (
+            sa.select(RUN.c.id)
+            .join(dag, dag.c.dag_id == RUN.c.dag_id)
+            .where(RUN.c.state == "queued", dag.c.is_paused.is_(False))
+            .order_by(RUN.c.id)
+            .limit(limit)
+        )
+        return list(self._connection.scalars(query))
+
+    def run(self, run: int) -> RunState | None:
+        """A run with its task instances."""
+        head = self._connection.execute(_run(), {"run": run}).mappings().first()
+        if head is None:
+            return None
+        tasks = [TaskState(**row) for row in self._connection.execute(_run_tasks(), {"run": run}).mappings()]
+        return RunState(**head, tasks=tasks)
+
+    def structure(self, version_id: int) -> Mapping[str, Any]:
+        """The structure of a DAG version."""
+        found = self._connection.scalar(sa.select(VERSION.c.structure).where(VERSION.c.id == version_id))
+        return cast("Mapping[str, Any]", found)
+
+    def move_run(self, run: int, state: str, *, at: datetime, reason: str | None = None) -> bool:
+        """Move a run; returns whether it happened (somebody may have cancelled it)."""
+        times = {"started_at": at} if state == "running" else {"ended_at": at}
+        query = (
+            sa.update(RUN)
+            .where(RUN.c.id == run, RUN.c.state.in_(sorted(states.sources(states.RUN_MOVES, state))))
+            .values(state=state, reason=reason, **times)
+        )
+        return self._connection.execute(query).rowcount == 1
+
+    # --- the lease
+
+    def hold(self, name: str, holder: str, *, lease_s: float, now: datetime) -> None:
+        """Renew the lease as part of this transaction. Raises LeaseLost where somebody else has it."""
+        query = sa.update(LEASE).where(LEASE.c.name == name, LEASE.c.holder == holder)
+        if self._connection.execute(query.values(**self._term(lease_s, now))).rowcount != 1:
+            raise errors.LeaseLost(f"another process has taken over the role {name!r}")
+
+    def take(self, name: str, holder: str, *, lease_s: float, now: datetime) -> str | None:
+        """Take the lease if it is free or over. Returns None, or who has it."""
+        term = self._term(lease_s, now)
+        insert = postgresql.insert if self._is_postgres else _sqlite_insert
+        self._connection.execute(
+            insert(LEASE).values(name=name, holder=holder, **term).on_conflict_do_nothing(index_elements=["name"])
+        )
+        over = LEASE.c.expires_at <= term["renewed_at"]
+        query = sa.update(LEASE).where(LEASE.c.name == name, sa.or_(LEASE.c.holder == holder, over))
+        if self._connection.execute(query.values(holder=holder, **term)).rowcount == 1:
+            return None
+        return str(self._connection.scalar(sa.select(LEASE.c.holder).where(LEASE.c.name == name)))
+
+    def end_lease(self, name: str, holder: str) -> None:
+        """Give the lease back, so that another process need not wait for its end."""
+        self._connection.execute(sa.delete(LEASE).where(LEASE.c.name == name, LEASE.c.holder == holder))
+
+    def _term(self, lease_s: float, now: datetime) -> dict[str, Any]:
+        """From when to when a lease holds: on a server by the server's clock, since hosts' clocks differ."""
+        if not self._is_postgres:
+            return {"renewed_at": now, "expires_at": now + _seconds(lease_s)}
+        clock = sa.func.clock_timestamp()
+        return {"renewed_at": clock, "expires_at": clock + _seconds(lease_s)}
+
+    def _update(self, statement: sa.Update, rows: list[dict[str, Any]], *, what: str) -> None:
+        happened = self._connection.execute(statement, rows).rowcount
+        if happened != len(rows):
+            raise errors.Conflict(f"{what}: {len(rows) - happened} of {len(rows)} rows were not in a state that may")
+
+
+def _seconds(value: float) -> Any:
+    from datetime import timedelta  # noqa: PLC0415
+
+    return timedelta(seconds=value)
+
+
+def _sqlite_insert(table: sa.Table) -> Any:
+    from sqlalchemy.dialects import sqlite  # noqa: PLC0415
+
+    return sqlite.insert(table)
+
+
+def _chunks(items: Sequence[Any], size: int = 1000) -> Iterable[Sequence[Any]]:
+    return (items[start : start + size] for start in range(0, len(items), size))
+
+
+def _may_move(column: sa.Column[Any], moves: Mapping[str, frozenset[str]], target: str) -> sa.ColumnElement[bool]:
+    """`state IN (…)` with the words written out, so that the statement is the same for every row and batch."""
+    words: list[Any] = [sa.literal_column(f"'{state}'") for state in sorted(states.sources(moves, target))]
+    return column.in_(words)
+
+
+@cache
+def _attempts_by_id() -> sa.Select[Any]:
+    names = [ATTEMPT.c[name] for name in AttemptFacts.__dataclass_fields__]
+    return (
+        sa.select(
+            *(ATTEMPT.c.id, ATTEMPT.c.number, ATTEMPT.c.queue, ATTEMPT.c.side, ATTEMPT.c.task_instance),
+            *(TASK.c.run, TASK.c.task_id, TASK.c.state.label("task_state"), TASK.c.infra_failures),
+            *names,
+        )
+        .join(TASK, TASK.c.id == ATTEMPT.c.task_instance)
+        .where(ATTEMPT.c.id.in_(sa.bindparam("ids", expanding=True)))
+        .order_by(ATTEMPT.c.id)
+        .with_for_update()
+    )
+
+
+def _open_attempt(row: Any) -> OpenAttempt:
+    (attempt_id, number, queue, side, task, run, task_id, task_state, infra_failures, *facts) = row
+    return OpenAttempt(
+        id=attempt_id,
+        number=number,
+        queue=queue,
+        side=side,
+        task_instance=task,
+        run=run,
+        task_id=task_id,
+        task_state=task_state,
+        infra_failures=infra_failures,
+        facts=AttemptFacts(**dict(zip(AttemptFacts.__dataclass_fields__, facts, strict=True))),
+    )
+
+
+@cache
+def _save_facts(state: str, is_move: bool) -> sa.Update:
+    may = _may_move(ATTEMPT.c.state, states.ATTEMPT_MOVES, state) if is_move else ATTEMPT.c.state == state
+    values: dict[str, Any] = {name: sa.bindparam(name) for name in AttemptFacts.__dataclass_fields__}
+    if is_move:
+        values |= {"waiting_reason": None, "waiting_since": None}
+    return sa.update(ATTEMPT).where(ATTEMPT.c.id == sa.bindparam("key"), may).values(**values)
+
+
+@cache
+def _mark_sent() -> sa.Update:
+    may = _may_move(ATTEMPT.c.state, states.ATTEMPT_MOVES, "sent")
+    return (
+        sa.update(ATTEMPT)
+        .where(ATTEMPT.c.id.in_(sa.bindparam("ids", expanding=True)))
+        .values(
+            state=sa.case((may, "sent"), else_=ATTEMPT.c.state), sent_at=sa.bindparam("at"), sends=ATTEMPT.c.sends + 1
+        )
+    )
+
+
+@cache
+def _move_task(state: str) -> sa.Update:
+    def kept(name: str) -> Any:
+        column = TASK.c[name]
+        return sa.func.coalesce(sa.bindparam(f"new_{name}", type_=column.type), column)
+
+    def set_to(name: str) -> Any:
+        return sa.bindparam(f"new_{name}", type_=TASK.c[name].type)
+
+    return (
+        sa.update(TASK)
+        .where(TASK.c.id == sa.bindparam("new_task_instance"), _may_move(TASK.c.state, states.TASK_MOVES, state))
+        .values(
+            state=set_to("state"),
+            attempts=kept("attempts"),
+            infra_failures=kept("infra_failures"),
+            started_at=kept("started_at"),
+            ended_at=set_to("ended_at"),
+            next_try_at=set_to("next_try_at"),
+            reason=set_to("reason"),
+        )
+    )
+
+
+@cache
+def _run() -> sa.Select[Any]:
+    names = ("id", "run_id", "dag_id", "version_id", "state", "logical_date", "conf")
+    return sa.select(*(RUN.c[name] for name in names)).where(RUN.c.id == sa.bindparam("run"))
+
+
+@cache
+def _run_tasks() -> sa.Select[Any]:
+    names = TaskState.__dataclass_fields__
+    return sa.select(*(TASK.c[name] for name in names)).where(TASK.c.run == sa.bindparam("run")).order_by(TASK.c.id)
