@@ -358,9 +358,9 @@ def _database_url(url: str, base: Path) -> str:
 
 
 def _template_path(value: _Value) -> object:
-    if isinstance(value.raw, str) and value.raw and value.raw not in templates.names():
-        file = value.base / Path(value.raw).expanduser()
-        return str(file) if file.exists() else value.raw
+    """A template that is a file is found from where it was written, not from where a process happens to run."""
+    if isinstance(value.raw, str) and value.raw and templates.is_path(value.raw):
+        return str(value.base / Path(value.raw).expanduser())
     return value.raw
 
 

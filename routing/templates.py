@@ -1,24 +1,26 @@
-"""Which pod templates a queue may name: those that ship with Podyard, or a file. Settings and the router ask here."""
+"""What is wrong with the `template` of a queue's rule, asked when the settings are loaded and not at the first pod."""
 
-import difflib
-from functools import cache
-from importlib import resources
 from pathlib import Path
 
-
-@cache
-def names() -> tuple[str, ...]:
-    """The names of the templates inside the wheel, sorted."""
-    folder = resources.files("podyard_templates")
-    return tuple(sorted(entry.name.removesuffix(".yaml") for entry in folder.iterdir() if entry.name.endswith(".yaml")))
+from dispatcher import errors
 
 
 def problem(template: str) -> str | None:
-    """What is wrong with a `template` value of a queue, or None: it names a shipped template or a file that exists."""
-    if template in names() or Path(template).is_file():
-        return None
-    if Path(template).exists():
-        return "this path is not a file"
-    near = difflib.get_close_matches(template, names(), n=1)
-    hint = f'did you mean "{near[0]}"? ' if near else ""
-    return f"{hint}neither a shipped template ({', '.join(names())}) nor an existing file"
+    """Why this template cannot be used; None for the name of a shipped one and the path of a file that is right."""
+    from dispatcher import template as pod_template  # noqa: PLC0415 - YAML, which most uses of a router never need
+
+    try:
+        pod_template.load_template(pod_template.resolve(template))
+    except errors.InvalidTemplate as error:
+        return str(error)
+    return None
+
+
+def is_path(template: str) -> bool:
+    """Whether the value is the path of a file, not the name of a shipped template."""
+    from dispatcher import template as pod_template  # noqa: PLC0415 - as above
+
+    try:
+        return pod_template.resolve(template) == Path(template)
+    except errors.InvalidTemplate:
+        return False
