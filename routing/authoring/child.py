@@ -1,8 +1,8 @@
 """The child process that loads one DAG file.
 
 `python -m routing.authoring.child FOLDER FILE TIMEOUT_S RESULT_FD TRACE_FD`, started by `loading`. The author's code
-may print, loop, exit or crash here; only what is written to the result descriptor counts. A dump of the stack goes to the
-trace descriptor when the time is up or the interpreter crashes, so that the line can be told.
+may print, loop, exit or crash here; only what is written to the result descriptor counts. A dump of the stack goes to
+the trace descriptor when the time is up or the interpreter crashes, so that the line can be told.
 """
 
 import contextlib
@@ -19,7 +19,7 @@ from typing import Any
 from routing.authoring import dagfile
 from routing.errors import InvalidDag
 
-MEMORY_LIMIT_BYTES = 4 * 1024**3
+MEMORY_LIMIT_BYTES = 2 * 1024**3
 
 
 def main(arguments: list[str]) -> int:
@@ -90,7 +90,7 @@ def _limit(timeout_s: float, *, trace_fd: int) -> None:
     cpu_s = math.ceil(timeout_s) + 2
     for kind, wanted in (
         (resource.RLIMIT_CPU, cpu_s),
-        (resource.RLIMIT_AS, MEMORY_LIMIT_BYTES),
+        (resource.RLIMIT_DATA, MEMORY_LIMIT_BYTES),
         (resource.RLIMIT_CORE, 0),
     ):
         with contextlib.suppress(ValueError, OSError):  # a lower limit is set already, or the system has none

@@ -47,7 +47,7 @@ class DAG:
             raise InvalidDag(f"{where}: description must be text, not {description!r}")
         self.description = description
         self.default_args = _mapping(f"{where}: default_args", default_args)
-        names.refuse_unknown(f"{where}: default_args", self.default_args, options.NAMES)
+        names.refuse_unknown(f"{where}: default_args: option", self.default_args, options.NAMES)
         options.read(f"{where}: default_args", self.default_args)
         self.params = _mapping(f"{where}: params", params)
         refusal = jsonvalue.refusal(self.params)

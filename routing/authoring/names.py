@@ -33,7 +33,7 @@ def refuse_unknown(where: str, given: Iterable[str], known: Iterable[str]) -> No
 
     near = get_close_matches(unknown, accepted, n=1)
     hint = f"did you mean {near[0]!r}?" if near else f"known are {', '.join(sorted(accepted))}"
-    raise InvalidDag(f"{where}: {unknown!r} is not known; {hint}")
+    raise InvalidDag(f"{where} {unknown!r} is not known; {hint}")
 
 
 def _is_forbidden(char: str) -> bool:

@@ -101,7 +101,7 @@ def _executor_config(where: str, value: Any) -> dict[str, Any]:
         return {}
     if not isinstance(value, Mapping):
         raise InvalidDag(f"{where} must be a mapping with {' or '.join(EXECUTOR_CONFIG_KEYS)}, not {value!r}")
-    names.refuse_unknown(where, map(str, value), EXECUTOR_CONFIG_KEYS)
+    names.refuse_unknown(f"{where}: key", map(str, value), EXECUTOR_CONFIG_KEYS)
     override, template = value.get("pod_override"), value.get("pod_template_file")
     if override is not None and not isinstance(override, Mapping) and not is_kubernetes_object(override):
         raise InvalidDag(f"{where}['pod_override'] must be a mapping or a V1Pod, not {override!r}")

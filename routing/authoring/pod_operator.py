@@ -85,7 +85,7 @@ def _env_var(where: str, entry: Any) -> dict[str, Any]:
     fields = plain(entry) if options.is_kubernetes_object(entry) else entry
     if not isinstance(fields, Mapping) or not isinstance(fields.get("name"), str) or not fields["name"]:
         raise InvalidDag(f"{where} must be a mapping with name and value, not {entry!r}")
-    names.refuse_unknown(where, fields, ("name", "value", "valueFrom"))
+    names.refuse_unknown(f"{where}: key", fields, ("name", "value", "valueFrom"))
     read = dict(fields)
     if "value" in read:
         read["value"] = _text_or_result(f"{where}.value", read["value"])

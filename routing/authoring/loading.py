@@ -1,0 +1,304 @@
+"""Loading a folder of DAG files: every new or changed file in a child process of its own, never in this one.
+
+A file that is broken, endless or deadly is an error of that file; the others load. Called by the scheduler on a timer,
+and by commands that look at DAGs.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import IO, Any
+
+from routing.authoring.dagfile import Signature
+from routing.authoring.spec import DagSpec
+
+CHILDREN = 4
+"""Files that are loaded at once."""
+ROUNDS = 4
+"""One refresh may take so many time limits of a single file; what is left over is loaded by the next one."""
+RETRY_ERROR_S = 60.0
+"""A broken file is tried again after so long even if it did not change: what it lacked may be there now."""
+_KILL_AFTER_S = 2.0
+_READ_LIMIT_BYTES = 64 * 1024 * 1024
+_SECRET = re.compile(r"PODYARD_(BROKER|RESULTS|DATABASE|FLOWER)__")
+
+
+@dataclass(frozen=True, slots=True)
+class LoadError:
+    """Why a file, or one DAG of it, cannot be used. `file` is relative to the folder; "" is the folder itself."""
+
+    file: str
+    line: int | None
+    message: str
+
+
+@dataclass(frozen=True, slots=True)
+class Loaded:
+    """What a folder holds now."""
+
+    dags: tuple[DagSpec, ...]
+    errors: tuple[LoadError, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class _Version:
+    """What is known of one file: its newest version, and the DAGs of its last version that could be used."""
+
+    signatures: Mapping[str, Signature | None]
+    """Of the file itself and the helper modules that it imports."""
+    dags: tuple[tuple[DagSpec, int | None], ...] = ()
+    error: LoadError | None = None
+    loaded_at: float = 0.0
+
+
+@dataclass(slots=True)
+class FolderLoader:
+    """Keeps what is known of a folder's files, so that a refresh costs one look at each that did not change.
+
+    A file that breaks keeps serving the DAGs of its last good version, as long as this object lives.
+    """
+
+    folder: Path
+    timeout_s: float
+    _versions: dict[str, _Version] = field(default_factory=dict)
+    _running: set[subprocess.Popen[bytes]] = field(default_factory=set)
+    _closed: bool = False
+
+    def refresh(self) -> Loaded:
+        """Loads what is new or has changed and returns the whole. Never raises for what is in the folder."""
+        folder = self.folder.absolute()
+        try:
+            files, errors = _files(folder)
+        except OSError as error:
+            return Loaded((), (LoadError("", None, _folder_message(folder, error)),))
+        now = time.monotonic()
+        stale = [file for file in files if self._is_stale(file, folder, now)]
+        # Those that broke last time go last: an endless file must not keep the others waiting.
+        stale.sort(key=lambda file: bool((known := self._versions.get(file)) and known.error))
+        deadline = now + ROUNDS * self.timeout_s
+        if stale:
+            with ThreadPoolExecutor(CHILDREN, thread_name_prefix="load") as pool:
+                versions = list(pool.map(lambda file: self._load(file, folder, deadline), stale))
+            self._versions.update({file: version for file, version in zip(stale, versions, strict=True) if version})
+        self._versions = {file: self._versions[file] for file in files if file in self._versions}
+        late = [LoadError(file, None, _LATE) for file in files if file not in self._versions]
+        return _gather(self._versions, (*errors, *late))
+
+    def close(self) -> None:
+        """Ends children that are still running; a refresh in another thread then returns soon."""
+        self._closed = True
+        for process in list(self._running):
+            _kill(process)
+
+    def _is_stale(self, file: str, folder: Path, now: float) -> bool:
+        known = self._versions.get(file)
+        if known is None:
+            return True
+        if known.error and now - known.loaded_at >= RETRY_ERROR_S:
+            return True
+        return any(_signature(folder / path) != signature for path, signature in known.signatures.items())
+
+    def _load(self, file: str, folder: Path, deadline: float) -> _Version | None:
+        """The file's version now; None if there was no time left for it."""
+        if self._closed or time.monotonic() >= deadline:
+            return None
+        signature = _signature(folder / file)
+        try:
+            found = self._run_child(file, folder)
+        except OSError as failure:
+            found = _error(f"it could not be loaded: no process could be started for it: {failure}")
+        before = self._versions.get(file)
+        helpers = {str(helper): _signature(Path(helper)) for helper in found["helpers"]}
+        version = _Version({file: signature, **helpers}, loaded_at=time.monotonic())
+        if found["error"] is None:
+            return replace(version, dags=tuple((DagSpec.from_json(one["spec"]), one["line"]) for one in found["dags"]))
+        error = LoadError(file, found["error"]["line"], found["error"]["message"])
+        if not found["helpers"] and before:
+            version = replace(version, signatures={**before.signatures, file: signature})
+        return replace(version, error=error, dags=before.dags if before else ())
+
+    def _run_child(self, file: str, folder: Path) -> dict[str, Any]:
+        with tempfile.TemporaryFile() as result, tempfile.TemporaryFile() as trace:
+            command = [sys.executable, "-m", "routing.authoring.child", str(folder), file, str(self.timeout_s)]
+            process = subprocess.Popen(
+                [*command, str(result.fileno()), str(trace.fileno())],
+                env=_environment(folder),
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.DEVNULL,
+                stderr=subprocess.DEVNULL,
+                pass_fds=(result.fileno(), trace.fileno()),
+                start_new_session=True,
+            )
+            with self._running_child(process):
+                try:
+                    code = process.wait(self.timeout_s + _KILL_AFTER_S)
+                except subprocess.TimeoutExpired:
+                    _kill(process)
+                    code = None
+            return _read(result) or _died(code, _text(trace), folder / file, timeout_s=self.timeout_s)
+
+    @contextlib.contextmanager
+    def _running_child(self, process: subprocess.Popen[bytes]) -> Iterator[None]:
+        self._running.add(process)
+        try:
+            if self._closed:
+                _kill(process)
+            yield
+        finally:
+            _kill(process)  # with whatever the author's code has started
+            self._running.discard(process)
+
+
+def load_folder(folder: Path, *, timeout_s: float) -> Loaded:
+    """Loads all DAG files of a folder once; each may take `timeout_s` seconds."""
+    return FolderLoader(folder, timeout_s).refresh()
+
+
+_LATE = "not loaded yet: other files took all the time of this round; it is tried in the next one"
+
+
+def _files(folder: Path) -> tuple[list[str], list[LoadError]]:
+    """Paths of the Python files in the folder, relative to it and sorted, and errors of links that lead nowhere.
+
+    Hidden files and folders are left out (a mounted ConfigMap and git-sync keep copies in some). Links are followed;
+    what was seen under one path is not taken again under another.
+    """
+    files: list[str] = []
+    errors: list[LoadError] = []
+    seen: set[tuple[int, int]] = set()
+    if not folder.is_dir():
+        raise NotADirectoryError if folder.exists() else FileNotFoundError
+    for root, names, entries in os.walk(folder, followlinks=True, onerror=_raise_for(folder)):
+        names[:] = sorted(name for name in names if name[0] != "." and name != "__pycache__")
+        names[:] = [name for name in names if _first_time(Path(root, name), seen)]
+        for path in sorted(Path(root, entry) for entry in entries if entry.endswith(".py") and entry[0] != "."):
+            relative = path.relative_to(folder).as_posix()
+            if not path.exists():
+                errors.append(LoadError(relative, None, "the link leads nowhere; remove it, or restore its target"))
+            elif path.is_file() and _first_time(path, seen):
+                files.append(relative)
+    return sorted(files), errors
+
+
+def _raise_for(folder: Path) -> Any:
+    def raise_if_top(error: OSError) -> None:
+        if error.filename == str(folder):
+            raise error
+
+    return raise_if_top
+
+
+def _first_time(path: Path, seen: set[tuple[int, int]]) -> bool:
+    with contextlib.suppress(OSError):
+        status = path.stat()
+        identity = (status.st_dev, status.st_ino)
+        if identity in seen:
+            return False
+        seen.add(identity)
+    return True
+
+
+def _gather(versions: Mapping[str, _Version], errors: Iterable[LoadError]) -> Loaded:
+    """All DAGs, by path of their file; a dag_id that was seen before is an error of the later file."""
+    dags: dict[str, DagSpec] = {}
+    found = list(errors)
+    for file in sorted(versions):
+        version = versions[file]
+        if version.error:
+            kept = f" (the last good version of the file stays in use: {_listed(version)})" if version.dags else ""
+            found.append(replace(version.error, message=version.error.message + kept))
+        for dag, line in version.dags:
+            first = dags.setdefault(dag.dag_id, dag)
+            if first is not dag:
+                message = f"DAG {dag.dag_id!r} is defined in {first.file}, too, which stays in use; rename one of them"
+                found.append(LoadError(file, line, message))
+    return Loaded(tuple(dags.values()), tuple(sorted(found, key=lambda error: (error.file, error.line or 0))))
+
+
+def _listed(version: _Version) -> str:
+    return ", ".join(repr(dag.dag_id) for dag, _ in version.dags)
+
+
+def _read(result: IO[bytes]) -> dict[str, Any] | None:
+    """What the child wrote; None if it did not come to that."""
+    result.seek(0)
+    try:
+        found = json.loads(result.read(_READ_LIMIT_BYTES))
+    except ValueError:
+        return None
+    return found if isinstance(found, dict) and {"dags", "helpers", "error"} <= found.keys() else None
+
+
+def _text(trace: IO[bytes]) -> str:
+    trace.seek(0)
+    return trace.read(_READ_LIMIT_BYTES).decode(errors="replace")
+
+
+def _died(code: int | None, trace: str, path: Path, *, timeout_s: float) -> dict[str, Any]:
+    """What to say of a child that left no result: by its exit code and the stack that it dumped."""
+    if code is None or trace.startswith("Timeout"):
+        message = f"loading it took longer than {timeout_s:g} s; do the work in tasks, not while the file is loaded"
+    elif code in (-signal.SIGXCPU, -signal.SIGKILL):
+        message = f"loading it was ended by {signal.Signals(-code).name}: it used too much time or memory"
+    elif code < 0:
+        message = f"loading it crashed the interpreter ({_signal_name(-code)})"
+    else:
+        message = f"it ended the interpreter (exit code {code}) while it was loaded"
+    return _error(message, line=_line(trace, path))
+
+
+def _error(message: str, *, line: int | None = None) -> dict[str, Any]:
+    return {"dags": [], "helpers": [], "error": {"line": line, "message": message}}
+
+
+def _line(trace: str, path: Path) -> int | None:
+    """The innermost line of the file in a stack dump of faulthandler, which begins with the innermost frame."""
+    found = re.search(rf'File "{re.escape(str(path))}", line (\d+)', trace)
+    return int(found[1]) if found else None
+
+
+def _signal_name(number: int) -> str:
+    try:
+        return signal.Signals(number).name
+    except ValueError:
+        return f"signal {number}"
+
+
+def _environment(folder: Path) -> dict[str, str]:
+    """This process's environment for author's code, without what the scheduler alone needs to know."""
+    kept = {name: value for name, value in os.environ.items() if not _SECRET.match(name)}
+    return {**kept, "PODYARD_DAGS__FOLDER": str(folder)}
+
+
+def _signature(path: Path) -> Signature | None:
+    try:
+        status = path.stat()
+    except OSError:
+        return None
+    return status.st_mtime_ns, status.st_size
+
+
+def _kill(process: subprocess.Popen[bytes]) -> None:
+    with contextlib.suppress(ProcessLookupError, PermissionError):
+        os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+
+
+def _folder_message(folder: Path, error: OSError) -> str:
+    if isinstance(error, FileNotFoundError):
+        return f"the DAG folder {folder} does not exist; make it, or set dags.folder"
+    if isinstance(error, NotADirectoryError):
+        return f"the DAG folder {folder} is a file; set dags.folder to a folder"
+    return f"the DAG folder {folder} cannot be read: {error.strerror}"
