@@ -1,5 +1,7 @@
 """What can be wrong with embedded parts, as one error whose message says what, where and the way out."""
 
+from routing.errors import RoutingError
 
-class EmbeddedError(Exception):
+
+class EmbeddedError(RoutingError):
     """An embedded part cannot be found, started or kept running; the command line prints the message as one line."""

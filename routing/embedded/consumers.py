@@ -1,0 +1,70 @@
+"""Lets the worker and the dispatcher of one machine consume every queue that a DAG uses.
+
+They are started with the queues that rules name; a DAG may use any other. Level-triggered: it compares what DAGs use
+with what each process was told, and tells the difference through Celery's own `add_consumer`.
+"""
+
+import time
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from kombu.exceptions import OperationalError
+
+from routing import router
+from routing.store import rows
+
+EVERY_S = 1.0
+REPLY_TIMEOUT_S = 2.0
+
+
+class Consumers:
+    """What each process was told so far, by its pid: a process that took another's place is told everything again."""
+
+    def __init__(self, app: Any, routes: router.Router) -> None:
+        """`app` is a Celery app that reaches the broker."""
+        self._app = app
+        self._routes = routes
+        self._told: set[tuple[int, str]] = set()
+        self._looked_at = 0.0
+
+    def look(self, dags: Iterable[rows.DagRow], pids: Mapping[str, int]) -> list[str]:
+        """Tell `worker` and `dispatcher` what they lack; gives one line for each queue that is new to one of them."""
+        said = []
+        for queue in sorted(queues_of(dags)):
+            name = "dispatcher" if self._routes.route(queue).side == "kubernetes" else "worker"
+            pid = pids.get(name)
+            if pid is not None and (pid, queue) not in self._told and self._tell(name, queue):
+                self._told.add((pid, queue))
+                said.append(f"{name} consumes the queue {queue!r}")
+        return said
+
+    def is_due(self) -> bool:
+        """Whether it is time to look again; says so once per interval."""
+        now = time.monotonic()
+        if now - self._looked_at < EVERY_S:
+            return False
+        self._looked_at = now
+        return True
+
+    def _tell(self, name: str, queue: str) -> bool:
+        """Whether a process of that node name has confirmed that it consumes the queue."""
+        try:
+            answers = self._app.control.broadcast(
+                "add_consumer",
+                arguments={"queue": queue, "exchange": None, "exchange_type": "direct", "routing_key": None},
+                pattern=f"{name}@*",
+                matcher="glob",
+                reply=True,
+                limit=1,
+                timeout=REPLY_TIMEOUT_S,
+            )
+        except OperationalError:  # the broker is being restarted; the next look tries again
+            return False
+        return any("ok" in answer for answers_of_one in answers or () for answer in answers_of_one.values())
+
+
+def queues_of(dags: Iterable[rows.DagRow]) -> set[str]:
+    """The queues that tasks of these DAGs name."""
+    return {
+        task["queue"] for dag in dags if dag.is_active for task in dag.structure.get("tasks", ()) if task.get("queue")
+    }
