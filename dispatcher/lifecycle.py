@@ -18,6 +18,7 @@ from dispatcher import (
     janitor,
     launcher,
     manifest,
+    orphans,
     outcome,
     podstatus,
     recorder,
@@ -59,13 +60,21 @@ class Lifecycle:
     """All attempts of one dispatcher."""
 
     def __init__(
-        self, *, options: Options, owner: str, limit: int, hub: Hub, is_revoked: Callable[[str], bool] = lambda _: False
+        self,
+        *,
+        options: Options,
+        owner: str,
+        limit: int,
+        hub: Hub,
+        is_revoked: Callable[[str], bool],
+        alive: Callable[[], set[str] | None],
     ) -> None:
         self._options = options
         self._owner = owner
         self._limit = limit
         self._hub = hub
         self._is_revoked = is_revoked
+        self._alive = alive
         self._register = Register()
         self._early: list[Attempt] = []
         self._closed: set[str] = set()
@@ -106,6 +115,15 @@ class Lifecycle:
             )
             for namespace in self._options.namespaces:
                 self._watcher.watch(namespace)
+            self._spawn(
+                orphans.Orphans(
+                    cluster=self._cluster,
+                    selector=manifest.selector(deployment=self._options.deployment),
+                    owner=self._owner,
+                    namespaces=lambda: self._watcher.namespaces if self._watcher else (),
+                    alive=self._alive,
+                ).run()
+            )
             early, self._early = self._early, []
             for attempt in early:
                 self._launcher.submit(attempt)

@@ -27,6 +27,8 @@ logger = logging.getLogger(__name__)
 
 REPLAY_AGAIN_FIRST_S = 0.5
 REPLAY_AGAIN_LAST_S = 30.0
+PING_S = 2.0
+"""How long other dispatchers have to answer before they are taken for silent."""
 _HARD = False
 """Celery's first argument of a time-out callback: is it the soft limit?"""
 
@@ -58,6 +60,7 @@ class KubernetesPool(BasePool):
             limit=self.limit,
             hub=_Passed(self._bridge, self),
             is_revoked=lambda task_id: task_id in worker_state.revoked,
+            alive=self._alive_nodes,
         )
         self._bridge.start(self._lifecycle.run)
 
@@ -126,6 +129,15 @@ class KubernetesPool(BasePool):
     def shrink(self, n: int = 1) -> None:
         """Allows `n` fewer; pods that run are left alone."""
         self._set_limit(max(1, self.limit - n))
+
+    def _alive_nodes(self) -> set[str] | None:
+        """The workers that answer a ping; None where we do not even hear ourselves. Called from a helper thread."""
+        try:
+            answers = self.app.control.inspect(timeout=PING_S).ping() or {}
+        except Exception as error:  # noqa: BLE001 - the broker may be away: then nobody is taken for gone
+            logger.debug("no ping: %r", error)
+            return None
+        return set(answers) if self._nodename in answers else None
 
     def _set_limit(self, limit: int) -> None:
         self.limit = limit

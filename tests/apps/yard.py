@@ -1,0 +1,132 @@
+"""A Celery application whose queue `kubernetes` is consumed by a dispatcher. Configured by environment variables."""
+
+import os
+import sys
+import time
+from pathlib import Path
+
+from celery import Celery
+
+BROKER = os.environ.get("YARD_BROKER")
+
+app = Celery("yard", broker=BROKER or "memory://", backend=BROKER or "disabled://", set_as_current=False)
+app.conf.update(
+    task_default_queue="default",
+    accept_content=["json"],
+    worker_send_task_events=True,
+    task_send_sent_event=True,
+    broker_connection_retry_on_startup=True,
+    worker_hijack_root_logger=False,
+    broker_transport_options={"visibility_timeout": 5, "unacked_restore_interval": 1, "unacked_restore_throttle": 1},
+)
+
+if BROKER:
+    from dispatcher import options, pod_task
+
+    PROFILE = options.QueueProfile(
+        max_pods=int(os.environ.get("YARD_MAX_PODS", "100")),
+        env={"PYTHONPATH": str(Path(__file__).parents[2]), "YARD_TRACE": os.environ.get("YARD_TRACE", "")},
+    )
+    app.conf.podyard = options.Options(
+        profile_for=lambda _: PROFILE,
+        app_path="tests.apps.yard:app",
+        deployment=os.environ["YARD_DEPLOYMENT"],
+        kubeconfig=Path(os.environ["YARD_KUBECONFIG"]),
+        database_url=os.environ.get("YARD_DATABASE") or None,
+        log_folder=Path(os.environ["YARD_LOGS"]),
+    )
+    pod_task.register(app)
+
+
+def _trace(task_id: str) -> None:
+    """Says, by a path of its own, that a body ran."""
+    if os.environ.get("YARD_TRACE"):
+        with Path(os.environ["YARD_TRACE"]).open("a") as trace:
+            trace.write(f"{task_id} {os.getpid()}\n")
+
+
+@app.task(bind=True)
+def add(self, x, y):
+    """Adds, and leaves a trace."""
+    _trace(self.request.id)
+    return x + y
+
+
+@app.task(bind=True)
+def about(self):
+    """What the task knows of its request."""
+    request = self.request
+    return {
+        "id": request.id,
+        "retries": request.retries,
+        "queue": request.delivery_info["routing_key"],
+        "root_id": request.root_id,
+        "environment": sorted(name for name in os.environ if "BROKER" in name),
+    }
+
+
+@app.task
+def fail(text):
+    """Raises."""
+    raise ValueError(text, {"day": 5})
+
+
+@app.task(bind=True, max_retries=3)
+def flaky(self):
+    """Succeeds at the third try."""
+    if self.request.retries < 2:
+        raise self.retry(countdown=0, exc=OSError("not yet"))
+    return self.request.retries
+
+
+@app.task(autoretry_for=(OSError,), retry_backoff=False, default_retry_delay=0, max_retries=1, bind=True)
+def stubborn(self):
+    """Fails at every try."""
+    raise OSError(f"try {self.request.retries}")
+
+
+@app.task
+def large(size):
+    """A result of many bytes."""
+    return "x" * size
+
+
+@app.task
+def strange():
+    """A result that JSON cannot hold."""
+    return {"when": object()}
+
+
+@app.task
+def leave(code):
+    """Ends the interpreter at once."""
+    os._exit(code)
+
+
+@app.task
+def leave_politely(code):
+    """Ends the interpreter by SystemExit."""
+    sys.exit(code)
+
+
+@app.task(bind=True)
+def nap(self, seconds):
+    """Takes its time."""
+    _trace(self.request.id)
+    print("napping", flush=True)  # noqa: T201 - for the pod's log
+    time.sleep(seconds)
+    return "slept"
+
+
+@app.task
+def chatter(lines):
+    """Writes a lot."""
+    for number in range(lines):
+        print(number, "y" * 90)  # noqa: T201 - for the pod's log
+    return lines
+
+
+@app.task
+def total(values):
+    """The end of a chord."""
+    return sum(values)

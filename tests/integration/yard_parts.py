@@ -1,0 +1,106 @@
+"""The yard: a dispatcher and a prefork worker of `tests.apps.yard` on real Valkey and a local cluster."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import urllib.parse
+import urllib.request
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import yaml
+from celery import Celery
+
+from dispatcher import names, podspec
+from tests import parts
+
+ROOT = Path(__file__).parents[2]
+
+
+@dataclass(kw_only=True)
+class Yard:
+    """Processes of one test, and a client of their app."""
+
+    folder: Path
+    broker: str
+    kubeconfig: Path
+    deployment: str
+    database: str | None = None
+    processes: list[subprocess.Popen[bytes]] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self.trace = self.folder / "trace"
+        self.logs = self.folder / "logs"
+        self.client = Celery("yard", broker=self.broker, backend=self.broker, set_as_current=False)
+        self.client.conf.update(accept_content=["json"], task_default_queue="default")
+
+    @property
+    def env(self) -> dict[str, str]:
+        return {
+            "YARD_BROKER": self.broker,
+            "YARD_KUBECONFIG": str(self.kubeconfig),
+            "YARD_DEPLOYMENT": self.deployment,
+            "YARD_LOGS": str(self.logs),
+            "YARD_TRACE": str(self.trace),
+            "YARD_DATABASE": self.database or "",
+            "PYTHONPATH": str(ROOT),
+        }
+
+    def dispatcher(self, *, name: str = "dispatcher", **env: str) -> subprocess.Popen[bytes]:
+        """Starts a dispatcher and waits until it consumes."""
+        pool = {"CELERY_CUSTOM_WORKER_POOL": "dispatcher.pool:KubernetesPool"}
+        return self._worker("-P", "custom", "-Q", "kubernetes", "-c", "100", name=name, env={**pool, **env})
+
+    def worker(self) -> subprocess.Popen[bytes]:
+        """Starts a prefork worker and waits until it consumes."""
+        return self._worker("-P", "prefork", "-Q", "default", "-c", "2", name="worker", env={})
+
+    def _worker(self, *words: str, name: str, env: dict[str, str]) -> subprocess.Popen[bytes]:
+        command = [sys.executable, "-m", "celery", "-A", "tests.apps.yard", "worker", "-l", "INFO", "-E"]
+        process = parts.start(
+            [*command, *words, "-n", f"{name}@{self.deployment}", "--without-gossip", "--without-mingle"],
+            log=self.folder / f"{name}.log",
+            env={**self.env, **env},
+            cwd=ROOT,
+        )
+        self.processes.append(process)
+        node = f"{name}@{self.deployment}"
+        parts.eventually(self.client.control.inspect([node], timeout=0.5).ping, 20, what=f"{node} answers")
+        return process
+
+    def kill(self, process: subprocess.Popen[bytes]) -> None:
+        """SIGKILL to a process, and to nothing of its pods."""
+        os.kill(process.pid, signal.SIGKILL)
+        process.wait(10)
+
+    def send(self, task: str, *args: Any, queue: str = "kubernetes", **options: Any) -> Any:
+        """Sends a task of the yard."""
+        return self.client.send_task(f"tests.apps.yard.{task}", args=args, queue=queue, **options)
+
+    def signature(self, task: str, *args: Any, queue: str = "kubernetes", **options: Any) -> Any:
+        """A signature of a task of the yard."""
+        return self.client.signature(f"tests.apps.yard.{task}", args=args, queue=queue, **options)
+
+    def stop(self) -> None:
+        for process in self.processes:
+            parts.stop(process)
+
+
+def pods_of(yard: Yard) -> dict[str, dict[str, Any]]:
+    """The pods of a yard's deployment by name, as the API server has them."""
+    selector = f"{podspec.DEPLOYMENT_LABEL}={names.label_value(yard.deployment)}"
+    answer = api_get(yard.kubeconfig, "/api/v1/pods", labelSelector=selector)
+    return {pod["metadata"]["name"]: pod for pod in answer["items"]}
+
+
+def api_get(kubeconfig: Path, path: str, **query: str) -> dict[str, Any]:
+    """What the API server answers to a GET, asked past all code of ours."""
+    config = yaml.safe_load(kubeconfig.read_text())
+    server, token = config["clusters"][0]["cluster"]["server"], config["users"][0]["user"]["token"]
+    request = urllib.request.Request(f"{server}{path}?{urllib.parse.urlencode(query)}")
+    request.add_header("Authorization", f"Bearer {token}")
+    with urllib.request.urlopen(request, timeout=10) as answer:
+        return json.load(answer)
