@@ -69,6 +69,8 @@ class Settings:
     router: rules.Router
     source: Mapping[str, str]
     """Where each key's value came from; a key that is missing here has its default."""
+    rule_source: Mapping[str, str]
+    """Where each rule of `queues` begins; the default rule is missing here unless it was touched."""
     files: tuple[Path, ...]
     """The files that were read."""
 
@@ -151,6 +153,7 @@ class _Reader:
             home=top.home,
             router=routes,
             source={_spell(key): value.source for key, value in self.values.items()},
+            rule_source=self.headers,
             files=tuple(self.files),
             **found,
         )

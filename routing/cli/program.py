@@ -1,0 +1,122 @@
+"""The program `podyard`: its root command, and how every call of it ends.
+
+Command modules are loaded when they are used, so that `podyard --help` needs click alone. A failure ends as one line on
+stderr and a code: 1, 2 for wrong usage, 130 for Ctrl-C, 141 for a reader that went away.
+"""
+
+import os
+import sys
+import traceback
+from collections.abc import Sequence
+from importlib import import_module
+from typing import NoReturn
+
+import click
+
+from routing.cli import failure
+from routing.cli.session import Session, common_options
+
+INTERRUPTED = 130
+READER_GONE = 141
+
+COMMANDS: dict[str, dict[str, tuple[str, str]]] = {
+    "Everything on this machine": {
+        "demo": ("processes:demo", "Run a mixed DAG on embedded parts and show where each task ran."),
+        "standalone": ("processes:standalone", "Run all parts, embedded, in this terminal."),
+    },
+    "One part each": {
+        "scheduler": ("processes:scheduler", "Find ready tasks, send them, collect outcomes."),
+        "worker": ("processes:worker", "Run tasks of Celery-side queues in processes."),
+        "dispatcher": ("processes:dispatcher", "Run tasks of Kubernetes-side queues in pods."),
+        "flower": ("processes:flower", "Show workers and the dispatcher in Flower, a web page."),
+        "local-cluster": ("processes:local_cluster", "Serve a Kubernetes API whose pods are processes."),
+    },
+    "Look and act": {
+        "dags": ("dags:dags", "List, show and trigger DAGs."),
+        "runs": ("runs:runs", "List, show, watch and cancel runs."),
+        "tasks": ("tasks:tasks", "List tasks, read their logs, explain why one waits or failed."),
+        "pods": ("pods:pods", "List and watch pods, read their logs."),
+        "queues": ("queues:queues", "List routing rules, explain where a queue runs."),
+    },
+    "Set up": {
+        "config": ("config:config", "Show the settings and their sources, check what they point to."),
+        "db": ("db:db", "Make, migrate and check the database."),
+    },
+}
+
+
+class Root(click.Group):
+    """The root command: a table of names; a module is imported when one of its commands is called."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002 - click's signature
+        """All names, in the order of the help."""
+        return [name for section in COMMANDS.values() for name in section]
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:  # noqa: ARG002 - as above
+        """The command, from its module."""
+        places = {name: place for section in COMMANDS.values() for name, (place, _) in section.items()}
+        if cmd_name not in places:
+            return None
+        module, attribute = places[cmd_name].split(":")
+        command: click.Command = getattr(import_module(f"routing.cli.{module}"), attribute)
+        return command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:  # noqa: ARG002 - as above
+        """The names under their headings."""
+        for heading, section in COMMANDS.items():
+            with formatter.section(heading):
+                formatter.write_dl([(name, summary) for name, (_, summary) in section.items()])
+
+
+@click.group(cls=Root, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
+@click.version_option(package_name="podyard", message="podyard %(version)s")
+@common_options
+def podyard() -> None:
+    """Run every task where its queue says: in a Celery worker, or in a pod of its own.
+
+    \b
+    Try it on this machine:  podyard demo
+    Then look around:        podyard runs list
+                             podyard tasks list
+                             podyard tasks explain TASK
+    """
+
+
+def run(arguments: Sequence[str] | None = None) -> NoReturn:
+    """Runs one call to its end and exits with its code."""
+    session = Session()
+    code = _call(session, arguments)
+    try:
+        sys.stdout.flush()
+    except BrokenPipeError:
+        code = _reader_gone()
+    sys.exit(code)
+
+
+def _call(session: Session, arguments: Sequence[str] | None) -> int:
+    try:
+        result = podyard.main(args=arguments, prog_name="podyard", standalone_mode=False, obj=session)
+    except (KeyboardInterrupt, click.Abort):
+        return INTERRUPTED
+    except click.exceptions.NoArgsIsHelpError as error:
+        click.echo(error.format_message())
+        return 0
+    except BrokenPipeError:
+        return _reader_gone()
+    except Exception as error:  # noqa: BLE001 - the end of the program: what nobody caught becomes one line
+        return _report(error, debug=session.debug)
+    return result if isinstance(result, int) else 0
+
+
+def _report(error: Exception, *, debug: bool) -> int:
+    if debug:
+        traceback.print_exception(error)
+    line = failure.describe(error) or failure.describe_defect(error)
+    click.echo(f"podyard: {line}", err=True)
+    return 2 if isinstance(error, click.UsageError) else 1
+
+
+def _reader_gone() -> int:
+    """Gives stdout another end, so that the interpreter's own flush at exit stays quiet too."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    return READER_GONE

@@ -1,0 +1,108 @@
+"""One call of the command line: its common options, and the doors that it opens when first needed."""
+
+import os
+from collections.abc import Callable
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import click
+
+from routing.cli.failure import Failure
+
+if TYPE_CHECKING:
+    from dispatcher.podstore import PodStore
+    from routing.settings import Settings
+    from routing.store.store import Store
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+class Session:
+    """Holds `--config`, `--home` and `--debug`; commands get it by `@pass_session`."""
+
+    def __init__(self) -> None:
+        self.config: Path | None = None
+        self.home: Path | None = None
+        self.debug = False
+
+    @cached_property
+    def settings(self) -> "Settings":
+        """The settings; raises SettingsError."""
+        from routing import settings  # noqa: PLC0415 - pydantic, which `--help` does not need
+
+        if self.home is not None:
+            os.environ["PODYARD_HOME"] = str(self.home.absolute())  # processes that a command starts see the same
+        loaded = settings.load(self.config)
+        if self.config is not None:
+            os.environ[settings.CONFIG_VARIABLE] = str(self.config.absolute())
+        return loaded
+
+    @cached_property
+    def store(self) -> "Store":
+        """The record, once its tables fit this code. Raises RecordError or Failure with the way out."""
+        from routing.store import Store  # noqa: PLC0415 - SQLAlchemy, which `--help` does not need
+
+        self.require_database_file()
+        store = Store.open(self.settings.database.url)
+        store.require_schema()
+        return store
+
+    @cached_property
+    def pod_store(self) -> "PodStore":
+        """The pods' table of the same database."""
+        from dispatcher.podstore import PodStore  # noqa: PLC0415 - as above
+
+        self.require_database_file()
+        return PodStore(self.settings.database.url)
+
+    def require_database_file(self) -> None:
+        """Refuses to make an empty SQLite file just because somebody wanted to read one."""
+        url = self.settings.database.url
+        path = Path(url.removeprefix("sqlite:///"))
+        if url.startswith("sqlite:///") and not path.exists():
+            raise Failure(
+                f"there is no database at {path} yet: run `podyard standalone` (or `podyard demo`) in this folder,"
+                " or make one with `podyard db upgrade`"
+            )
+
+
+pass_session = click.make_pass_decorator(Session)
+
+
+def common_options(command: F) -> F:
+    """Adds `--config`, `--home` and `--debug`: they may stand before or after the command's name."""
+    options = (
+        click.option(
+            "--config",
+            type=click.Path(path_type=Path, dir_okay=False),
+            expose_value=False,
+            callback=_keep("config"),
+            help="Settings file. Else PODYARD_CONFIG, else ./podyard.toml.",
+        ),
+        click.option(
+            "--home",
+            type=click.Path(path_type=Path, file_okay=False),
+            expose_value=False,
+            callback=_keep("home"),
+            help="Folder of the embedded parts. Else PODYARD_HOME, else ./.podyard.",
+        ),
+        click.option(
+            "--debug",
+            is_flag=True,
+            expose_value=False,
+            callback=_keep("debug"),
+            help="Show the traceback of a failure.",
+        ),
+    )
+    for option in reversed(options):
+        command = option(command)
+    return command
+
+
+def _keep(name: str) -> Callable[[click.Context, click.Parameter, Any], None]:
+    def keep(context: click.Context, _: click.Parameter, value: Any) -> None:
+        if value:
+            setattr(context.ensure_object(Session), name, value)
+
+    return keep
