@@ -18,6 +18,11 @@ class RoutingError(Exception):
 class InvalidDag(RoutingError, ValueError):  # noqa: N818 - the name is public and says what is invalid
     """A DAG file breaks a rule of the authors' API; the message names DAG, task and parameter, and the way out."""
 
+    def __init__(self, message: str, *, line: int | None = None) -> None:
+        super().__init__(message)
+        self.line = line
+        """In the DAG file, where the mistake was found only after that line was executed."""
+
 
 class TaskFailed(Exception):  # noqa: N818 - an outcome, not an error of ours
     """A task's body ended without success. `details` may hold reason, exit_code and cause."""

@@ -49,7 +49,7 @@ def _explain(error: BaseException, path: Path, folder: Path) -> dict[str, Any]:
         return {"line": error.lineno, "message": f"{type(error).__name__}: {error.msg}" + (f": {text}" if text else "")}
     line = _line(error, path)
     if isinstance(error, InvalidDag):
-        return {"line": line or _dag_line(error), "message": str(error)}
+        return {"line": line or error.line, "message": str(error)}
     message = f"the file calls sys.exit({error.code!r})" if isinstance(error, SystemExit) else _message(error)
     place = _helper_line(error, path, folder)
     return {"line": line, "message": f"{place}: {message}" if place else message}
@@ -73,10 +73,6 @@ def _helper_line(error: BaseException, path: Path, folder: Path) -> str | None:
     if not frames or frames[-1].filename == str(path):
         return None
     return f"{Path(frames[-1].filename).relative_to(folder)}, line {frames[-1].lineno}"
-
-
-def _dag_line(error: BaseException) -> int | None:
-    return getattr(error, "line", None)
 
 
 def _helpers(folder: Path, file: str) -> list[str]:

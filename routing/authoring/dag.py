@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from types import FrameType
 from typing import Any, Self
 
 from routing.authoring import graph, jsonvalue, names, options
@@ -54,7 +55,8 @@ class DAG:
         if refusal:
             raise InvalidDag(f"{where}: params: {refusal}")
         self.tasks: dict[str, Node] = {}
-        self.file, self.line = _module_line()
+        self.file = _module_file()
+        self.line = line_in(self.file)
         for found in _collecting[-1:]:
             found.append(self)
 
@@ -89,7 +91,9 @@ class DAG:
         """The DAG as a plain value. Raises InvalidDag where the tasks go in a circle or an option cannot be written."""
         cycle = graph.find_cycle({task_id: node.upstream for task_id, node in self.tasks.items()})
         if cycle:
-            raise InvalidDag(f"DAG {self.dag_id!r} has a cycle: {' >> '.join(cycle)}; take one arrow out")
+            raise InvalidDag(
+                f"DAG {self.dag_id!r} has a cycle: {' >> '.join(cycle)}; take one arrow out", line=self.line
+            )
         tasks = tuple(node.spec() for node in self.tasks.values())
         return DagSpec(dag_id=self.dag_id, file=file, description=self.description, tasks=tasks)
 
@@ -121,12 +125,18 @@ def _mapping(where: str, value: Mapping[str, Any] | None) -> dict[str, Any]:
     return dict(value)
 
 
-def _module_line() -> tuple[str | None, int | None]:
-    """File and line of the module body that is being executed: the file which a DAG belongs to, also when a function
-    of another file makes it."""
-    frame = sys._getframe(1)  # noqa: SLF001 - as the logging module does
+def line_in(file: str | None) -> int | None:
+    """The line of this file that is being executed, in the innermost of its frames."""
+    return next((frame.f_lineno for frame in _frames() if frame.f_code.co_filename == file), None)
+
+
+def _module_file() -> str | None:
+    """The file whose module body is being executed: a DAG belongs to it, also when another file's function makes it."""
+    return next((frame.f_code.co_filename for frame in _frames() if frame.f_code.co_name == "<module>"), None)
+
+
+def _frames() -> Iterator[FrameType]:
+    frame: FrameType | None = sys._getframe(1)  # noqa: SLF001 - as the logging module does
     while frame is not None:
-        if frame.f_code.co_name == "<module>":
-            return frame.f_code.co_filename, frame.f_lineno
-        frame = frame.f_back  # type: ignore[assignment]
-    return None, None
+        yield frame
+        frame = frame.f_back

@@ -81,7 +81,7 @@ def _execute(path: Path, folder: Path) -> DagFile:
         if dag.file != str(path):
             continue  # it belongs to a module that this file imports
         if dag.dag_id in found:
-            raise InvalidDag(f"the file defines DAG {dag.dag_id!r} twice (line {dag.line}); rename one")
+            raise InvalidDag(f"the file defines DAG {dag.dag_id!r} twice; rename one", line=dag.line)
         found[dag.dag_id] = dag
     return DagFile(found, signature, helpers(folder, path), time.monotonic())
 

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any, ClassVar
 
 from routing.authoring import dag as dags
-from routing.authoring import edges, jsonvalue, names, options, xcom
+from routing.authoring import edges, names, options, xcom
 from routing.authoring.spec import TaskSpec
 from routing.errors import InvalidDag
 
@@ -31,6 +31,7 @@ class Operator(edges.Node):
         names.refuse_unknown(f"{self.where}: parameter", given, (*self.parameters, *options.NAMES, "task_id", "dag"))
         self.options = options.read(self.where, {**owner.default_args, **given})
         self.upstream = {}
+        self.line = dags.line_in(owner.file)
         owner.add(self)
         self.inputs = tuple({reference.operator.task_id: None for reference in xcom.references(arguments)})
         for reference in xcom.references(arguments):
@@ -80,16 +81,10 @@ class Operator(edges.Node):
         override = self.options.pod_override
         if override is None:
             return None
-        if options.is_kubernetes_object(override):
-            override = plain(override)
-        refusal = jsonvalue.refusal(dict(override))
-        if refusal:
-            raise InvalidDag(f"{self.where}: executor_config['pod_override']: {refusal}")
-        return dict(override)
+        # Its table of fields is needed only where a file is loaded for the scheduler, not where a body runs.
+        from dispatcher import errors, podmerge  # noqa: PLC0415
 
-
-def plain(value: Any) -> Any:
-    """An object of the Kubernetes client, also inside lists and mappings, as plain values with the API's names."""
-    from kubernetes.client import ApiClient  # noqa: PLC0415 - heavy, and loaded already where such an object exists
-
-    return ApiClient().sanitize_for_serialization(value)
+        try:
+            return podmerge.plain_override(override)
+        except errors.InvalidOverride as error:
+            raise InvalidDag(f"{self.where}: executor_config: {error}", line=self.line) from None

@@ -103,16 +103,9 @@ def _executor_config(where: str, value: Any) -> dict[str, Any]:
         raise InvalidDag(f"{where} must be a mapping with {' or '.join(EXECUTOR_CONFIG_KEYS)}, not {value!r}")
     names.refuse_unknown(f"{where}: key", map(str, value), EXECUTOR_CONFIG_KEYS)
     override, template = value.get("pod_override"), value.get("pod_template_file")
-    if override is not None and not isinstance(override, Mapping) and not is_kubernetes_object(override):
-        raise InvalidDag(f"{where}['pod_override'] must be a mapping or a V1Pod, not {override!r}")
     if template is not None and not hasattr(template, "__fspath__") and not (isinstance(template, str) and template):
         raise InvalidDag(f"{where}['pod_template_file'] must be a path or a template's name, not {template!r}")
     return {"pod_override": override, "pod_template_file": None if template is None else str(template)}
-
-
-def is_kubernetes_object(value: Any) -> bool:
-    """Whether it is an object of the Kubernetes client, told without importing that."""
-    return type(value).__module__.startswith(("kubernetes.", "kubernetes_asyncio."))
 
 
 def _seconds(where: str, value: Any) -> float:

@@ -9,9 +9,9 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from routing.authoring import jsonvalue, names, options, xcom
+from routing.authoring import xcom
 from routing.authoring.dag import DAG
-from routing.authoring.operator import Operator, plain
+from routing.authoring.operator import Operator
 from routing.authoring.spec import XCOM
 from routing.errors import InvalidDag, RoutingError
 
@@ -35,6 +35,10 @@ class KubernetesPodOperator(Operator):
         super().__init__(task_id, dag=dag, arguments=pod, given=given)
         if "image" not in pod:
             raise InvalidDag(f"{self.where}: image is missing: a KubernetesPodOperator needs the image to run")
+        if given.get("executor_config") is not None:
+            raise InvalidDag(
+                f"{self.where}: executor_config is for tasks that run in a pod of ours; this pod is all yours"
+            )
         self._pod = {name: _PARAMETERS[name](f"{self.where}: {name}", value) for name, value in pod.items()}
 
     def pod_arguments(self) -> dict[str, Any]:
@@ -82,16 +86,20 @@ def _env_vars(where: str, value: Any) -> Any:
 
 
 def _env_var(where: str, entry: Any) -> dict[str, Any]:
-    fields = plain(entry) if options.is_kubernetes_object(entry) else entry
-    if not isinstance(fields, Mapping) or not isinstance(fields.get("name"), str) or not fields["name"]:
+    if isinstance(entry, Mapping) and isinstance(entry.get("value"), xcom.XComArg):
+        result = {"value": _text_or_result(where, entry["value"])}
+        return {**_env_var(where, {**entry, "value": ""}), **result}
+    # Its table of fields is needed only where an entry is written this way.
+    from dispatcher import podfields  # noqa: PLC0415
+
+    try:
+        pod = podfields.plain_pod({"spec": {"containers": [{"env": [entry]}]}}, keep_nulls=False)
+    except podfields.WrongField as wrong:
+        below = podfields.dotted(wrong.path[5:])
+        raise InvalidDag(f"{where}{below and '.' + below}: {wrong.problem}") from None
+    read: dict[str, Any] = pod["spec"]["containers"][0]["env"][0]
+    if not read.get("name"):
         raise InvalidDag(f"{where} must be a mapping with name and value, not {entry!r}")
-    names.refuse_unknown(f"{where}: key", fields, ("name", "value", "valueFrom"))
-    read = dict(fields)
-    if "value" in read:
-        read["value"] = _text_or_result(f"{where}.value", read["value"])
-    refusal = jsonvalue.refusal(read)
-    if refusal:
-        raise InvalidDag(f"{where}: {refusal}")
     return read
 
 
