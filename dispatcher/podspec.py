@@ -84,8 +84,8 @@ def build_pod(
 
     `template` as `template.load_template` gives it; `override` as `podmerge.merge_pod` takes it; `namespace`, `image`
     and `env` come from the queue's profile; `labels` are raw texts, made valid here. `command` and `args` are those of
-    the base container of a task pod, which also gets its message in `PODYARD_MESSAGE` and keeps every `PODYARD_` variable
-    of `env` whatever an override says; with a `command` of None the pod keeps what template and override run.
+    the base container of a task pod, which also gets its message in `PODYARD_MESSAGE` and keeps every `PODYARD_`
+    variable of `env` whatever an override says; with a `command` of None the pod runs what template and override say.
 
     An override of name, labels or annotations that are ours has no effect. One that would run something else, elsewhere
     or twice (`command`, `args` of a task pod, `restartPolicy`, `metadata.namespace`) raises InvalidOverride with its

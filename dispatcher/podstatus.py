@@ -1,0 +1,363 @@
+"""Pod status: what one event about a pod says of the attempt that the pod runs.
+
+Pure, and never raises: what the API server sends is taken as it comes. The base container decides, not the phase,
+because a sidecar may outlive the work or fail beside it. Called for every watch event and every listed pod.
+
+Sources: https://kubernetes.io/docs/concepts/workloads/pods/pod-lifecycle/ and
+https://kubernetes.io/docs/concepts/workloads/pods/disruptions/#pod-disruption-conditions.
+"""
+
+import re
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime, timedelta
+from typing import Any, Literal
+
+from dispatcher import podmerge
+
+Verdict = Literal["none", "running", "succeeded", "failed", "gone"]
+Cause = Literal["application", "infrastructure", "unknown"]
+
+POD_DELETED = "PodDeleted"
+"""The reason, if nothing better is known, of a pod that was deleted under its attempt."""
+
+INFRASTRUCTURE_REASONS = frozenset(
+    {
+        "ContainerStatusUnknown",
+        "DeletionByPodGC",
+        "DeletionByTaintManager",
+        "DisruptionTarget",
+        "Evicted",
+        "EvictionByEvictionAPI",
+        "NodeAffinity",
+        "NodeLost",
+        "NodeShutdown",
+        "PreemptionByScheduler",
+        "Preempting",
+        "Shutdown",
+        "Terminated",  # the kubelet's word for a pod that ended because its node shut down
+        "TerminationByKubelet",
+        "UnexpectedAdmissionError",
+        POD_DELETED,
+    }
+)
+"""Why a pod ended that its author could not help. So is every reason that begins with OutOf: the node had no room."""
+
+APPLICATION_REASONS = frozenset({"ContainerCannotRun", "DeadlineExceeded", "Error", "OOMKilled", "StartError"})
+
+FATAL_WAITS = frozenset(
+    {"CreateContainerConfigError", "CreateContainerError", "ErrImagePull", "ImageInspectError", "InvalidImageName"}
+)
+"""What a container waits for in vain: the pod has failed though its phase is Pending."""
+
+_ONLY_A_WAIT = "pull QPS exceeded"  # the kubelet's own brake; it tries again by itself
+_DULL_WAITS = frozenset({"ContainerCreating", "PodInitializing"})
+_KILLED = frozenset({137, 143})  # SIGKILL, SIGTERM
+_PHASES = frozenset({None, "", "Pending", "Running", "Succeeded", "Failed"})
+_DISRUPTED = "DisruptionTarget"
+
+# A registry that does not serve us now. A guess from texts that differ by registry; what matches none counts as a
+# missing image, which is the author's.
+_REGISTRY_TROUBLE = re.compile(
+    r"too ?many ?requests|rate[ -]?limit|rate exceeded|quota exceeded|i/o timeout|TLS handshake timeout|"
+    r"connection refused|connection reset|50[0234] (?:Bad Gateway|Service Unavailable|Gateway Time|Internal Server)",
+    re.IGNORECASE,
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Observation:
+    """What is known of an attempt after one event about its pod."""
+
+    verdict: Verdict
+    reason: str | None = None
+    """Why it failed, or what it waits for, in Kubernetes' words."""
+    message: str | None = None
+    container: str | None = None
+    """Which container reason and exit code speak of; None if they speak of the pod."""
+    exit_code: int | None = None
+    cause: Cause | None = None
+    """Whose failure it is; None unless failed."""
+    outcome: str | None = None
+    """The termination message of the base container as it stands, once that has ended."""
+    node: str | None = None
+    started_at: str | None = None
+    """When the base container started and ended, as the API writes times."""
+    ended_at: str | None = None
+    is_deleting: bool = False
+    """The pod's deletion was requested."""
+
+
+def observe(pod: Mapping[str, Any], event_type: str = "MODIFIED") -> Observation:
+    """The verdict on a pod as the API server sent it, in a watch event of `event_type` or in a list."""
+    if event_type in ("BOOKMARK", "ERROR") or not isinstance(pod, Mapping):
+        return Observation(verdict="none")
+    facts = _Facts.of(pod)
+    seen = _verdict(facts, is_deleted=event_type == "DELETED")
+    base = facts.base
+    return replace(
+        seen,
+        outcome=base.message if base and base.state == "terminated" else None,
+        node=facts.node,
+        started_at=base.started_at if base else None,
+        ended_at=base.ended_at if base else None,
+        is_deleting=facts.is_deleting,
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Container:
+    """One container status, with everything that is not of the expected type left out."""
+
+    name: str | None
+    image: str | None
+    state: Literal["waiting", "running", "terminated"] | None
+    reason: str | None
+    message: str | None
+    exit_code: int | None
+    started_at: str | None
+    ended_at: str | None
+
+    @classmethod
+    def of(cls, status: Mapping[str, Any]) -> "_Container":
+        states = _mapping(status.get("state"))
+        kind, detail = None, _mapping(None)
+        for known in _STATES:
+            if isinstance(states.get(known), Mapping):
+                kind, detail = known, states[known]
+                break
+        return cls(
+            name=_text(status.get("name")),
+            image=_text(status.get("image")),
+            state=kind,
+            reason=_text(detail.get("reason")),
+            message=_text(detail.get("message")),
+            exit_code=_integer(detail.get("exitCode")),
+            started_at=_moment_text(detail.get("startedAt")),
+            ended_at=_moment_text(detail.get("finishedAt")),
+        )
+
+
+_STATES: tuple[Literal["terminated", "running", "waiting"], ...] = ("terminated", "running", "waiting")
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Facts:
+    """What a verdict is made of."""
+
+    phase: str | None
+    reason: str | None
+    message: str | None
+    node: str | None
+    base: _Container | None
+    inits: tuple[_Container, ...]
+    sidecars: tuple[_Container, ...]
+    conditions: tuple[Mapping[str, Any], ...]
+    is_deleting: bool
+    deletion_requested_at: datetime | None
+
+    @classmethod
+    def of(cls, pod: Mapping[str, Any]) -> "_Facts":
+        metadata, status = _mapping(pod.get("metadata")), _mapping(pod.get("status"))
+        containers = [_Container.of(entry) for entry in _mappings(status.get("containerStatuses"))]
+        base = next((container for container in containers if container.name == podmerge.BASE), None)
+        return cls(
+            phase=_text(status.get("phase")),
+            reason=_text(status.get("reason")),
+            message=_text(status.get("message")),
+            node=_text(_mapping(pod.get("spec")).get("nodeName")),
+            base=base,
+            inits=tuple(_Container.of(entry) for entry in _mappings(status.get("initContainerStatuses"))),
+            sidecars=tuple(container for container in containers if container is not base),
+            conditions=tuple(_mappings(status.get("conditions"))),
+            is_deleting=bool(metadata.get("deletionTimestamp")),
+            deletion_requested_at=_requested_at(metadata),
+        )
+
+    @property
+    def is_base_running(self) -> bool:
+        return self.base is not None and self.base.state == "running"
+
+    def containers(self) -> Iterator[_Container]:
+        """In the order in which they hold up the work."""
+        yield from self.inits
+        if self.base:
+            yield self.base
+        yield from self.sidecars
+
+    def condition(self, kind: str, status: str) -> Mapping[str, Any] | None:
+        found = (entry for entry in self.conditions if entry.get("type") == kind and entry.get("status") == status)
+        return next(found, None)
+
+    def was_interrupted(self, container: _Container) -> bool:
+        """Whether deletion was requested before the container ended; a doubt is a yes, for an end by TERM is quick."""
+        if not self.is_deleting:
+            return False
+        ended_at = _moment(container.ended_at)
+        return ended_at is None or self.deletion_requested_at is None or ended_at >= self.deletion_requested_at
+
+
+def _verdict(facts: _Facts, *, is_deleted: bool) -> Observation:
+    """The first verdict that holds."""
+    if facts.base and facts.base.state == "terminated":
+        return _ended(facts, facts.base)
+    if facts.phase == "Failed":
+        return _failed_phase(facts)
+    if facts.is_deleting and (is_deleted or (facts.phase == "Succeeded" and not facts.base)):
+        return _deleted(facts, None)
+    if facts.phase == "Succeeded" and not facts.base:
+        return Observation(verdict="succeeded")
+    fatal = None if facts.is_base_running or facts.phase not in _PHASES else _fatal_wait(facts)
+    if fatal:
+        return _failed(facts, fatal)
+    if is_deleted:
+        return Observation(verdict="gone")
+    if facts.is_base_running and facts.phase in _PHASES:
+        return Observation(verdict="running", container=podmerge.BASE)
+    return _waiting(facts)
+
+
+def _ended(facts: _Facts, base: _Container) -> Observation:
+    """The base container has ended: its exit code counts, unless the deletion of the pod made it."""
+    interrupted = facts.was_interrupted(base)
+    if interrupted and (base.exit_code in _KILLED or base.exit_code is None):
+        return _deleted(facts, base)
+    if base.exit_code == 0:
+        if interrupted and not (base.message or "").strip():
+            return _deleted(facts, base)
+        return Observation(
+            verdict="succeeded", reason=base.reason, message=base.message, container=podmerge.BASE, exit_code=0
+        )
+    return _failed(facts, base)
+
+
+def _failed_phase(facts: _Facts) -> Observation:
+    """The pod has failed and its base container has not ended: it never started, or its node cannot tell."""
+    broken = (init for init in facts.inits if init.state == "terminated" and init.exit_code != 0)
+    culprit = next(broken, None)
+    if facts.is_deleting and (culprit is None or (facts.was_interrupted(culprit) and culprit.exit_code in _KILLED)):
+        return _deleted(facts, culprit)
+    return _failed(facts, culprit or _fatal_wait(facts))
+
+
+def _deleted(facts: _Facts, container: _Container | None) -> Observation:
+    """Somebody or something deleted the pod under its attempt."""
+    reason, message = _disruption(facts)
+    pod_cause = _cause_of(facts.reason)
+    return Observation(
+        verdict="failed",
+        reason=facts.reason or reason or POD_DELETED,
+        message=facts.message or message or "the pod was deleted before its task had ended",
+        container=container.name if container else None,
+        exit_code=container.exit_code if container else None,
+        cause="application" if facts.phase == "Failed" and pod_cause == "application" else "infrastructure",
+    )
+
+
+def _failed(facts: _Facts, culprit: _Container | None) -> Observation:
+    """A failure with its reason: the pod's own wins over a disruption's, that over the container's."""
+    disruption, disruption_message = _disruption(facts)
+    return Observation(
+        verdict="failed",
+        reason=facts.reason or disruption or (culprit.reason if culprit else None),
+        message=facts.message or disruption_message or (culprit.message if culprit else None),
+        container=culprit.name if culprit else None,
+        exit_code=culprit.exit_code if culprit else None,
+        cause=_cause_of(facts.reason) or ("infrastructure" if disruption else _container_cause(culprit)),
+    )
+
+
+def _cause_of(reason: str | None) -> Cause | None:
+    """Whose failure a reason is; None if it does not say."""
+    if reason is None:
+        return None
+    if reason in INFRASTRUCTURE_REASONS or reason.startswith("OutOf"):
+        return "infrastructure"
+    return "application" if reason in APPLICATION_REASONS else None
+
+
+def _container_cause(container: _Container | None) -> Cause:
+    if container is None:
+        return "unknown"
+    if container.state == "waiting":
+        text = (container.message or "").replace(container.image or "\0", "")  # an image may be named rate-limiter
+        return "infrastructure" if _REGISTRY_TROUBLE.search(text) else "application"
+    return _cause_of(container.reason) or ("application" if container.exit_code else "unknown")
+
+
+def _disruption(facts: _Facts) -> tuple[str | None, str | None]:
+    """Reason and message of a disruption that the cluster announced."""
+    condition = facts.condition(_DISRUPTED, "True")
+    if condition is None:
+        return None, None
+    return _text(condition.get("reason")) or _DISRUPTED, _text(condition.get("message"))
+
+
+def _fatal_wait(facts: _Facts) -> _Container | None:
+    """The first container that waits in vain."""
+    for container in facts.containers():
+        if container.state == "waiting" and container.reason in FATAL_WAITS and container.message != _ONLY_A_WAIT:
+            return container
+    return None
+
+
+def _waiting(facts: _Facts) -> Observation:
+    """Nothing to tell yet but what the pod waits for."""
+    unscheduled = facts.condition("PodScheduled", "False")
+    if unscheduled:
+        return Observation(
+            verdict="none", reason=_text(unscheduled.get("reason")), message=_text(unscheduled.get("message"))
+        )
+    waits = [container for container in facts.containers() if container.state == "waiting" and container.reason]
+    telling = [container for container in waits if container.reason not in _DULL_WAITS]
+    for container in (*telling, *(wait for wait in waits if wait.name == podmerge.BASE), *waits):
+        return Observation(verdict="none", reason=container.reason, message=container.message, container=container.name)
+    return Observation(verdict="none", reason=facts.reason, message=facts.message)
+
+
+def _requested_at(metadata: Mapping[str, Any]) -> datetime | None:
+    """When deletion was requested: the timestamp is when the grace period ends, and is moved when that is shortened."""
+    ends_at = _moment(metadata.get("deletionTimestamp"))
+    if ends_at is None:
+        return None
+    try:
+        return ends_at - timedelta(seconds=_integer(metadata.get("deletionGracePeriodSeconds")) or 0)
+    except OverflowError:
+        return None
+
+
+def _moment(value: object) -> datetime | None:
+    """An aware time, or None for what is none."""
+    if isinstance(value, str):
+        try:
+            value = datetime.fromisoformat(value)
+        except ValueError:
+            return None
+    if not isinstance(value, datetime):
+        return None
+    return value if value.tzinfo else value.replace(tzinfo=UTC)
+
+
+def _moment_text(value: object) -> str | None:
+    """A time as the API writes it; the zero of a clock, which a container that never started carries, is no time."""
+    if isinstance(value, datetime):
+        value = value.isoformat()
+    if not isinstance(value, str) or value.startswith(("1970-01-01", "0001-01-01")):
+        return None
+    return value or None
+
+
+def _mapping(value: object) -> Mapping[str, Any]:
+    return value if isinstance(value, Mapping) else {}
+
+
+def _mappings(value: object) -> Iterable[Mapping[str, Any]]:
+    return [entry for entry in value if isinstance(entry, Mapping)] if isinstance(value, list | tuple) else []
+
+
+def _text(value: object) -> str | None:
+    return value if isinstance(value, str) and value else None
+
+
+def _integer(value: object) -> int | None:
+    return value if isinstance(value, int) and not isinstance(value, bool) else None
