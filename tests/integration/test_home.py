@@ -16,7 +16,8 @@ HOLDER = """
 import pathlib, subprocess, sys, time
 from routing.embedded import home
 with home.locked(pathlib.Path(sys.argv[1])) as lock:
-    subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE, stderr=subprocess.DEVNULL, pass_fds=[lock])
+    child = [sys.executable, "-c", "input()"]
+    subprocess.Popen(child, stdin=subprocess.PIPE, stderr=subprocess.DEVNULL, pass_fds=[lock])
     print("held", flush=True)
     time.sleep(600)
 """
