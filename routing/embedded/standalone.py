@@ -16,9 +16,7 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
-import kombu.exceptions
-
-from routing import celery_app, redaction, settings
+from routing import celery_app, health, redaction, settings
 from routing.embedded import consumers, errors, home, layout, part, supervisor
 from routing.store import Store
 
@@ -173,18 +171,10 @@ def _make_dags_folder(folder: Path, say: Say) -> None:
 
 def _checks(app: Any, store: Store) -> layout.Checks:
     since = datetime.now(UTC)
-
-    def is_answering(name: str) -> bool:
-        try:
-            pattern = {"pattern": f"{name}@*", "matcher": "glob"}
-            return bool(app.control.broadcast("ping", reply=True, limit=1, timeout=PING_TIMEOUT_S, **pattern))
-        except kombu.exceptions.OperationalError:  # the broker is being restarted
-            return False
-
-    def is_scheduling() -> bool:
-        return any(row.kind == "scheduler" and row.seen_at >= since for row in store.processes())
-
-    return layout.Checks(is_answering=is_answering, is_scheduling=is_scheduling)
+    return layout.Checks(
+        is_answering=lambda name: health.is_answering(app, name, timeout_s=PING_TIMEOUT_S),
+        is_scheduling=lambda: health.is_scheduling(store, since=since),
+    )
 
 
 def _where_to_look(installation: Installation) -> list[str]:
