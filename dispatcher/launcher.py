@@ -123,7 +123,7 @@ class Launcher:
                 attempt.reason = attempt.detail = None
                 task = asyncio.get_running_loop().create_task(self._create(attempt))
                 self._creates.add(task)
-                task.add_done_callback(self._creates.discard)
+                task.add_done_callback(self._create_done)
 
     def withdraw(self, attempt: Attempt) -> bool:
         """Takes an attempt out of its queue's waiting line. Says whether it was there."""
@@ -161,8 +161,11 @@ class Launcher:
             await self._after_error(attempt, error)
         else:
             self._created(attempt, pod)
-        finally:
-            asyncio.get_running_loop().call_soon(self.pump)
+
+    def _create_done(self, task: asyncio.Task[None]) -> None:
+        self._creates.discard(task)
+        if not task.cancelled():
+            self.pump()
 
     def _created(self, attempt: Attempt, pod: Mapping[str, Any]) -> None:
         self._failures.pop(attempt.namespace, None)

@@ -7,7 +7,7 @@ is Celery's code. Runs on the hub thread; imported by the pool alone. What it ne
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 from celery import Celery
 from celery.app.trace import build_tracer
@@ -43,6 +43,7 @@ class Replay:
         stand_in, trace = self._tracer(message.name)
         stand_in.ended = ended
         stand_in.remote_traceback = _remote_traceback(ended)
+        stand_in.raised = None
         runtime_s = ended.runtime_s if isinstance(ended, outcome.Outcome) else 0.0
         request = {**message.request, "hostname": self._hostname}
         try:
@@ -72,6 +73,7 @@ def _stand_in(task: Any) -> Any:
 
     class StandIn(cls):  # type: ignore[misc, valid-type]
         ended: outcome.Outcome | BaseException | None = None
+        raised: BaseException | None = None
         remote_traceback = ""
         unstored: Exception | None = None
 
@@ -97,7 +99,7 @@ def _answer(task: Any, ended: outcome.Outcome | BaseException | None) -> Any:
         return ended.value
     if ended.state == "IGNORED":
         raise Ignore
-    error = _rebuilt(task, ended.failure) if ended.failure is not None else None
+    error = task.raised = _rebuilt(task, ended.failure) if ended.failure is not None else None
     if ended.state == "REJECTED":
         raise Reject(str(error), requeue=False)
     if ended.state == "RETRY":
@@ -110,7 +112,10 @@ def _rebuilt(task: Any, failure: outcome.Failure) -> BaseException:
     """The exception, of its own class where this process knows it, else of a class of the same name (Celery's rule)."""
     fields = {"exc_type": failure.type, "exc_module": failure.module, "exc_message": list(failure.args)}
     error = task.app.backend.exception_to_python(fields)
-    return error if isinstance(error, BaseException) else RuntimeError(str(error))
+    if isinstance(error, BaseException) and type(error).__module__ == failure.module:
+        return error
+    unknown = type(failure.type, (Exception,), {"__module__": failure.module})
+    return cast("BaseException", unknown(*failure.args))
 
 
 def _remote_traceback(ended: outcome.Outcome | BaseException) -> str:
@@ -136,8 +141,9 @@ class _PodsBackend:
         return self._stored(self._backend.mark_as_done, *args, **kwargs)
 
     def mark_as_failure(self, task_id: str, exc: BaseException, traceback: Any = None, **kwargs: Any) -> Any:
+        """Stores the pod's own exception: the tracer wraps one whose class this process does not know."""
         text = self._stand_in.remote_traceback or traceback
-        return self._stored(self._backend.mark_as_failure, task_id, exc, text, **kwargs)
+        return self._stored(self._backend.mark_as_failure, task_id, self._stand_in.raised or exc, text, **kwargs)
 
     def mark_as_retry(self, task_id: str, exc: BaseException, traceback: Any = None, **kwargs: Any) -> Any:
         text = self._stand_in.remote_traceback or traceback

@@ -1,0 +1,1 @@
+"""Benchmarks: run by `make bench`, printed as ratios side by side, never asserted against a clock."""

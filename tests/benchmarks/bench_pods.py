@@ -1,0 +1,133 @@
+"""The Kubernetes half: pods created per second by the dispatcher, beside a bare aiohttp loop on the same API server.
+
+Both create the same pods on a local cluster that holds pods as Running without a process (`--hold`), so that creating
+is all that is measured. Rates are taken from an independent watch: (pods - 1) / (last ADDED - first ADDED). Also: the
+dispatcher's memory with that many pods in flight, and the seconds to adopt them all after a SIGKILL.
+"""
+
+import asyncio
+import json
+import os
+import signal
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import psutil
+
+from dispatcher import cluster, manifest, options
+from dispatcher.message import Message
+from tests import parts
+from tests.integration.yard_parts import Yard
+
+PODS = int(os.environ.get("BENCH_PODS", "1000"))
+CONCURRENCY = 16
+PROFILE = options.QueueProfile()
+
+
+async def added_times(kubeconfig: Path, *, deployment: str, ready: asyncio.Event, count: int) -> list[float]:
+    """The times of the first `count` ADDED events of a deployment, seen by a watch of its own."""
+    seen: list[float] = []
+    async with cluster.Cluster(cluster.connect(kubeconfig=kubeconfig)) as api:
+        selector = manifest.selector(deployment=deployment)
+        listed = await api.list_pods("default", selector=selector)
+        ready.set()
+        async for event in api.watch_pods(
+            "default", selector=selector, resource_version=listed.resource_version, silence_s=60
+        ):
+            if event["type"] == "ADDED":
+                seen.append(time.monotonic())
+                if len(seen) == count:
+                    break
+    return seen
+
+
+def rate(times: list[float]) -> float:
+    return (len(times) - 1) / (times[-1] - times[0])
+
+
+async def bare(kubeconfig: Path) -> float:
+    """Creates per second of a loop that does nothing but post manifests built before."""
+    chosen = options.Options(profile_for=lambda _: PROFILE, app_path="a:b", deployment="bare")
+    bodies = [
+        json.dumps(manifest.build(message(number), profile=PROFILE, options=chosen, owner="bare")).encode()
+        for number in range(PODS)
+    ]
+    ready = asyncio.Event()
+    watching = asyncio.create_task(added_times(kubeconfig, deployment="bare", ready=ready, count=PODS))
+    await ready.wait()
+    async with cluster.Cluster(cluster.connect(kubeconfig=kubeconfig)) as api:
+        slots = asyncio.Semaphore(CONCURRENCY)
+
+        async def post(body: bytes) -> None:
+            async with slots:
+                await api.create_pod("default", body)
+
+        await asyncio.gather(*map(post, bodies))
+    return rate(await watching)
+
+
+def message(number: int) -> Message:
+    return Message(
+        name="tests.apps.yard.nap",
+        id=f"bare-{number}",
+        args=[1],
+        headers={"retries": 0},
+        delivery_info={"routing_key": "kubernetes"},
+    )
+
+
+async def dispatched(yard: Yard) -> float:
+    """The same pods by the dispatcher, whose queue is full before it starts."""
+    for _ in range(PODS):
+        yard.send("nap", 1, ignore_result=True)
+    ready = asyncio.Event()
+    watching = asyncio.create_task(added_times(yard.kubeconfig, deployment=yard.deployment, ready=ready, count=PODS))
+    await ready.wait()
+    await asyncio.to_thread(yard.dispatcher, YARD_MAX_PODS=str(PODS))
+    return rate(await watching)
+
+
+def adopted_s(yard: Yard) -> float:
+    """Seconds from the restart after a SIGKILL until all pods are in flight again."""
+    yard.kill(yard.processes[-1])
+    started = time.monotonic()
+    yard.dispatcher(YARD_MAX_PODS=str(PODS))
+    node = f"dispatcher@{yard.deployment}"
+
+    def in_flight() -> bool:
+        stats = yard.client.control.inspect([node], timeout=0.5).stats() or {}
+        return bool(stats) and stats[node]["pool"]["pods-in-flight"] >= PODS
+
+    parts.eventually(in_flight, 60, every_s=0.1)
+    return time.monotonic() - started
+
+
+def main() -> None:
+    with tempfile.TemporaryDirectory(prefix="podyard-bench-") as name:
+        folder = Path(name)
+        valkey = parts.Valkey.start(folder / "valkey")
+        local = parts.LocalCluster.start(folder / "cluster", "--hold")
+        yard = Yard(folder=folder, broker=valkey.fresh().url, kubeconfig=local.kubeconfig, deployment="bench")
+        os.environ["YARD_CONCURRENCY"] = str(PODS)
+        try:
+            plain = asyncio.run(bare(local.kubeconfig))
+            ours = asyncio.run(dispatched(yard))
+            memory = psutil.Process(yard.processes[-1].pid).memory_info().rss / 2**20
+            cpu = sum(psutil.Process(yard.processes[-1].pid).cpu_times()[:2])
+            print(f"pods created per second, bare aiohttp loop:  {plain:8.0f}")
+            print(f"pods created per second, dispatcher:         {ours:8.0f}")
+            print(f"ratio:                                       {ours / plain:8.2f}")
+            print(f"dispatcher memory, {PODS} pods in flight:      {memory:8.0f} MiB")
+            print(f"dispatcher CPU so far, per pod:              {1000 * cpu / PODS:8.2f} ms")
+            print(f"all adopted after SIGKILL and restart:       {adopted_s(yard):8.1f} s")
+        finally:
+            yard.stop()
+            local.stop()
+            valkey.stop()
+
+
+if __name__ == "__main__":
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
+    main()
