@@ -115,7 +115,7 @@ class Valkey:
         command = valkey_server.prepare(folder, address, databases=databases)
         process = start(command, log=folder / "valkey.log", cwd=folder)
         eventually(
-            lambda: _alive(process, folder / "valkey.log") and valkey_server.is_ready(address),
+            lambda: is_alive(process, folder / "valkey.log") and valkey_server.is_ready(address),
             15,
             what="Valkey answers",
         )
@@ -226,7 +226,7 @@ class Postgres:
         log = self.folder / "postgres.log"
         command = [self.binaries / "postgres", "-D", private / "data", *settings]
         self.process = process = start(command, log=log, cwd=private, user=self.user)
-        eventually(lambda: _alive(process, log) and self._answers(), 30, what="PostgreSQL answers")
+        eventually(lambda: is_alive(process, log) and self._answers(), 30, what="PostgreSQL answers")
 
     def _answers(self) -> bool:
         try:
@@ -314,7 +314,7 @@ class LocalCluster:
         command = [sys.executable, "-m", "dispatcher.localcluster", "--home", home, "--port", "0", *words]
         process = start(command, log=log, env=env)
         eventually(
-            lambda: _alive(process, log) and (home / "kubeconfig").exists(), 20, what="the local cluster's kubeconfig"
+            lambda: is_alive(process, log) and (home / "kubeconfig").exists(), 20, what="the local cluster's kubeconfig"
         )
         return cls(home=home, process=process)
 
@@ -322,7 +322,7 @@ class LocalCluster:
         stop(self.process)
 
 
-def _alive(process: subprocess.Popen[bytes], log: Path) -> bool:
+def is_alive(process: subprocess.Popen[bytes], log: Path) -> bool:
     """True while a program runs; RuntimeError with the end of its log once it has ended."""
     if process.poll() is None:
         return True
