@@ -56,11 +56,16 @@ class Session:
         self.require_database_file()
         return PodStore(self.settings.database.url)
 
+    @property
+    def database_file(self) -> Path | None:
+        """The file of an SQLite database."""
+        url = self.settings.database.url
+        return Path(url.removeprefix("sqlite:///")) if url.startswith("sqlite:///") else None
+
     def require_database_file(self) -> None:
         """Refuses to make an empty SQLite file just because somebody wanted to read one."""
-        url = self.settings.database.url
-        path = Path(url.removeprefix("sqlite:///"))
-        if url.startswith("sqlite:///") and not path.exists():
+        path = self.database_file
+        if path is not None and not path.exists():
             raise Failure(
                 f"there is no database at {path} yet: run `podyard standalone` (or `podyard demo`) in this folder,"
                 " or make one with `podyard db upgrade`"

@@ -1,0 +1,243 @@
+"""The commands that run until they are stopped: the parts of an installation, or all of them at once.
+
+A part waits, with a message, for what it needs; it may be started before the broker or the API server.
+"""
+
+import os
+import signal
+import sys
+import threading
+from collections.abc import Sequence
+from pathlib import Path
+from types import FrameType
+
+import click
+
+from routing import router
+from routing.cli import plaintext
+from routing.cli.failure import Failure
+from routing.cli.session import Session, common_options, pass_session
+from routing.settings import Settings
+
+LOG_FORMAT = "%(asctime)s %(levelname)s %(name)s: %(message)s"
+
+queues_option = click.option(
+    "--queues", "-Q", metavar="NAMES", help="Queues beside those that rules name exactly; separated by commas."
+)
+loglevel_option = click.option(
+    "--loglevel",
+    type=click.Choice(["DEBUG", "INFO", "WARNING", "ERROR"], case_sensitive=False),
+    default="INFO",
+    show_default=True,
+    help="What is logged.",
+)
+
+
+@click.command()
+@click.option("--flower/--no-flower", default=True, show_default=True, help="Whether to start Flower.")
+@click.option("--flower-port", type=click.IntRange(0, 65_535), help="Its port; 0 takes a free one.")
+@common_options
+@pass_session
+def demo(session: Session, *, flower: bool, flower_port: int | None) -> None:
+    """Run a DAG over Celery workers and pods, on parts brought along, and show where each task ran.
+
+    Takes about a minute, needs nothing but this program, and leaves its database and report in ./.podyard.
+
+    \b
+    Example:  podyard demo
+    """
+    from routing.embedded import demo as demonstration  # noqa: PLC0415 - Celery and SQLAlchemy, for this command alone
+    from routing.embedded import standalone as machine  # noqa: PLC0415 - as above
+
+    wish = machine.Wish(config=session.config, home=session.home, flower=flower, flower_port=flower_port)
+    if not demonstration.run(wish):
+        raise Failure(
+            "the demo did not end well; `podyard tasks list` shows the tasks, `podyard tasks explain TASK` why"
+        )
+
+
+@click.command()
+@click.option("--dags", type=click.Path(path_type=Path), help="Folder of DAG files; else the setting dags.folder.")
+@click.option("--flower/--no-flower", default=True, show_default=True, help="Whether to start Flower.")
+@click.option("--flower-port", type=click.IntRange(0, 65_535), help="Its port; 0 takes a free one.")
+@common_options
+@pass_session
+def standalone(session: Session, *, dags: Path | None, flower: bool, flower_port: int | None) -> None:
+    """Run everything on this machine: broker, database, a local cluster, scheduler, worker, dispatcher, Flower.
+
+    Ctrl-C stops all of it. What the settings name already (a broker, a cluster) is used and not brought along.
+
+    \b
+    Example:  podyard standalone --dags ./dags
+    """
+    from routing.embedded import standalone as machine  # noqa: PLC0415 - as above
+
+    wish = machine.Wish(config=session.config, home=session.home, dags=dags, flower=flower, flower_port=flower_port)
+    machine.run(wish, say=lambda line: click.echo(plaintext.lines(line)))
+
+
+@click.command()
+@loglevel_option
+@common_options
+@pass_session
+def scheduler(session: Session, loglevel: str) -> None:
+    """Find ready tasks, send them to their queues, and collect the outcomes of both sides.
+
+    \b
+    Example:  podyard scheduler
+    """
+    from routing.cli import reach  # noqa: PLC0415 - Celery and SQLAlchemy, for these commands alone
+    from routing.scheduling import service  # noqa: PLC0415 - as above
+
+    _log(loglevel)
+    session.require_database_file()
+    reach.wait_for(session.settings, database=reach.database, broker=reach.broker, result_backend=reach.results)
+    service.run(session.settings, stop=_stop_on_signals())
+
+
+@click.command()
+@click.option("--concurrency", "-c", type=click.IntRange(min=1), help="Processes; else the setting worker.concurrency.")
+@queues_option
+@click.option("--name", default="worker@%h", show_default=True, help="Celery's node name; %h is the host.")
+@loglevel_option
+@common_options
+@pass_session
+def worker(session: Session, *, concurrency: int | None, queues: str | None, name: str, loglevel: str) -> None:
+    """Run tasks of Celery-side queues in processes: `default`, every Celery-side queue that a rule names, --queues.
+
+    \b
+    Example:  podyard worker --concurrency 8 --queues reports,mail
+    """
+    from routing import celery_app  # noqa: PLC0415 - as above
+    from routing.cli import reach  # noqa: PLC0415 - as above
+
+    settings = session.settings
+    names = worker_queues(settings.router, _split(queues))
+    reach.wait_for(settings, broker=reach.broker, result_backend=reach.results)
+    app = celery_app.build(settings, role="worker")
+    size = concurrency or settings.worker.concurrency
+    app.worker_main(["worker", f"--concurrency={size}", "-Q", ",".join(names), "-n", name, f"--loglevel={loglevel}"])
+
+
+@click.command()
+@click.option("--max-pods", type=click.IntRange(min=1), help="Pods at once over all queues; else the sum of max_pods.")
+@queues_option
+@click.option("--name", default="dispatcher@%h", show_default=True, help="Celery's node name; %h is the host.")
+@loglevel_option
+@common_options
+@pass_session
+def dispatcher(session: Session, *, max_pods: int | None, queues: str | None, name: str, loglevel: str) -> None:
+    """Run tasks of Kubernetes-side queues in pods, one each: every such queue that a rule names, and --queues.
+
+    It is a Celery worker whose slots are pods: `celery inspect`, revoke and Flower work on it.
+
+    \b
+    Example:  podyard dispatcher --queues gpu-a100,gpu-h100
+    """
+    os.environ["CELERY_CUSTOM_WORKER_POOL"] = "dispatcher.pool:KubernetesPool"  # Celery reads it when it is imported
+    from routing import celery_app  # noqa: PLC0415 - as above
+    from routing.cli import reach  # noqa: PLC0415 - as above
+
+    settings = session.settings
+    names = dispatcher_queues(settings.router, _split(queues))
+    _say_about_patterns(settings)
+    reach.wait_for(settings, broker=reach.broker, result_backend=reach.results, Kubernetes_API_server=reach.kubernetes)
+    app = celery_app.build(settings, role="dispatcher")
+    size = max_pods or sum({name: settings.router.route(name).profile.max_pods for name in names}.values())
+    pool = ["-P", "custom", f"--concurrency={size}"]
+    app.worker_main(["worker", *pool, "-Q", ",".join(names), "-n", name, f"--loglevel={loglevel}"])
+
+
+@click.command()
+@common_options
+@pass_session
+def flower(session: Session) -> None:
+    """Serve Flower, Celery's web page, on the address and port of the settings flower.address and flower.port.
+
+    \b
+    Example:  PODYARD_FLOWER__BASIC_AUTH=user:password podyard flower
+    """
+    from routing.cli import reach  # noqa: PLC0415 - as above
+    from routing.embedded import flower as page  # noqa: PLC0415 - as above
+
+    reach.wait_for(session.settings, broker=reach.broker)
+    page.run(session.settings)
+
+
+@click.command("local-cluster")
+@click.option("--port", type=click.IntRange(0, 65_535), default=0, show_default=True, help="0 takes a free one.")
+@common_options
+@pass_session
+def local_cluster(session: Session, port: int) -> None:
+    """Serve a Kubernetes API on loopback whose pods are processes of this user: for laptops and tests.
+
+    Its kubeconfig is written to cluster/kubeconfig in the home folder (./.podyard).
+
+    \b
+    Example:  podyard local-cluster --port 6443
+              kubectl --kubeconfig .podyard/cluster/kubeconfig get pods -w
+    """
+    folder = session.settings.home / "cluster"
+    command = [sys.executable, "-m", "dispatcher.localcluster", "--home", str(folder), "--port", str(port)]
+    os.execv(sys.executable, command)  # noqa: S606 - the same program that `standalone` starts, in place of this one
+
+
+def worker_queues(rules: router.Router, wanted: Sequence[str]) -> tuple[str, ...]:
+    """What a Celery worker consumes. Raises Failure for a queue whose tasks belong into pods."""
+    for queue in wanted:
+        if rules.route(queue).side == "kubernetes":
+            raise Failure(
+                f"the queue {queue!r} is on the Kubernetes side (`podyard queues explain {queue}`):"
+                f" its tasks would run outside of pods here; use `podyard dispatcher --queues {queue}`"
+            )
+    default = (router.DEFAULT_QUEUE,) if rules.route(None).side == "celery" else ()
+    names = tuple(dict.fromkeys((*default, *rules.names("celery"), *wanted)))
+    if not names:
+        raise Failure(
+            "no queue is left for a Celery worker: rules put all on the Kubernetes side; name some by --queues"
+        )
+    return names
+
+
+def dispatcher_queues(rules: router.Router, wanted: Sequence[str]) -> tuple[str, ...]:
+    """What a dispatcher consumes. Raises Failure for a queue of Celery workers."""
+    for queue in wanted:
+        if rules.route(queue).side == "celery":
+            raise Failure(
+                f"the queue {queue!r} is on the Celery side (`podyard queues explain {queue}`); add a rule"
+                f' [queues."{queue}"] with side = "kubernetes", or use `podyard worker --queues {queue}`'
+            )
+    names = tuple(dict.fromkeys((*rules.names("kubernetes"), *wanted)))
+    if not names:
+        raise Failure("no queue is left for a dispatcher: rules put all on the Celery side; name some by --queues")
+    return names
+
+
+def _say_about_patterns(settings: Settings) -> None:
+    patterns = [rule.name for rule in settings.router.rules if rule.is_pattern and rule.side == "kubernetes"]
+    if patterns:
+        named = ", ".join(map(repr, patterns))
+        click.echo(
+            f"podyard: queues that only a pattern matches ({named}) are consumed if --queues names them", err=True
+        )
+
+
+def _split(queues: str | None) -> list[str]:
+    return [name for name in (part.strip() for part in (queues or "").split(",")) if name]
+
+
+def _stop_on_signals() -> threading.Event:
+    stop = threading.Event()
+
+    def ask(number: int, frame: FrameType | None) -> None:  # noqa: ARG001 - the signature is signal's
+        stop.set()
+
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, ask)
+    return stop
+
+
+def _log(level: str) -> None:
+    import logging  # noqa: PLC0415 - only here
+
+    logging.basicConfig(level=level.upper(), format=LOG_FORMAT, stream=sys.stderr)

@@ -1,0 +1,132 @@
+"""What the settings point to, reached for: broker, result backend, database, API server.
+
+Each function says in a line what it found, or raises an error whose text is the line. `config check` reports them;
+long-running processes wait for them, so that nothing has to be started in order.
+"""
+
+import asyncio
+import time
+from collections.abc import Callable
+from typing import Any
+
+import click
+import kombu
+import kombu.exceptions
+import redis.exceptions
+
+from dispatcher import cluster, errors, names
+from routing import redaction
+from routing.cli import failure, plaintext
+from routing.cli.failure import Failure
+from routing.settings import Settings
+from routing.store import RecordError, SchemaError, Store
+
+Check = Callable[[Settings], str]
+
+TIMEOUT_S = 3.0
+OLDEST_REDIS = (6, 2)
+"""kombu 5.7 needs ZRANGE with BYSCORE and REV."""
+_FIRST_WAIT_S, _LONGEST_WAIT_S = 0.5, 5.0
+_UNREACHABLE = (Failure, RecordError, errors.DispatcherError)
+
+
+def broker(settings: Settings) -> str:
+    """The broker answers."""
+    return _reach_messaging(settings.broker.url, key="broker.url")
+
+
+def results(settings: Settings) -> str:
+    """The result backend answers."""
+    return _reach_messaging(settings.results.url, key="results.url")
+
+
+def database(settings: Settings) -> str:
+    """The database answers and its tables fit this code. Raises SchemaError where they do not."""
+    store = Store.open(settings.database.url)
+    try:
+        found = store.check()
+    finally:
+        store.close()
+    if not found.ok:
+        raise SchemaError(found.message)
+    return f"{redaction.hide_url(settings.database.url)}: revision {found.current}"
+
+
+def kubernetes(settings: Settings) -> str:
+    """The API server answers, and pods may be listed in every namespace that a rule names."""
+    wanted = settings.kubernetes
+    access = cluster.connect(kubeconfig=wanted.kubeconfig, context=wanted.context, in_cluster=wanted.in_cluster)
+    namespaces = sorted({rule.profile.namespace for rule in settings.router.rules if rule.side == "kubernetes"})
+    selector = f"podyard.dev/deployment={names.label_value(settings.deployment)}"
+
+    async def ask() -> str:
+        async with asyncio.timeout(4 * TIMEOUT_S), cluster.Cluster(access) as api:
+            version = await api.read_version()
+            pods = [len((await api.list_pods(namespace, selector=selector)).pods) for namespace in namespaces]
+        here = ", ".join(f"{count} pods in {name}" for name, count in zip(namespaces, pods, strict=True))
+        return f"{access.host}: version {version.get('gitVersion')}; of this deployment: {here or 'no namespace'}"
+
+    try:
+        return asyncio.run(ask())
+    except TimeoutError:
+        raise errors.ApiUnavailable(f"{access.host} does not answer") from None
+
+
+def wait_for(settings: Settings, **checks: Check) -> None:
+    """Returns once all checks pass; says once for each new reason what it waits for."""
+    for what, check in checks.items():
+        _wait(what.replace("_", " "), settings, check)
+
+
+def _wait(what: str, settings: Settings, check: Check) -> None:
+    said, pause_s = "", _FIRST_WAIT_S
+    while True:
+        try:
+            check(settings)
+        except SchemaError:
+            raise  # waiting does not help: somebody has to migrate
+        except _UNREACHABLE as error:
+            reason = failure.describe(error) or plaintext.line(str(error))
+        else:
+            if said:
+                click.echo(f"podyard: the {what} answers now", err=True)
+            return
+        if reason != said:
+            click.echo(f"podyard: waiting for the {what}: {reason}", err=True)
+            said = reason
+        time.sleep(pause_s)
+        pause_s = min(pause_s * 2, _LONGEST_WAIT_S)
+
+
+def _reach_messaging(url: str, *, key: str) -> str:
+    shown = redaction.hide_url(url)
+    options = {"socket_connect_timeout": TIMEOUT_S, "socket_timeout": TIMEOUT_S}
+    is_redis = url.startswith("redis")
+    connection = kombu.Connection(url, connect_timeout=TIMEOUT_S, transport_options=options if is_redis else {})
+    try:
+        connection.connect()
+        version = connection.default_channel.client.info("server").get("redis_version") if is_redis else None
+    except (
+        kombu.exceptions.KombuError,
+        redis.exceptions.RedisError,
+        OSError,
+        ValueError,
+        *_errors(connection),
+    ) as error:
+        way_out = f"start it (`podyard standalone` brings one along) or correct {key}"
+        raise Failure(f"{shown} does not answer: {_words(error)}; {way_out}") from error
+    finally:
+        connection.release()
+    if version and tuple(map(int, version.split(".")[:2])) < OLDEST_REDIS:
+        raise Failure(f"{shown} is version {version}; Celery needs Redis 6.2 or newer, or Valkey")
+    return f"{shown}: {f'version {version}' if version else 'answers'}"
+
+
+def _errors(connection: Any) -> tuple[type[Exception], ...]:
+    return (*connection.connection_errors, *connection.channel_errors)
+
+
+def _words(error: BaseException) -> str:
+    if isinstance(error, OSError) and error.strerror:
+        return error.strerror
+    return plaintext.line(str(error)) or type(error).__name__
