@@ -13,6 +13,7 @@ from typing import Any, cast
 import sqlalchemy as sa
 from sqlalchemy.dialects import postgresql
 
+from dispatcher import podstore
 from routing.store import errors, models, states
 
 ATTEMPT = cast("sa.Table", models.Attempt.__table__)
@@ -20,6 +21,7 @@ TASK = cast("sa.Table", models.TaskInstance.__table__)
 RUN = cast("sa.Table", models.DagRun.__table__)
 VERSION = cast("sa.Table", models.DagVersion.__table__)
 XCOM = cast("sa.Table", models.XCom.__table__)
+POD = podstore.POD
 LEASE = cast("sa.Table", models.Lease.__table__)
 
 ATTEMPT_FINAL = states.final(states.ATTEMPT_MOVES)
@@ -137,6 +139,8 @@ class Waiting:
     sends: int
     is_unwanted: bool
     """Its task instance has ended without it (the run was cancelled): it must be stopped."""
+    has_pod: bool
+    """The dispatcher knows of it."""
 
 
 class Ledger:
@@ -191,8 +195,9 @@ class Ledger:
     def open_attempts(self, *, after: str, limit: int) -> list[Waiting]:
         """A page of the attempts without a verdict, by id."""
         columns = (ATTEMPT.c.id, ATTEMPT.c.state, ATTEMPT.c.side, ATTEMPT.c.queue, ATTEMPT.c.sent_at, ATTEMPT.c.sends)
+        has_pod = sa.exists().where(POD.c.attempt_id == ATTEMPT.c.id)
         query = (
-            sa.select(*columns, TASK.c.state.in_(sorted(TASK_FINAL)).label("is_unwanted"))
+            sa.select(*columns, TASK.c.state.in_(sorted(TASK_FINAL)).label("is_unwanted"), has_pod.label("has_pod"))
             .join(TASK, TASK.c.id == ATTEMPT.c.task_instance)
             .where(ATTEMPT.c.state.in_(ATTEMPT_OPEN), ATTEMPT.c.id > after)
             .order_by(ATTEMPT.c.id)
@@ -206,18 +211,36 @@ class Ledger:
         return int(self._connection.scalar(query) or 0)
 
     def set_waiting_reason(self, *, side: str, queue: str, reason: str, at: datetime) -> int:
-        """Say why the sent attempts of a queue wait; returns how many had another reason."""
+        """Say why the sent attempts of a queue wait that have no pod; returns how many had another reason."""
         query = (
             sa.update(ATTEMPT)
             .where(
                 ATTEMPT.c.state == "sent",
                 ATTEMPT.c.queue == queue,
                 ATTEMPT.c.side == side,
+                ~sa.exists().where(POD.c.attempt_id == ATTEMPT.c.id),
                 sa.or_(ATTEMPT.c.waiting_reason.is_(None), ATTEMPT.c.waiting_reason != reason),
             )
             .values(waiting_reason=reason, waiting_since=at)
         )
         return self._connection.execute(query).rowcount
+
+    def set_pod_reasons(self, *, at: datetime, limit: int) -> int:
+        """Say of attempts whose pod does not run yet what their pods wait for; returns how many changed."""
+        columns = (ATTEMPT.c.id, ATTEMPT.c.waiting_reason, POD.c.phase, POD.c.reason)
+        query = (
+            sa.select(*columns)
+            .join(POD, POD.c.attempt_id == ATTEMPT.c.id)
+            .where(ATTEMPT.c.state == "sent", ATTEMPT.c.side == "kubernetes")
+            .limit(limit)
+        )
+        told = [
+            (row.id, row.waiting_reason, _pod_reason(row.phase, row.reason)) for row in self._connection.execute(query)
+        ]
+        changed = [{"key": one, "why": why, "since": at} for one, before, why in told if before != why]
+        if changed:
+            self._connection.execute(_tell_reason(), changed)
+        return len(changed)
 
     def waiting_queues(self) -> list[tuple[str, str]]:
         """(side, queue) of the attempts that were sent and did not start."""
@@ -420,6 +443,16 @@ def _mark_sent() -> sa.Update:
             state=sa.case((may, "sent"), else_=ATTEMPT.c.state), sent_at=sa.bindparam("at"), sends=ATTEMPT.c.sends + 1
         )
     )
+
+
+@cache
+def _tell_reason() -> sa.Update:
+    may = sa.and_(ATTEMPT.c.id == sa.bindparam("key"), ATTEMPT.c.state == "sent")
+    return sa.update(ATTEMPT).where(may).values(waiting_reason=sa.bindparam("why"), waiting_since=sa.bindparam("since"))
+
+
+def _pod_reason(phase: str, reason: str | None) -> str:
+    return f"its pod is {phase}: {reason}" if reason else f"its pod is {phase}"
 
 
 @cache

@@ -1,0 +1,179 @@
+"""The result backend of the DAG app: Celery's Redis backend that also reports, and that guards against second runs.
+
+A result is stored under its key once (the first verdict stands) and announced on one list that the collector drains.
+Nothing is published or subscribed, so the scheduler sends messages without a round trip each; waiting for a pending
+`AsyncResult` of a DAG task is therefore not supported. Reports are hints, the result keys are the truth: a report that
+gets lost costs time, no result.
+
+A claim is a key that exactly one delivery of an attempt can take before the body runs. Workers of both halves use this
+class; in a pod there is none, the pod's name is the claim.
+"""
+
+import json
+import os
+import socket
+import time
+from collections.abc import Callable, Mapping
+from datetime import UTC, datetime
+from typing import Any, TypeVar
+from uuid import uuid4
+
+from celery import Celery, states
+from celery.backends.redis import RedisBackend
+
+T = TypeVar("T")
+
+REPORTS_MAX = 200_000
+"""Reports that wait while no collector runs; beyond that only the keys are kept, and the sweep finds those."""
+RETRY_S = (0.1, 0.2, 0.5, 1.0)
+DEFAULT_EXPIRES_S = 86_400
+BLOCKED = "blocked"
+"""The claim of an attempt that must not run any more."""
+
+_FINISH = f"""
+local new = redis.call('SET', KEYS[1], ARGV[1], 'NX', 'EX', ARGV[2])
+if redis.call('LLEN', KEYS[2]) < {REPORTS_MAX} then redis.call('RPUSH', KEYS[2], ARGV[3]) end
+if new then return 1 end
+return 0
+"""
+_CLAIM = f"""
+local held = redis.call('GET', KEYS[1])
+if held then
+  if held == ARGV[1] then return 1 end
+  return 0
+end
+redis.call('SET', KEYS[1], ARGV[1], 'EX', ARGV[2])
+if ARGV[3] ~= '' and redis.call('LLEN', KEYS[2]) < {REPORTS_MAX} then redis.call('RPUSH', KEYS[2], ARGV[3]) end
+return 1
+"""
+
+
+class Keys:
+    """The names of this installation's keys."""
+
+    def __init__(self, deployment: str) -> None:
+        self.reports = f"podyard:{deployment}:reports"
+        self._prefix = f"podyard:{deployment}"
+
+    def claim(self, attempt_id: str) -> str:
+        """Who runs or ran an attempt."""
+        return f"{self._prefix}:claim:{attempt_id}"
+
+    def pulse(self, instance: str) -> str:
+        """The sign of life of a worker."""
+        return f"{self._prefix}:worker:{instance}"
+
+
+class ReportingBackend(RedisBackend):
+    """Celery's Redis backend with reports and claims."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.keys = Keys(self.app.conf.get("podyard_deployment") or "default")
+        self.instance = uuid4().hex
+        """This worker with its children; they share it because they are forked after it was made."""
+        self._host = socket.gethostname()
+        self._started: dict[str, Mapping[str, Any]] = {}
+        self._scripts: dict[str, Any] = {}
+
+    def on_task_call(self, producer: Any, task_id: str) -> None:
+        """Nothing: no SUBSCRIBE for each message that is sent."""
+
+    def claim(self, attempt_id: str, holder: str) -> bool:
+        """Take the attempt for this process. False: another delivery has it or had it.
+
+        Waits while the server is away: an attempt that nobody could claim must not run.
+        """
+        start = self._start(pid=os.getpid())
+        claim = _compact({**start, "holder": holder, "instance": self.instance, "nonce": uuid4().hex[:8]})
+        report = _compact({"id": attempt_id, "kind": "started", **start})
+        keys, args = [self.keys.claim(attempt_id), self.keys.reports], [claim, self._expires_s, report]
+        if not _insist(lambda: self._run(_CLAIM, keys, args), self.connection_errors):
+            return False
+        self._started[attempt_id] = start
+        return True
+
+    def block(self, attempt_id: str) -> bool:
+        """Make sure that no worker runs this attempt any more; False if one has begun."""
+        claim = _compact({BLOCKED: True})
+        return bool(self._run(_CLAIM, [self.keys.claim(attempt_id), self.keys.reports], [claim, self._expires_s, ""]))
+
+    def wake(self) -> None:
+        """Make the scheduler look at the database now."""
+        self.client.rpush(self.keys.reports, _compact({"kind": "wake"}))
+
+    def beat(self, *, lease_s: int) -> None:
+        """Give this worker's sign of life, which holds for `lease_s`."""
+        self.client.set(self.keys.pulse(self.instance), self._host, ex=lease_s)
+
+    def end_beat(self) -> None:
+        """Take the sign of life back: this worker has ended in order."""
+        self.client.delete(self.keys.pulse(self.instance))
+
+    def _store_result(
+        self,
+        task_id: Any,
+        result: Any,
+        state: str,
+        traceback: Any = None,
+        request: Any = None,
+        **kwargs: Any,  # noqa: ARG002 - the signature is Celery's
+    ) -> Any:
+        """Store and report a verdict; of what comes before a verdict only the start is reported."""
+        attempt_id = task_id.decode() if isinstance(task_id, bytes) else str(task_id)
+        if state == states.STARTED:
+            self._report_start(attempt_id, result if isinstance(result, Mapping) else {})
+        elif state in states.READY_STATES:
+            self._finish(attempt_id, self._get_result_meta(result, state, traceback, request), state)
+        return result
+
+    def _report_start(self, attempt_id: str, meta: Mapping[str, Any]) -> None:
+        pod, pid = meta.get("pod"), meta.get("pid")
+        start = self._start(pid=pid if isinstance(pid, int) else None, at=meta.get("started_at"))
+        if pod:
+            start |= {"host": meta.get("node") or meta.get("hostname"), "pod": pod}
+        self._started[attempt_id] = start
+        self.client.rpush(self.keys.reports, _compact({"id": attempt_id, "kind": "started", **start}))
+
+    def _finish(self, attempt_id: str, meta: dict[str, Any], state: str) -> None:
+        meta["task_id"] = attempt_id
+        started = self._started.pop(attempt_id, None)
+        if started is not None:
+            meta["started"] = started
+        text = self.encode(meta)
+        report = {"id": attempt_id, "kind": "ended", "at": meta["date_done"], "state": state, "size": len(text)}
+        keys = [self.get_key_for_task(attempt_id), self.keys.reports]
+        self._run(_FINISH, keys, [text, self._expires_s, _compact(report)])
+
+    def _start(self, *, pid: int | None, at: Any = None) -> dict[str, Any]:
+        when = at if isinstance(at, str) else datetime.now(UTC).isoformat()
+        return {"at": when, "host": self._host, "pid": pid}
+
+    @property
+    def _expires_s(self) -> int:
+        return int(self.expires or DEFAULT_EXPIRES_S)
+
+    def _run(self, script: str, keys: list[Any], args: list[Any]) -> int:
+        if script not in self._scripts:
+            self._scripts[script] = self.client.register_script(script)
+        return int(self._scripts[script](keys=keys, args=args))
+
+
+def wake(app: Celery) -> None:
+    """Make the scheduler look at the database now; for whoever created a run. A lost one costs half a second."""
+    app.backend.wake()
+
+
+def _insist(call: Callable[[], T], errors: tuple[type[Exception], ...]) -> T:
+    """Repeat until the server answers. The call must be safe to repeat."""
+    attempt = 0
+    while True:
+        try:
+            return call()
+        except errors:
+            time.sleep(RETRY_S[min(attempt, len(RETRY_S) - 1)])
+            attempt += 1
+
+
+def _compact(fields: Mapping[str, Any]) -> str:
+    return json.dumps({key: value for key, value in fields.items() if value is not None}, separators=(",", ":"))

@@ -1,0 +1,110 @@
+"""Presence: which workers are there and which queues they consume, by Celery's own inspection.
+
+A thread of the scheduler asks every few seconds, never on the path of a task, and writes it into the record.
+"""
+
+import logging
+import os
+import socket
+import threading
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import redis
+from celery import Celery
+from kombu import exceptions
+
+from routing.store import errors, rows
+from routing.store.store import Store
+
+log = logging.getLogger(__name__)
+
+EVERY_S = 3.0
+ANSWER_S = 1.0
+FORGET_S = 20.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Seen:
+    """One look around."""
+
+    consumers: tuple[rows.ConsumerRow, ...]
+    processes: tuple[rows.ProcessRow, ...]
+
+    @property
+    def queues(self) -> frozenset[str]:
+        """The queues that somebody consumes."""
+        return frozenset(consumer.queue for consumer in self.consumers)
+
+
+class Presence(threading.Thread):
+    """Looks around until `stop`; `queues` is None until a look has succeeded."""
+
+    def __init__(self, app: Celery, store: Store, *, stop: threading.Event) -> None:
+        super().__init__(name="presence", daemon=True)
+        self._app = app
+        self._store = store
+        self._stop_event = stop
+        self._started_at = datetime.now(UTC)
+        self._empty_looks = 0
+        self.queues: frozenset[str] | None = None
+
+    def run(self) -> None:
+        """The loop."""
+        while not self._stop_event.is_set():
+            try:
+                self._look()
+            except (exceptions.KombuError, redis.RedisError, OSError, errors.RecordError) as error:
+                log.debug("no look around: %s", error)  # the scheduler's loop tells people what is away
+            except Exception:
+                log.exception("looking around failed")
+            self._stop_event.wait(EVERY_S)
+
+    def _look(self) -> None:
+        inspect = self._app.control.inspect(timeout=ANSWER_S)
+        queues = inspect.active_queues() or {}
+        stats = inspect.stats() or {} if queues else {}
+        now = datetime.now(UTC)
+        seen = read(queues, stats, now=now)
+        me = rows.ProcessRow(
+            name=f"scheduler@{socket.gethostname()}",
+            kind="scheduler",
+            host=socket.gethostname(),
+            pid=os.getpid(),
+            started_at=self._started_at,
+            seen_at=now,
+        )
+        self._store.save_presence(
+            consumers=seen.consumers, processes=(me, *seen.processes), since=now - timedelta(seconds=FORGET_S)
+        )
+        known = frozenset(consumer.queue for consumer in self._store.consumers())
+        self.queues = seen.queues | known
+
+
+def read(queues: Mapping[str, Any], stats: Mapping[str, Any], *, now: datetime) -> Seen:
+    """What the answers of workers say: worker -> its queues, worker -> its numbers."""
+    consumers = [
+        rows.ConsumerRow(queue=str(queue["name"]), worker=worker, pool=_pool(stats.get(worker, {})), seen_at=now)
+        for worker, consumed in queues.items()
+        for queue in consumed
+        if "name" in queue
+    ]
+    processes = [
+        rows.ProcessRow(
+            name=worker,
+            kind="dispatcher" if "KubernetesPool" in _pool(numbers) else "worker",
+            host=worker.partition("@")[2] or worker,
+            pid=int(numbers.get("pid") or 0),
+            started_at=now - timedelta(seconds=float(numbers.get("uptime") or 0)),
+            seen_at=now,
+        )
+        for worker, numbers in stats.items()
+    ]
+    return Seen(consumers=tuple(consumers), processes=tuple(processes))
+
+
+def _pool(numbers: Mapping[str, Any]) -> str:
+    pool = numbers.get("pool")
+    return str(pool.get("implementation", "")) if isinstance(pool, Mapping) else ""

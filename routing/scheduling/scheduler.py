@@ -1,0 +1,321 @@
+"""The scheduler's turn: what was heard is merged, what became ready is recorded, all in one transaction.
+
+A turn looks at the record and closes the gap; it may be repeated, interrupted or done by another process. Rows are
+committed before their messages are sent. It talks to the database only: `service` listens and sends.
+"""
+
+import logging
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from datetime import datetime
+from itertools import islice
+from typing import Any
+from uuid import uuid4
+
+from routing import router as routers
+from routing.merging import merge, outcome
+from routing.scheduling import messages, ready, retrying, runs
+from routing.sections import Scheduler as Limits
+from routing.store import ledger
+
+log = logging.getLogger(__name__)
+
+SEND_MAX = 500
+"""Attempts recorded in one turn: a large run begins to work before all of it is recorded."""
+START_MAX = 50
+RETRIES_MAX = 500
+AUDIT_S = 60.0
+"""A run is read again from the record after so long, whatever is remembered of it."""
+REASON_MAX_CHARS = 500
+
+
+@dataclass(frozen=True, kw_only=True)
+class Result:
+    """What a turn leaves to do: messages to send, whether more is ready than one turn takes."""
+
+    unsent: Sequence[ledger.Unsent] = ()
+    has_more: bool = False
+
+
+@dataclass(kw_only=True)
+class _Work:
+    """One turn's transaction and what it gathered so far."""
+
+    book: ledger.Ledger
+    now: datetime
+    clock_s: float
+    moves: dict[int, ledger.TaskMove] = field(default_factory=dict)
+    results: list[tuple[int, str, Any]] = field(default_factory=list)
+    touched: dict[int, runs.Run] = field(default_factory=dict)
+
+
+class Scheduler:
+    """The runs at work, and one turn after the other."""
+
+    def __init__(self, *, router: routers.Router, limits: Limits) -> None:
+        self._router = router
+        self._limits = limits
+        self._runs = runs.Runs()
+
+    def forget(self) -> None:
+        """Drop what is remembered, after a transaction that failed: the record is the truth."""
+        self._runs.clear()
+
+    def has_news(self, book: ledger.Ledger, *, now: datetime) -> bool:
+        """Whether the record holds something that this process does not know: a turn with `is_poll` is due."""
+        if book.queued_runs(limit=1) or book.due_retries(now=now, limit=1):
+            return True
+        return {run.row.id for run in self._runs} != set(book.runs_in("running"))
+
+    def turn(
+        self,
+        book: ledger.Ledger,
+        heard: Sequence[outcome.Outcome],
+        *,
+        now: datetime,
+        clock_s: float,
+        is_poll: bool,
+    ) -> Result:
+        """Do one turn in the transaction `book`. With `is_poll` the record is asked for new runs and due retries.
+
+        Raises Conflict and DatabaseUnavailable; the caller then rolls back, calls `forget` and tries again.
+        """
+        work = _Work(book=book, now=now, clock_s=clock_s)
+        if heard:
+            self._merge(work, heard)
+        if is_poll:
+            self._start_runs(work)
+            self._find_running(work)
+            self._find_retries(work)
+        self._flush(work)
+        unsent = self._record_ready(work)
+        self._end_runs(work)
+        return Result(unsent=unsent, has_more=any(run.ready for run in self._runs) and len(unsent) >= SEND_MAX)
+
+    # --- merging
+
+    def _merge(self, work: _Work, heard: Sequence[outcome.Outcome]) -> None:
+        rows = {row.id: row for row in work.book.attempts({one.attempt_id for one in heard})}
+        before = {attempt_id: _facts(row.facts) for attempt_id, row in rows.items()}
+        after = dict(before)
+        verdicts: dict[str, outcome.Ended] = {}
+        for report in heard:
+            row = after.get(report.attempt_id)
+            if row is None:
+                continue  # not ours: another installation's, or a row that was deleted
+            answer = merge.merge(row, report)
+            if isinstance(answer, merge.Apply):
+                after[report.attempt_id] = answer.facts
+                if isinstance(report, outcome.Ended) and not row.is_final:
+                    verdicts[report.attempt_id] = report
+        changed = [attempt_id for attempt_id, facts in after.items() if facts is not before[attempt_id]]
+        work.book.save_facts((one, before[one].state, _columns(after[one])) for one in changed)
+        for attempt_id in changed:
+            self._follow(work, rows[attempt_id], after[attempt_id], verdicts.get(attempt_id))
+
+    def _follow(self, work: _Work, row: ledger.OpenAttempt, facts: merge.Facts, verdict: outcome.Ended | None) -> None:
+        """Let the task instance follow its latest attempt."""
+        if row.task_state not in ("queued", "running"):
+            return  # the task has ended without it
+        run = self._get(work, row.run)
+        if run is None:
+            return
+        instance = run.instances[row.task_id]
+        if instance.attempts != row.number:
+            return  # an older attempt: evidence, not news
+        if verdict is None:
+            if facts.state == "running" and row.task_state == "queued":
+                work.moves[instance.id] = ledger.TaskMove(
+                    task_instance=instance.id, state="running", started_at=facts.started_at
+                )
+            return
+        move = self._judge(work, run, row, facts, verdict)
+        work.moves[instance.id] = move
+        if move.state == "success" and verdict.value is not None:
+            work.results.append((instance.id, row.id, verdict.value))
+        if move.state in ready.FINAL:
+            self._settle(work, run, run.progress.end([(row.task_id, move.state)]))
+
+    def _judge(
+        self, work: _Work, run: runs.Run, row: ledger.OpenAttempt, facts: merge.Facts, verdict: outcome.Ended
+    ) -> ledger.TaskMove:
+        """What becomes of the task instance whose latest attempt ended."""
+        instance = run.instances[row.task_id]
+        success = ledger.TaskMove(
+            task_instance=instance.id, state="success", started_at=facts.started_at, ended_at=facts.ended_at
+        )
+        if verdict.verdict == "succeeded":
+            return success
+        if verdict.is_skip:
+            return replace(success, state="skipped", reason=verdict.message)
+        why = f"{verdict.reason}: {verdict.message}"[:REASON_MAX_CHARS]
+        if verdict.verdict == "revoked":
+            return replace(success, state="failed", reason=why)
+        answer = retrying.decide(
+            cause=verdict.cause,
+            used=retrying.Used(attempts=instance.attempts, infra_failures=instance.infra_failures),
+            budget=self._budget(run, row.task_id),
+            now=work.now,
+        )
+        if isinstance(answer, retrying.GiveUp):
+            return replace(success, state="failed", reason=f"{why} ({answer.reason})")
+        instance.infra_failures += answer.is_infrastructure
+        return ledger.TaskMove(
+            task_instance=instance.id,
+            state="up_for_retry",
+            infra_failures=instance.infra_failures,
+            next_try_at=answer.at,
+            started_at=facts.started_at,
+            reason=why,
+        )
+
+    def _budget(self, run: runs.Run, task_id: str) -> retrying.Budget:
+        task = run.version.tasks[task_id]
+        return retrying.Budget(
+            retries=task.retries,
+            retry_delay_s=task.retry_delay_s,
+            infra_retries=self._limits.infra_retries,
+            infra_retry_delay_s=self._limits.infra_retry_delay_s,
+        )
+
+    # --- what is to be done
+
+    def _start_runs(self, work: _Work) -> None:
+        for run in work.book.queued_runs(limit=START_MAX):
+            if work.book.move_run(run, "running", at=work.now):
+                self._get(work, run)
+
+    def _find_running(self, work: _Work) -> None:
+        """Read runs that this process does not know, and forget those that somebody else ended."""
+        running = set(work.book.runs_in("running"))
+        self._runs.drop(run.row.id for run in self._runs if run.row.id not in running)
+        oldest = self._runs.oldest()
+        if oldest is not None and work.clock_s - oldest.built_at > AUDIT_S:
+            self._runs.drop([oldest.row.id])
+        for run in islice((run for run in sorted(running) if run not in self._runs), START_MAX):
+            self._get(work, run)
+
+    def _find_retries(self, work: _Work) -> None:
+        for run_id, task_id in work.book.due_retries(now=work.now, limit=RETRIES_MAX):
+            run = self._get(work, run_id)
+            if run is not None:
+                run.ready.setdefault(task_id)
+
+    def _get(self, work: _Work, run_id: int) -> runs.Run | None:
+        run, settled = self._runs.get(work.book, run_id, clock_s=work.clock_s)
+        if run is not None:
+            work.touched[run_id] = run
+            self._settle(work, run, settled)
+        return run
+
+    def _settle(self, work: _Work, run: runs.Run, settled: ready.Settled) -> None:
+        """Take over what follows from ends: tasks to send, and tasks that ended unrun."""
+        run.ready.update(dict.fromkeys(settled.ready))
+        for task_id, state in settled.ended:
+            instance = run.instances[task_id]
+            work.moves[instance.id] = ledger.TaskMove(task_instance=instance.id, state=state, ended_at=work.now)
+
+    def _flush(self, work: _Work) -> None:
+        work.book.move_tasks(work.moves.values())
+        work.book.insert_xcoms(work.results)
+        work.moves = {}
+        work.results = []
+
+    # --- recording
+
+    def _record_ready(self, work: _Work) -> list[ledger.Unsent]:
+        """Record attempts of ready tasks, the runs by turns, as many as the limits let."""
+        if not any(run.ready for run in self._runs):
+            return []
+        room = min(SEND_MAX, self._limits.max_active_tasks - work.book.count_open())
+        chosen = list(islice(_by_turns([run for run in self._runs if run.ready]), max(0, room)))
+        results = work.book.results(_input_instances(chosen))
+        new = [self._attempt(work, run, run.version.tasks[task_id], results) for run, task_id in chosen]
+        work.book.move_tasks(
+            ledger.TaskMove(task_instance=attempt.task_instance, state="queued", attempts=attempt.number)
+            for attempt in new
+        )
+        work.book.insert_attempts(new)
+        for run, task_id in chosen:
+            del run.ready[task_id]
+            run.instances[task_id].attempts += 1
+        return [ledger.Unsent(id=attempt.id, queue=attempt.queue, message=attempt.message) for attempt in new]
+
+    def _attempt(self, work: _Work, run: runs.Run, task: Any, results: Mapping[int, Any]) -> ledger.NewAttempt:
+        instance = run.instances[task.task_id]
+        number = instance.attempts + 1
+        occasion = messages.Occasion(
+            dag_file=run.version.dag.file,
+            dag_id=run.row.dag_id,
+            run_id=run.row.run_id,
+            logical_date=run.row.logical_date,
+            conf=run.row.conf,
+            try_number=number,
+            inputs={name: results.get(run.instances[name].id) for name in task.inputs},
+        )
+        route = self._route(task)
+        return ledger.NewAttempt(
+            id=str(uuid4()),
+            task_instance=instance.id,
+            number=number,
+            side=route.side,
+            queue=route.queue,
+            rule=route.rule,
+            message=messages.build(task, occasion),
+            created_at=work.now,
+            waiting_reason=waiting_reason(route.side),
+        )
+
+    def _route(self, task: Any) -> routers.Route:
+        """Where a task goes; a pod operator always to a Kubernetes side."""
+        if task.operator != "pod":
+            return self._router.route(task.queue)
+        route = self._router.route(task.queue or messages.POD_QUEUE)
+        return route if route.side == "kubernetes" else self._router.route(messages.POD_QUEUE)
+
+    def _end_runs(self, work: _Work) -> None:
+        for run_id, run in work.touched.items():
+            if not run.progress.is_done:
+                continue
+            state = run.progress.outcome()
+            if work.book.move_run(run_id, state, at=work.now, reason=_why_failed(run) if state == "failed" else None):
+                log.info("run ended: dag_id=%s run_id=%s state=%s", run.row.dag_id, run.row.run_id, state)
+            self._runs.drop([run_id])
+
+
+def waiting_reason(side: str) -> str:
+    """Why a sent attempt waits, where nothing better is known."""
+    return "waiting for a free worker slot" if side == "celery" else "waiting for the dispatcher"
+
+
+def _by_turns(waiting: Iterable[runs.Run]) -> Iterable[tuple[runs.Run, str]]:
+    """One task of each run, then again, so that a large run does not keep a small one waiting."""
+    queues = [(run, iter(list(run.ready))) for run in waiting]
+    while queues:
+        left = []
+        for run, tasks in queues:
+            task_id = next(tasks, None)
+            if task_id is not None:
+                yield run, task_id
+                left.append((run, tasks))
+        queues = left
+
+
+def _input_instances(chosen: Iterable[tuple[runs.Run, str]]) -> set[int]:
+    return {run.instances[name].id for run, task_id in chosen for name in run.version.tasks[task_id].inputs}
+
+
+def _why_failed(run: runs.Run) -> str:
+    states = run.progress.states
+    failed = [task_id for task_id, state in states.items() if state == "failed"]
+    first = ", ".join(failed[:3]) + (", …" if len(failed) > 3 else "")
+    return f"{len(failed)} of {len(states)} tasks failed: {first}"
+
+
+def _facts(columns: ledger.AttemptFacts) -> merge.Facts:
+    fields = {name: value for name, value in vars(columns).items() if name != "runtime_s"}
+    return merge.Facts(**{**fields, "evidence": tuple(columns.evidence)})
+
+
+def _columns(facts: merge.Facts) -> ledger.AttemptFacts:
+    return ledger.AttemptFacts(**{**vars(facts), "evidence": list(facts.evidence)}, runtime_s=facts.runtime_s)

@@ -1,0 +1,86 @@
+"""The sender: puts attempts into their queues in batches, and revokes them. The scheduler's only door to the broker.
+
+A failed batch may have been delivered in part. Nobody needs to know which part: the same ids are sent again, and a
+second delivery does no second run. Raises BrokerUnavailable.
+"""
+
+import contextlib
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import redis
+from celery import Celery
+from kombu import exceptions
+
+from routing.scheduling import messages
+from routing.store import ledger
+
+BATCH = 500
+
+
+class BrokerUnavailable(Exception):  # noqa: N818 - says what is the matter
+    """The broker cannot be reached, or it is not known whether it took the messages: send them again later."""
+
+
+class Sender:
+    """Publishes through one connection of its own, which is made anew after a failure."""
+
+    def __init__(self, app: Celery) -> None:
+        self._app = app
+        self._producer: Any = None
+
+    def send(self, attempts: Sequence[ledger.Unsent]) -> None:
+        """Send messages; returns once the broker has them."""
+        with self._mapped():
+            producer = self._open()
+            with producer.batch(max_size=BATCH):
+                for attempt in attempts:
+                    self._publish(producer, attempt)
+
+    def revoke(self, attempt_ids: Sequence[str]) -> None:
+        """Tell all workers to stop these attempts, or not to begin them."""
+        with self._mapped():
+            self._app.control.revoke(list(attempt_ids), terminate=True, connection=self._open().connection)
+
+    def backlog(self, queue: str) -> int:
+        """How many messages wait in a queue."""
+        with self._mapped():
+            channel = self._open().channel
+            return int(channel.queue_declare(queue=queue, passive=True).message_count)
+
+    def close(self) -> None:
+        """Close the connection."""
+        producer, self._producer = self._producer, None
+        if producer is not None:
+            with contextlib.suppress(Exception):
+                producer.connection.close()
+
+    def _publish(self, producer: Any, attempt: ledger.Unsent) -> None:
+        message: Mapping[str, Any] = attempt.message
+        text = messages.describe(message)
+        self._app.send_task(
+            message["name"],
+            task_id=attempt.id,
+            kwargs=message["kwargs"],
+            headers=message["headers"],
+            queue=attempt.queue,
+            producer=producer,
+            retry=False,
+            argsrepr="()",
+            kwargsrepr=text,
+        )
+
+    def _open(self) -> Any:
+        if self._producer is None:
+            connection = self._app.connection_for_write()
+            connection.ensure_connection(max_retries=1, timeout=5)
+            self._producer = self._app.amqp.Producer(connection, auto_declare=False)
+        return self._producer
+
+    @contextlib.contextmanager
+    def _mapped(self) -> Iterator[None]:
+        try:
+            yield
+        except (exceptions.KombuError, redis.RedisError, OSError) as error:
+            self.close()
+            raise BrokerUnavailable(str(error).strip() or type(error).__name__) from error

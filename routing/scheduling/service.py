@@ -1,0 +1,343 @@
+"""The scheduler's process: one loop that listens, merges, records and sends, and two threads beside it.
+
+The loop is woken by reports, so a ready task is sent within milliseconds. It survives the absence of the database, the
+broker and the result backend: it says so once, waits, and goes on. One process at a time acts; others stand by, and
+the lease that every transaction renews keeps a process out that lost it.
+"""
+
+import contextlib
+import logging
+import os
+import socket
+import threading
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from uuid import uuid4
+
+from routing import celery_app
+from routing.merging import collector, outcome, sweeper
+from routing.scheduling import dagfolder, outage, presence, scheduler, sender
+from routing.settings import Settings
+from routing.store import errors, ledger
+from routing.store.store import Store
+
+log = logging.getLogger(__name__)
+
+ROLE = "scheduler"
+LEASE_S = 15.0
+RENEW_S = 4.0
+STAND_BY_S = 0.5
+POLL_S = 0.4
+"""The backstop for triggers; a wake-up makes it at once."""
+MARK_S = 0.02
+"""How soon after sending the record says so."""
+LINGER_S = 0.015
+LINGER_FROM = 8
+"""Under load (so many reports in one turn) the next turn waits a little, so that it merges more at once."""
+MERGE_MAX = 1000
+KEEP_MAX = 5000
+"""Reports in memory at most while the database is away; the others wait in the result backend."""
+SWEEP_PAGE = 500
+REASONS_S = 2.0
+UNSENT_S = 5.0
+
+
+def run(settings: Settings, *, stop: threading.Event) -> None:
+    """Schedule until `stop` is set. Raises SchemaError if the database does not fit this code."""
+    store = Store.open(settings.database.url)
+    app = celery_app.build(settings, "scheduler")
+    service = Service(settings, store, sending=sender.Sender(app), collecting=collector.Collector(app.backend))
+    folder = dagfolder.DagFolder(
+        settings.dags.folder,
+        store,
+        timeout_s=settings.dags.load_timeout_s,
+        refresh_s=settings.dags.refresh_s,
+        stop=stop,
+    )
+    around = presence.Presence(app, store, stop=stop)
+    try:
+        if not service.stand_by(stop):
+            return
+        folder.start()
+        around.start()
+        service.loop(stop, consumed=lambda: around.queues)
+    finally:
+        folder.close()
+        service.close()
+        for thread in (folder, around):
+            if thread.ident is not None:
+                thread.join(timeout=5)
+        store.close()
+
+
+@dataclass(kw_only=True)
+class _Due:
+    """When things are to be done, by the monotonic clock."""
+
+    poll: float = 0.0
+    sweep: float = 0.0
+    reasons: float = 0.0
+    unsent: float = 0.0
+    renew: float = 0.0
+
+
+@dataclass(kw_only=True)
+class _Desk:
+    """What lies on the desk between two turns."""
+
+    heard: list[outcome.Outcome] = field(default_factory=list)
+    """Reports that are not merged yet: kept until a transaction took them."""
+    sent: list[str] = field(default_factory=list)
+    """Messages that the broker has and the record does not know yet."""
+    has_more: bool = False
+    is_busy: bool = False
+    is_restart: bool = True
+    """The next turn asks the record for everything, and for all unsent messages."""
+
+
+class Service:
+    """The loop's state: nothing that the record does not hold, but for a moment."""
+
+    def __init__(
+        self, settings: Settings, store: Store, *, sending: sender.Sender, collecting: collector.Collector
+    ) -> None:
+        self._settings = settings
+        self._store = store
+        self._sender = sending
+        self._collector = collecting
+        self._sweeper = sweeper.Sweeper(collecting)
+        self._scheduler = scheduler.Scheduler(router=settings.router, limits=settings.scheduler)
+        self._holder = f"{socket.gethostname()}:{os.getpid()}:{uuid4().hex[:8]}"
+        self._due = _Due()
+        self._desk = _Desk()
+        self._sweep_after = ""
+        self._database = outage.Outage("the database")
+        self._broker = outage.Outage("the broker")
+        self._results = outage.Outage("the result backend")
+
+    # --- who acts
+
+    def stand_by(self, stop: threading.Event) -> bool:
+        """Wait until this process may act. False if it was stopped before. Raises SchemaError."""
+        told = False
+        while not stop.is_set():
+            try:
+                self._store.require_schema()
+                holder = self._take_lease()
+                self._database.end()
+            except errors.DatabaseUnavailable as error:
+                stop.wait(self._database.fail(error))
+                continue
+            if holder is None:
+                self._desk.is_restart = True
+                return True
+            if not told:
+                log.info("standing by: another scheduler is at work: holder=%s", holder)
+                told = True
+            stop.wait(STAND_BY_S)
+        return False
+
+    def _take_lease(self) -> str | None:
+        with self._store.writing() as book:
+            holder = book.take(ROLE, self._holder, lease_s=LEASE_S, now=_now())
+            if holder is not None and _is_dead_here(holder):
+                book.end_lease(ROLE, holder)
+                holder = book.take(ROLE, self._holder, lease_s=LEASE_S, now=_now())
+        return holder
+
+    def close(self) -> None:
+        """Let another scheduler take over at once."""
+        with contextlib.suppress(errors.RecordError), self._store.writing() as book:
+            if self._desk.sent:
+                book.mark_sent(self._desk.sent, at=_now())
+            book.end_lease(ROLE, self._holder)
+        self._sender.close()
+
+    # --- the loop
+
+    def loop(self, stop: threading.Event, *, consumed: Callable[[], frozenset[str] | None]) -> None:
+        """Turn until stopped. `consumed` tells the queues that somebody consumes, None while that is unknown."""
+        while not stop.is_set():
+            try:
+                self._once(stop, consumed)
+                self._database.end()
+            except errors.DatabaseUnavailable as error:
+                self._scheduler.forget()
+                self._desk.is_restart = True
+                stop.wait(self._database.fail(error))
+            except errors.Conflict as error:
+                log.debug("read again: %s", error)
+                self._scheduler.forget()
+                self._due.poll = 0.0
+            except errors.LeaseLost:
+                log.warning("another scheduler has taken over: standing by")
+                self._scheduler.forget()
+                if not self.stand_by(stop):
+                    return
+            except Exception:
+                log.exception("a turn of the scheduler failed")
+                self._scheduler.forget()
+                self._desk.is_restart = True
+                stop.wait(1.0)
+
+    def _once(self, stop: threading.Event, consumed: Callable[[], frozenset[str] | None]) -> None:
+        is_wake = self._listen(stop)
+        clock_s = time.monotonic()
+        if clock_s >= self._due.sweep:
+            self._sweep(clock_s)
+        is_poll = self._is_poll(clock_s, is_wake=is_wake)
+        if self._desk.heard or self._desk.sent or self._desk.has_more or is_poll or clock_s >= self._due.renew:
+            self._turn(clock_s, is_poll=is_poll)
+        if clock_s >= self._due.unsent:
+            self._send_unsent(clock_s)
+        if clock_s >= self._due.reasons:
+            self._due.reasons = clock_s + REASONS_S
+            self._tell_reasons(consumed())
+
+    def _listen(self, stop: threading.Event) -> bool:
+        """Take reports; returns whether somebody asked to look at the record."""
+        if len(self._desk.heard) >= KEEP_MAX:
+            return False
+        try:
+            if self._desk.is_busy:
+                stop.wait(LINGER_S)
+            heard = self._collector.listen(self._wait_s(), now=_now())
+            self._results.end()
+        except collector.ResultsUnavailable as error:
+            stop.wait(min(self._results.fail(error), POLL_S))
+            return False
+        self._desk.heard.extend(heard.outcomes)
+        self._desk.is_busy = len(heard.outcomes) >= LINGER_FROM
+        return heard.is_wake
+
+    def _wait_s(self) -> float:
+        if self._desk.has_more or self._desk.heard or self._desk.is_restart:
+            return 0.0
+        next_due = min(self._due.poll, self._due.sweep, self._due.unsent, self._due.reasons)
+        wait_s = max(0.001, next_due - time.monotonic())
+        return min(wait_s, MARK_S) if self._desk.sent else wait_s
+
+    def _is_poll(self, clock_s: float, *, is_wake: bool) -> bool:
+        """Whether the record is to be asked for what this process does not know."""
+        if is_wake or self._desk.is_restart:
+            return True
+        if clock_s < self._due.poll:
+            return False
+        with self._store.reading() as book:
+            has_news = self._scheduler.has_news(book, now=_now())
+        if not has_news:
+            self._due.poll = clock_s + POLL_S
+        return has_news
+
+    def _turn(self, clock_s: float, *, is_poll: bool) -> None:
+        """One transaction, then the messages that it recorded."""
+        heard, sent = self._desk.heard[:MERGE_MAX], list(self._desk.sent)
+        with self._store.writing() as book:
+            now = _now()
+            book.hold(ROLE, self._holder, lease_s=LEASE_S, now=now)
+            book.mark_sent(sent, at=now)
+            result = self._scheduler.turn(book, heard, now=now, clock_s=clock_s, is_poll=is_poll)
+            retry_at = book.next_retry_at() if is_poll else None
+        del self._desk.heard[: len(heard)]
+        del self._desk.sent[: len(sent)]
+        self._due.renew = clock_s + RENEW_S
+        self._desk.has_more = result.has_more
+        if is_poll:
+            if self._desk.is_restart:
+                self._due.unsent = 0.0
+            self._due.poll = clock_s + min(POLL_S, max(0.0, (retry_at - now).total_seconds()) if retry_at else POLL_S)
+        if result.unsent:
+            self._send(result.unsent, clock_s)
+
+    def _send(self, unsent: Sequence[ledger.Unsent], clock_s: float) -> None:
+        """Send what is recorded; what cannot be sent stays `recorded` and is found by `_send_unsent`."""
+        try:
+            self._sender.send(unsent)
+            self._broker.end()
+        except sender.BrokerUnavailable as error:
+            self._due.unsent = clock_s + self._broker.fail(error)
+            return
+        self._desk.sent.extend(attempt.id for attempt in unsent)
+
+    def _send_unsent(self, clock_s: float) -> None:
+        """Send messages again of which it is not known that the broker has them."""
+        self._due.unsent = clock_s + UNSENT_S
+        is_all = self._desk.is_restart or self._broker.is_on
+        self._desk.is_restart = False
+        if self._desk.sent:
+            return  # the record does not know of those yet
+        with self._store.reading() as book:
+            before = _now() - timedelta(seconds=0 if is_all else UNSENT_S)
+            unsent = book.unsent(before=before, limit=sender.BATCH)
+        if unsent:
+            self._send(unsent, clock_s)
+            if len(unsent) == sender.BATCH and not self._broker.is_on:
+                self._due.unsent = clock_s
+
+    # --- backstops
+
+    def _sweep(self, clock_s: float) -> None:
+        """Look at a page of open attempts, whether anybody reported or not."""
+        with self._store.reading() as book:
+            rows = book.open_attempts(after=self._sweep_after, limit=SWEEP_PAGE)
+        is_last = len(rows) < SWEEP_PAGE
+        self._due.sweep = clock_s + (self._settings.scheduler.sweep_s if is_last else 0.0)
+        self._sweep_after = "" if is_last else rows[-1].id
+        if not rows:
+            return
+        try:
+            found = self._sweeper.inspect(rows, now=_now(), clock_s=clock_s, backlog=self._sender.backlog)
+            self._desk.heard.extend(found.outcomes)
+            self._resend(found.resend)
+            if found.revoke:
+                self._sender.revoke(found.revoke)
+        except collector.ResultsUnavailable as error:
+            self._results.fail(error)
+        except sender.BrokerUnavailable as error:
+            self._broker.fail(error)
+
+    def _resend(self, attempt_ids: Sequence[str]) -> None:
+        if not attempt_ids:
+            return
+        with self._store.reading() as book:
+            unsent = book.messages(attempt_ids)
+        log.warning("messages got lost, sending them again: count=%d", len(unsent))
+        self._sender.send(unsent)
+        self._desk.sent.extend(attempt_ids)
+
+    def _tell_reasons(self, consumed: frozenset[str] | None) -> None:
+        """Write down why sent attempts wait."""
+        with self._store.reading() as book:
+            waiting = book.waiting_queues()
+        if not waiting:
+            return
+        with self._store.writing() as book:
+            book.hold(ROLE, self._holder, lease_s=LEASE_S, now=_now())
+            book.set_pod_reasons(at=_now(), limit=SWEEP_PAGE)
+            for side, queue in waiting:
+                if consumed is not None and queue not in consumed:
+                    reason = f"no worker consumes the queue {queue!r}"
+                else:
+                    reason = scheduler.waiting_reason(side)
+                book.set_waiting_reason(side=side, queue=queue, reason=reason, at=_now())
+
+
+def _is_dead_here(holder: str) -> bool:
+    """Whether the holder of a lease was a process of this machine that is gone: then nobody need wait for the end."""
+    host, _, rest = holder.partition(":")
+    pid = rest.partition(":")[0]
+    if host != socket.gethostname() or not pid.isdecimal() or int(pid) == os.getpid():
+        return False
+    try:
+        os.kill(int(pid), 0)
+    except ProcessLookupError:
+        return True
+    except OSError:
+        return False
+    return False
+
+
+def _now() -> datetime:
+    return datetime.now(UTC)
