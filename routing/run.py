@@ -74,7 +74,7 @@ def register(
     writes to this process's own output.
     """
 
-    @app.task(name=TASK_NAME, bind=True, typing=False)
+    @app.task(name=TASK_NAME, bind=True, typing=False, shared=False)
     def run(self: Any, **message: Any) -> Any:
         request = self.request
         if claim is not None and not claim(request.id, f"{request.hostname}:{os.getpid()}"):
