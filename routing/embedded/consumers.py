@@ -24,13 +24,16 @@ class Consumers:
         """`app` is a Celery app that reaches the broker."""
         self._app = app
         self._routes = routes
+        self._known = {*routes.names("celery"), *routes.names("kubernetes")}
+        if routes.route(None).side == "celery":
+            self._known.add(router.DEFAULT_QUEUE)
         self._told: set[tuple[int, str]] = set()
         self._looked_at = 0.0
 
     def look(self, dags: Iterable[rows.DagRow], pids: Mapping[str, int]) -> list[str]:
         """Tell `worker` and `dispatcher` what they lack; gives one line for each queue that is new to one of them."""
         said = []
-        for queue in sorted(queues_of(dags)):
+        for queue in sorted(queues_of(dags) - self._known):
             name = "dispatcher" if self._routes.route(queue).side == "kubernetes" else "worker"
             pid = pids.get(name)
             if pid is not None and (pid, queue) not in self._told and self._tell(name, queue):
@@ -64,7 +67,6 @@ class Consumers:
 
 
 def queues_of(dags: Iterable[rows.DagRow]) -> set[str]:
-    """The queues that tasks of these DAGs name."""
-    return {
-        task["queue"] for dag in dags if dag.is_active for task in dag.structure.get("tasks", ()) if task.get("queue")
-    }
+    """The queues that tasks of these DAGs go to."""
+    tasks = (task for dag in dags if dag.is_active for task in dag.structure.get("tasks", ()))
+    return {task.get("queue") or router.DEFAULT_QUEUE for task in tasks}

@@ -18,12 +18,11 @@ from rich.live import Live
 from rich.markup import escape
 from rich.table import Table
 
-import routing
 from routing.embedded import errors, standalone, supervisor
 from routing.store import rows
 
 DAG_ID = "stdlib_census"
-EXAMPLES = Path(routing.__file__).parents[1] / "docs" / "examples"
+EXAMPLES = Path(__file__).parents[2] / "docs" / "examples"
 REPORT_FILE = "census-report.txt"
 START_TIMEOUT_S = 60.0
 RUN_TIMEOUT_S = 300.0

@@ -102,6 +102,7 @@ def run(wish: Wish, *, say: Say) -> None:
     Raises EmbeddedError, SettingsError or RecordError for what cannot be started.
     """
     began = time.monotonic()
+    say = _stamped(say)
     with Stop().listening() as stop:
         with started(wish, say=say) as installation:
             said = False
@@ -147,6 +148,10 @@ def started(wish: Wish, *, say: Say) -> Iterator[Installation]:
             consumers=consumers.Consumers(app, now.router),
             say=say,
         )
+
+
+def _stamped(say: Say) -> Say:
+    return lambda line: say(f"{datetime.now().astimezone():%H:%M:%S} {line}")
 
 
 def _with_free_port(wish: Wish) -> Wish:
