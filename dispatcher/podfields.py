@@ -210,7 +210,7 @@ class WrongField(ValueError):  # noqa: N818 - says what is wrong
 
 
 def dotted(path: Path) -> str:
-    """`spec.containers[0].image`, with keys that are no plain words in brackets: `metadata.labels["a/b"]`."""
+    """`spec.containers[0].image`, with keys that are no plain words in brackets: `metadata.labels['a/b']`."""
     text = ""
     for part in path:
         if isinstance(part, int):
@@ -218,7 +218,7 @@ def dotted(path: Path) -> str:
         elif _PLAIN_KEY.fullmatch(part):
             text += f".{part}" if text else part
         else:
-            text += f'["{part}"]'
+            text += f"[{part!r}]"
     return text
 
 
