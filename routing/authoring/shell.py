@@ -1,6 +1,7 @@
 """A shell command: run to its end, its output passed on line by line, and nothing of it left behind.
 
-The command gets a process group of its own. Whatever ends the body (SIGTERM, a time limit, an error) ends the group.
+The command gets a process group of its own. Whatever ends the body (SIGTERM, a time limit, an error) ends the group;
+a guard inside the group ends it when this process is gone without a word (SIGKILL, out of memory).
 """
 
 import contextlib
@@ -20,6 +21,11 @@ GRACE_S = 3.0
 """Between SIGTERM and SIGKILL for the command's process group."""
 MAX_LINE_BYTES = 64 * 1024 * 1024
 """A last line beyond this is cut: results of that size are refused anyway."""
+_GUARDED = """exec 3<&0 </dev/null
+{ read -r _ <&3; kill -s KILL -- -$$; } >/dev/null 2>&1 &
+exec "$0" -c "$1" 3<&-"""
+"""The guard waits for the end of a pipe that only this process holds open. The shell that the author's command sees has
+replaced the one that started the guard, so its `wait` does not wait for the guard."""
 _POLL_S = 0.2
 _CHUNK_BYTES = 65_536
 
@@ -36,10 +42,10 @@ def run(command: str, *, env: Mapping[str, str], cwd: str, out: TextIO, err: Tex
     """Runs the command in bash (sh where there is none). Its output goes to `out` and `err` as it comes."""
     shell = shutil.which("bash") or shutil.which("sh") or "/bin/sh"
     process = subprocess.Popen(
-        [shell, "-c", command],
+        ["/bin/sh", "-c", _GUARDED, shell, command],
         env=dict(env),
         cwd=cwd,
-        stdin=subprocess.DEVNULL,
+        stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         start_new_session=True,
@@ -142,6 +148,8 @@ def _end_group(process: "subprocess.Popen[bytes]") -> None:
             process.wait(GRACE_S)
     _signal_group(process, signal.SIGKILL)
     process.wait()
+    if process.stdin is not None:
+        process.stdin.close()
 
 
 def _signal_group(process: "subprocess.Popen[bytes]", number: signal.Signals) -> None:

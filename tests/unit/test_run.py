@@ -15,6 +15,7 @@ from celery import Celery
 from celery.exceptions import Ignore
 
 from routing import TaskFailed, run
+from tests import parts
 
 HEAD = "from routing import *\nimport os, sys, logging, time\n"
 
@@ -201,6 +202,8 @@ def test_the_last_line_of_bash_is_its_result(body: Runner, capfd: pytest.Capture
     ("command", "result"),
     [
         ("true", ""),
+        ("sleep 0 & wait; echo waited", "waited"),
+        ("cat; echo read", "read"),
         ("printf 'a\\nb'", "b"),
         ("printf 'a\\n\\n'", ""),
         ("echo x; sleep 60 &", "x"),
@@ -240,11 +243,13 @@ def test_a_timeout_ends_the_command_and_what_it_started(body: Runner, tmp_path: 
     assert _is_gone(int(pid.read_text()))
 
 
-def test_sigterm_ends_the_command_first(tmp_path: Path) -> None:
-    """A revoked task, or a pod that is deleted, leaves no command behind; then the process ends as it would have."""
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
+def test_a_command_does_not_outlive_its_task(tmp_path: Path, number: signal.Signals) -> None:
+    """A revoked task, a deleted pod, a worker that is killed: nothing of the command goes on, and the process ends as
+    the signal says."""
     pid = tmp_path / "pid"
     (tmp_path / "f.py").write_text(
-        f"{HEAD}with DAG('d'):\n    BashOperator(task_id='b', bash_command='echo $$ > {pid}; echo up; sleep 60')\n"
+        f"{HEAD}with DAG('d'):\n    BashOperator(task_id='b', bash_command='sleep 61 & echo $! > {pid}; echo up; sleep 60')\n"
     )
     program = f"""
 from pathlib import Path
@@ -254,9 +259,9 @@ run.execute({message("b")!r}, folder=Path({str(tmp_path)!r}))
     process = subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE, text=True)
     assert process.stdout
     assert process.stdout.readline() == "up\n"
-    process.send_signal(signal.SIGTERM)
-    assert process.wait(20) == -signal.SIGTERM
-    assert _is_gone(int(pid.read_text()))
+    process.send_signal(number)
+    assert process.wait(20) == -number
+    parts.eventually(lambda: _is_gone(int(pid.read_text())), what="the command is gone")
     process.stdout.close()
 
 
