@@ -6,7 +6,7 @@ from typing import Any
 
 HIDDEN = "•••"
 
-_PASSWORD = re.compile(r"(://[^:/@?#]*:).+@")
+_PASSWORD = re.compile(r"(://[^:/@?#]*:).+@", re.DOTALL)
 _QUERY_PASSWORD = re.compile(r"([?&][^=&]*(?:password|passwd|secret)[^=&]*=)[^&]*", re.IGNORECASE)
 _SECRET_NAME = re.compile(r"pass|secret|token|key|credential", re.IGNORECASE)
 

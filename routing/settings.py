@@ -24,6 +24,7 @@ from routing import router as rules
 
 PREFIX = "PODYARD_"
 CONFIG_VARIABLE = "PODYARD_CONFIG"
+HOME_VARIABLE = "PODYARD_HOME"
 FILE_NAME = "podyard.toml"
 EMBEDDED_NAME = "embedded.toml"
 DEFAULT = "default"
@@ -136,8 +137,7 @@ class _Reader:
 
     def read(self, path: Path | None) -> Settings:
         self._read_file(self._file(path))
-        top = self._top()
-        embedded = top.home / EMBEDDED_NAME
+        embedded = self._home() / EMBEDDED_NAME
         if embedded.is_file():
             own, self.values = self.values, {}
             self._read_file(embedded)
@@ -157,6 +157,11 @@ class _Reader:
             files=tuple(self.files),
             **found,
         )
+
+    def _home(self) -> Path:
+        """The home folder, asked for before all layers are there: it holds one of them."""
+        variable = self.environ.get(HOME_VARIABLE)
+        return self.cwd / Path(variable).expanduser() if variable else self._top().home
 
     # Layers
 

@@ -24,9 +24,9 @@ def find_lines(text: str) -> dict[KeyPath, int]:
         end = at + 1
         if row.startswith("["):
             table = _path(row)
-            found.setdefault(table, at + 1)
+            _note(found, table, at + 1)
         elif key := _KEY.match(row):
-            found.setdefault(table + _path(f"{key.group().rstrip('= ')} = 0"), at + 1)
+            _note(found, table + _path(f"{key.group().rstrip('= ')} = 0"), at + 1)
             end = _end_of_value(rows, at)
         at = end
     return found
@@ -41,6 +41,12 @@ def line_of_error(error: tomllib.TOMLDecodeError, text: str) -> int:
     """The line that the parser complains of; the last one where it says "end of document"."""
     said = _AT_LINE.search(str(error))
     return int(said[1]) if said else max(len(text.splitlines()), 1)
+
+
+def _note(found: dict[KeyPath, int], path: KeyPath, line: int) -> None:
+    """A dotted name makes the tables around it, too."""
+    for n in range(1, len(path) + 1):
+        found.setdefault(path[:n], line)
 
 
 def _path(statement: str) -> KeyPath:
