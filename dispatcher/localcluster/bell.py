@@ -1,0 +1,28 @@
+"""A bell: wakes every waiter, remembers nothing. Who waits looks at the state first, so nothing is missed."""
+
+import asyncio
+
+
+class Bell:
+    """Belongs to one event loop. Look at the state, then `wait` without an `await` in between."""
+
+    def __init__(self) -> None:
+        self._waiting: set[asyncio.Future[None]] = set()
+
+    def ring(self) -> None:
+        """Wakes all who wait now."""
+        waiting, self._waiting = self._waiting, set()
+        for waiter in waiting:
+            if not waiter.done():
+                waiter.set_result(None)
+
+    async def wait(self, timeout_s: float | None = None) -> bool:
+        """Returns True at the next ring, False when `timeout_s` seconds passed without one."""
+        waiter = asyncio.get_running_loop().create_future()
+        self._waiting.add(waiter)
+        try:
+            done, _ = await asyncio.wait({waiter}, timeout=timeout_s)
+            return bool(done)
+        finally:
+            self._waiting.discard(waiter)
+            waiter.cancel()

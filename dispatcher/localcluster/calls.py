@@ -1,0 +1,164 @@
+"""One HTTP request, read: address -> target, query -> values, body -> object. Refuses what makes no sense."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+from urllib.parse import unquote
+
+import msgspec
+from aiohttp import web
+
+from dispatcher.localcluster import logs, refusal, registry, resources, selectors, store, times
+
+BODY_BYTES = 3 * 1024 * 1024
+"""As a real API server's limit for a request."""
+_TRUE = frozenset({"1", "true", "True", "t", "T", "TRUE"})
+_FALSE = frozenset({"0", "false", "False", "f", "F", "FALSE", ""})
+Json = dict[str, Any]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Target:
+    """What an address names; an empty `name` is the whole collection."""
+
+    resource: resources.Resource
+    namespace: str = ""
+    name: str = ""
+    subresource: str = ""
+
+
+def target(path: str) -> Target | None:
+    """`/api/v1/…` -> its target; None where nothing is."""
+    steps = [unquote(step) for step in path.strip("/").split("/")][2:]
+    namespace = ""
+    if len(steps) >= 3 and steps[0] == "namespaces" and steps[2] in resources.BY_PLURAL:
+        namespace, steps = steps[1], steps[2:]
+    resource = resources.BY_PLURAL.get(steps[0]) if steps else None
+    if resource is None or len(steps) > 3 or (namespace and not resource.namespaced):
+        return None
+    name, subresource = [*steps[1:], "", ""][:2]
+    if resource.namespaced and name and not namespace:
+        return None
+    if subresource and subresource not in {known for known, _, _ in resource.subresources}:
+        return None
+    return Target(resource=resource, namespace=namespace, name=name, subresource=subresource)
+
+
+def flag(query: Mapping[str, str], name: str) -> bool:
+    """A boolean parameter; raises Refusal 400."""
+    text = query.get(name, "")
+    if text not in _TRUE | _FALSE:
+        raise refusal.bad_request(f'invalid value for {name}: strconv.ParseBool: parsing "{text}": invalid syntax')
+    return text in _TRUE
+
+
+def number(query: Mapping[str, str], name: str) -> int | None:
+    """A whole number that is not negative, or None; raises Refusal 400."""
+    text = query.get(name, "")
+    if not text:
+        return None
+    if not text.isascii() or not text.isdigit():
+        raise refusal.bad_request(f'invalid value for {name}: "{text}" is not a whole number that is not negative')
+    return int(text)
+
+
+def match(at: Target, query: Mapping[str, str]) -> store.Match:
+    """Namespace and selectors of a list or watch; with a name in the address only that object."""
+    wanted = query.get("fieldSelector", "")
+    if at.name:
+        wanted = f"metadata.name={at.name}"
+    return store.Match(
+        resource=at.resource,
+        namespace=at.namespace,
+        labels=selectors.parse_labels(query.get("labelSelector", "")),
+        fields=selectors.parse_fields(wanted, known=at.resource.known_fields, plural=at.resource.plural),
+    )
+
+
+def log_query(query: Mapping[str, str]) -> logs.Query:
+    """Which part of a log; raises Refusal 400."""
+    since = None
+    seconds = number(query, "sinceSeconds")
+    try:
+        if query.get("sinceTime"):
+            since = times.read(query["sinceTime"])
+    except ValueError as error:
+        raise refusal.bad_request(f"invalid value for sinceTime: {error}") from None
+    if seconds is not None:
+        since = times.before_now(seconds)
+    return logs.Query(
+        follow=flag(query, "follow"),
+        tail_lines=number(query, "tailLines"),
+        limit_bytes=number(query, "limitBytes"),
+        since=since,
+        timestamps=flag(query, "timestamps"),
+    )
+
+
+async def body(request: web.BaseRequest) -> bytes:
+    """The body; raises Refusal 413."""
+    parts, size = [], 0
+    async for piece in request.content.iter_any():
+        size += len(piece)
+        if size > BODY_BYTES:
+            raise refusal.too_large(BODY_BYTES)
+        parts.append(piece)
+    return b"".join(parts)
+
+
+async def thing(request: web.BaseRequest) -> Any:
+    """The body as JSON or YAML; raises Refusal 400, 413 or 415."""
+    data = await body(request)
+    kind = request.content_type
+    if kind == "application/yaml":
+        return _yaml(data)
+    if kind not in {"application/json", "application/octet-stream"} and not kind.endswith("+json"):
+        raise refusal.unsupported_media(kind, supported=("application/json", "application/yaml"))
+    try:
+        return msgspec.json.decode(data)
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise refusal.bad_request(f"the object provided is unrecognized (no JSON): {error}") from None
+
+
+def _yaml(data: bytes) -> Any:
+    import yaml  # noqa: PLC0415 - few requests are YAML
+
+    try:
+        return yaml.safe_load(data)
+    except (yaml.YAMLError, ValueError) as error:
+        raise refusal.bad_request(f"the object provided is unrecognized (no YAML): {error}") from None
+
+
+async def mapping(request: web.BaseRequest) -> Json:
+    """The body as an object."""
+    found = await thing(request)
+    if not isinstance(found, dict):
+        raise refusal.bad_request("the body is not an object")
+    return found
+
+
+async def delete_options(request: web.BaseRequest) -> registry.DeleteOptions:
+    """DeleteOptions from body and query; raises Refusal 400."""
+    said: Json = {}
+    if request.can_read_body:
+        data = await body(request)
+        said = _json_object(data) if data.strip() else {}
+    if said.get("dryRun") or request.query.get("dryRun"):
+        raise refusal.bad_request("the local cluster knows dryRun only for create")
+    conditions = said.get("preconditions") or {}
+    grace = said.get("gracePeriodSeconds")
+    if grace is None:
+        grace = number(request.query, "gracePeriodSeconds")
+    if grace is not None and not isinstance(grace, int):
+        raise refusal.bad_request("gracePeriodSeconds is not a whole number")
+    return registry.DeleteOptions(grace_s=grace, uid=conditions.get("uid"), version=conditions.get("resourceVersion"))
+
+
+def _json_object(data: bytes) -> Json:
+    try:
+        said = msgspec.json.decode(data)
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise refusal.bad_request(f"the DeleteOptions are no JSON: {error}") from None
+    if not isinstance(said, dict) or not isinstance(said.get("preconditions") or {}, dict):
+        raise refusal.bad_request("the DeleteOptions are no object")
+    return said

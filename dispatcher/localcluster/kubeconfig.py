@@ -1,0 +1,35 @@
+"""The private kubeconfig: address and token of the local cluster, readable by its owner only."""
+
+import base64
+import contextlib
+import json
+import os
+from pathlib import Path
+
+CONTEXT = "podyard-local"
+
+
+def text(*, address: str, token: str, certificate: str) -> str:
+    """A kubeconfig; JSON, which is YAML too."""
+    authority = base64.b64encode(certificate.encode()).decode()
+    cluster = {"server": address, "certificate-authority-data": authority}
+    config = {
+        "apiVersion": "v1",
+        "kind": "Config",
+        "clusters": [{"name": CONTEXT, "cluster": cluster}],
+        "users": [{"name": CONTEXT, "user": {"token": token}}],
+        "contexts": [{"name": CONTEXT, "context": {"cluster": CONTEXT, "user": CONTEXT, "namespace": "default"}}],
+        "current-context": CONTEXT,
+    }
+    return json.dumps(config, indent=2) + "\n"
+
+
+def write_private(path: Path, content: str) -> None:
+    """Writes a file that only its owner may read, whole or not at all."""
+    draft = path.with_name(f".{path.name}.{os.getpid()}")
+    with contextlib.suppress(FileNotFoundError):
+        draft.unlink()
+    descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+    with os.fdopen(descriptor, "w", encoding="utf-8") as file:
+        file.write(content)
+    draft.replace(path)

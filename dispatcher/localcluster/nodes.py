@@ -1,0 +1,61 @@
+"""The one node, as an object. Pure but for what it is told of the machine."""
+
+import os
+import platform
+from datetime import datetime
+from typing import Any
+
+from dispatcher.localcluster import discovery, times
+
+
+def node(name: str, *, address: str, max_pods: int, now: datetime) -> dict[str, Any]:
+    """A node that is Ready, with this machine's processors and memory."""
+    system, machine = platform.system().lower(), {"x86_64": "amd64", "aarch64": "arm64"}.get(platform.machine(), "")
+    capacity = {"cpu": str(os.cpu_count() or 1), "memory": f"{_memory_kib()}Ki", "pods": str(max_pods)}
+    at = times.write(now)
+    return {
+        "metadata": {
+            "name": name,
+            "labels": {
+                "kubernetes.io/arch": machine or platform.machine(),
+                "kubernetes.io/hostname": name,
+                "kubernetes.io/os": system,
+            },
+            "annotations": {"podyard.dev/local-cluster": "pods are processes of this machine, without isolation"},
+        },
+        "spec": {},
+        "status": {
+            "capacity": capacity,
+            "allocatable": capacity,
+            "addresses": [{"type": "InternalIP", "address": address}, {"type": "Hostname", "address": name}],
+            "conditions": [
+                {
+                    "type": "Ready",
+                    "status": "True",
+                    "reason": "KubeletReady",
+                    "message": "the local cluster runs pods as processes",
+                    "lastHeartbeatTime": at,
+                    "lastTransitionTime": at,
+                }
+            ],
+            "nodeInfo": {
+                "architecture": machine,
+                "bootID": "",
+                "containerRuntimeVersion": "process://1",
+                "kernelVersion": platform.release(),
+                "kubeProxyVersion": "",
+                "kubeletVersion": discovery.GIT_VERSION,
+                "machineID": "",
+                "operatingSystem": system,
+                "osImage": platform.platform(),
+                "systemUUID": "",
+            },
+        },
+    }
+
+
+def _memory_kib() -> int:
+    try:
+        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 1024
+    except (ValueError, OSError):
+        return 0

@@ -1,0 +1,392 @@
+"""The registry: what an API server decides about creating, changing and deleting objects. Speaks no HTTP, runs no pod.
+
+Every rule is Kubernetes'; where this cluster is narrower, `docs/local-cluster.md` says so. The kubelet hears of pods
+through `Hooks` and writes back through `set_status` and `finish_deletion`.
+"""
+
+import base64
+import binascii
+import copy
+import secrets
+import uuid
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Any
+
+from dispatcher.localcluster import manifest, pods, refusal, resources, store, times, validation
+
+Json = dict[str, Any]
+_SUFFIX_LETTERS = "bcdfghjklmnpqrstvwxz2456789"
+_FINAL_PHASES = frozenset({"Succeeded", "Failed"})
+_KEPT_METADATA = (
+    "name",
+    "namespace",
+    "uid",
+    "creationTimestamp",
+    "deletionTimestamp",
+    "deletionGracePeriodSeconds",
+    "generation",
+    "generateName",
+)
+_HEAD = frozenset({"kind", "apiVersion", "metadata"})
+_PROTECTED_NAMESPACES = frozenset({"default", "kube-public", "kube-system"})
+FIRST_NAMESPACES = ("default", "kube-node-lease", "kube-public", "kube-system")
+
+
+@dataclass(kw_only=True)
+class Hooks:
+    """Who else must know. Set once, by the wiring."""
+
+    pod_created: Callable[[store.Snapshot], None] = lambda snapshot: None  # noqa: ARG005 - nobody listens yet
+    pod_deleting: Callable[[store.Snapshot, int], None] = lambda snapshot, grace_s: None  # noqa: ARG005 - as above
+    pod_gone: Callable[[store.Snapshot], None] = lambda snapshot: None  # noqa: ARG005 - as above
+    namespace_deleting: Callable[[str], None] = lambda name: None  # noqa: ARG005 - as above
+
+
+@dataclass(frozen=True, kw_only=True)
+class DeleteOptions:
+    """What a delete request says beside the name."""
+
+    grace_s: int | None = None
+    uid: str | None = None
+    version: str | None = None
+
+
+class Registry:
+    """The rules over one store."""
+
+    def __init__(self, objects: store.Store, *, now: Callable[[], datetime] = times.now) -> None:
+        self.store = objects
+        self.hooks = Hooks()
+        self._now = now
+        for name in FIRST_NAMESPACES:
+            self.create(resources.NAMESPACES, "", {"metadata": {"name": name}})
+
+    def get(self, resource: resources.Resource, namespace: str, name: str) -> store.Snapshot:
+        """One object; raises Refusal 404."""
+        found = self.store.get(resource, namespace, name)
+        if found is None:
+            raise refusal.not_found(resource.plural, name)
+        return found
+
+    # --- create ---
+
+    def create(
+        self, resource: resources.Resource, namespace: str, thing: Json, *, dry_run: bool = False
+    ) -> store.Snapshot:
+        """Creates an object; raises Refusal 400, 403, 404, 409 or 422."""
+        thing = _without_nulls(thing)
+        self._check_address(resource, namespace, thing)
+        self._name(resource, namespace, thing)
+        self._fill(resource, thing)
+        self._check(resource, thing)
+        self._check_namespace(resource, namespace, thing)
+        name = thing["metadata"]["name"]
+        if self.store.get(resource, namespace, name) is not None:
+            raise refusal.already_exists(resource.plural, name)
+        if dry_run:
+            return store.Store().put(resource, thing)
+        created = self.store.put(resource, thing)
+        if resource is resources.PODS:
+            self.hooks.pod_created(created)
+        elif resource is resources.NAMESPACES:
+            account = {"metadata": {"name": "default"}}
+            self.create(resources.SERVICE_ACCOUNTS, name, account)
+        return created
+
+    def _check_address(self, resource: resources.Resource, namespace: str, thing: Json) -> None:
+        kind, version = thing.get("kind", resource.kind), thing.get("apiVersion", "v1")
+        if kind != resource.kind or version != "v1":
+            raise refusal.bad_request(
+                f"{kind} in version {version!r} cannot be handled as a {resource.kind}: this address takes "
+                f"apiVersion v1, kind {resource.kind}"
+            )
+        manifest.check_types(resource.kind, thing)
+        if thing.get("metadata", {}).get("namespace", namespace) != namespace:
+            raise refusal.bad_request(
+                "the namespace of the provided object does not match the namespace sent on the request"
+            )
+
+    def _name(self, resource: resources.Resource, namespace: str, thing: Json) -> None:
+        metadata = thing.setdefault("metadata", {})
+        stem = metadata.get("generateName")
+        while stem and not metadata.get("name"):
+            name = stem[:58] + "".join(secrets.choice(_SUFFIX_LETTERS) for _ in range(5))
+            if self.store.get(resource, namespace, name) is None:
+                metadata["name"] = name
+        metadata["name"] = metadata.get("name", "")
+        if resource.namespaced:
+            metadata["namespace"] = namespace
+
+    def _fill(self, resource: resources.Resource, thing: Json) -> None:
+        """Identity, time and defaults."""
+        given = thing.pop("metadata")
+        for mine in ("resourceVersion", "deletionTimestamp", "deletionGracePeriodSeconds", "managedFields", "selfLink"):
+            given.pop(mine, None)
+        metadata = given | {"uid": str(uuid.uuid4()), "creationTimestamp": times.write(self._now())}
+        rest = {key: value for key, value in thing.items() if key not in _HEAD}
+        thing.clear()
+        thing.update({"kind": resource.kind, "apiVersion": "v1", "metadata": metadata, **rest})
+        if resource is resources.PODS:
+            metadata.setdefault("generation", 1)
+            pods.set_defaults(thing)
+        elif resource is resources.NAMESPACES:
+            metadata.setdefault("labels", {})["kubernetes.io/metadata.name"] = metadata["name"]
+            thing["spec"] = {"finalizers": ["kubernetes"]}
+            thing["status"] = {"phase": "Active"}
+        elif resource is resources.SECRETS:
+            _encode_strings(thing)
+
+    def _check(self, resource: resources.Resource, thing: Json) -> None:
+        causes = validation.check_metadata(resource, _metadata_of(thing))
+        if resource is resources.PODS:
+            causes += validation.check_pod(_pod_of(thing))
+        if causes:
+            raise refusal.invalid(resource.kind, thing["metadata"]["name"], causes)
+
+    def _check_namespace(self, resource: resources.Resource, namespace: str, thing: Json) -> None:
+        if not resource.namespaced:
+            return
+        home = self.get(resources.NAMESPACES, "", namespace)
+        if b'"Terminating"' in home.body and home.read()["status"]["phase"] == "Terminating":
+            why = f"unable to create new content in namespace {namespace} because it is being terminated"
+            cause = {
+                "reason": "NamespaceTerminating",
+                "message": f"namespace {namespace} is being terminated",
+                "field": "metadata.namespace",
+            }
+            raise refusal.forbidden(resource.plural, thing["metadata"]["name"], why, causes=[cause])
+
+    # --- change ---
+
+    def update(
+        self, resource: resources.Resource, before: store.Snapshot, thing: Json, *, subresource: str = ""
+    ) -> store.Snapshot:
+        """Replaces an object, or its status; raises Refusal 400, 409 or 422."""
+        thing = _without_nulls(thing)
+        manifest.check_types(resource.kind, thing)
+        old = before.read()
+        self._check_identity(resource, before, thing)
+        metadata = thing.setdefault("metadata", {})
+        metadata.pop("managedFields", None)
+        for key in _KEPT_METADATA:
+            metadata.pop(key, None)
+            if key in old["metadata"]:
+                metadata[key] = old["metadata"][key]
+        if subresource == "status":
+            new = old | {"metadata": metadata, "status": thing.get("status", {})}
+        else:
+            content = {key: value for key, value in thing.items() if key not in _HEAD}
+            new = {"kind": resource.kind, "apiVersion": "v1", "metadata": metadata, **content}
+            if "status" in old:
+                new["status"] = old["status"]
+            if resource is resources.SECRETS:
+                _encode_strings(new)
+        self._check(resource, new)
+        _check_changes(resource, old, new)
+        return self._put(resource, before, new)
+
+    def patch(
+        self,
+        resource: resources.Resource,
+        before: store.Snapshot,
+        change: Callable[[Json], Any],
+        *,
+        subresource: str = "",
+    ) -> store.Snapshot:
+        """Applies a patch function to an object, or to its status; raises as `update`."""
+        changed = change(before.read())
+        if not isinstance(changed, dict):
+            raise refusal.bad_request("the patch leaves no object")
+        return self.update(resource, before, changed, subresource=subresource)
+
+    def set_status(self, before: store.Snapshot, status: Json) -> store.Snapshot:
+        """The kubelet's door: replaces a pod's status as it is."""
+        return self.store.put(resources.PODS, before.read() | {"status": status})
+
+    def bind(self, before: store.Snapshot, node: str, status: Json) -> store.Snapshot:
+        """The scheduler's door: puts a pod on a node."""
+        pod = before.read()
+        pod["spec"]["nodeName"] = node
+        return self.store.put(resources.PODS, pod | {"status": status})
+
+    def _check_identity(self, resource: resources.Resource, before: store.Snapshot, thing: Json) -> None:
+        metadata = thing.get("metadata") or {}
+        name = metadata.get("name", before.name)
+        if name != before.name:
+            raise refusal.bad_request(
+                f"the name of the object ({name}) does not match the name on the URL ({before.name})"
+            )
+        if metadata.get("uid", before.uid) != before.uid:
+            why = f"Precondition failed: UID in precondition: {metadata['uid']}, UID in object meta: {before.uid}"
+            raise refusal.conflict(resource.plural, before.name, why)
+        if metadata.get("resourceVersion", "") not in {"", str(before.version)}:
+            raise refusal.modified(resource.plural, before.name)
+
+    def _put(self, resource: resources.Resource, before: store.Snapshot, new: Json) -> store.Snapshot:
+        """Stores a change; the last finalizer of an object that waits for nothing else takes it away."""
+        metadata = new["metadata"]
+        waits = metadata.get("finalizers") or metadata.get("deletionGracePeriodSeconds")
+        held = bool((before.read()["metadata"]).get("finalizers"))
+        if "deletionTimestamp" in metadata and held and not waits:
+            return self._remove(resource, self.store.put(resource, new))
+        return self.store.put(resource, new)
+
+    # --- delete ---
+
+    def delete(self, resource: resources.Resource, before: store.Snapshot, options: DeleteOptions) -> store.Snapshot:
+        """Deletes an object, or begins to; raises Refusal 403 or 409. The answer is its last or latest state."""
+        _check_preconditions(resource, before, options)
+        if resource is resources.PODS:
+            return self._delete_pod(before, options)
+        if resource is resources.NAMESPACES:
+            return self._delete_namespace(before)
+        thing = before.read()
+        if thing["metadata"].get("finalizers"):
+            return self._mark(resource, thing, grace_s=0)
+        return self._remove(resource, before)
+
+    def _delete_pod(self, before: store.Snapshot, options: DeleteOptions) -> store.Snapshot:
+        pod = before.read()
+        grace_s = pod["spec"].get("terminationGracePeriodSeconds", pods.GRACE_S)
+        if options.grace_s is not None:
+            grace_s = max(options.grace_s, 0)
+        if not pod["spec"].get("nodeName") or pod["status"].get("phase") in _FINAL_PHASES:
+            grace_s = 0
+        metadata = pod["metadata"]
+        if "deletionTimestamp" in metadata:
+            old_s = metadata.get("deletionGracePeriodSeconds", 0)
+            if grace_s >= old_s and old_s:
+                return before
+        marked = self._mark(resources.PODS, pod, grace_s=grace_s)
+        if grace_s or metadata.get("finalizers"):
+            self.hooks.pod_deleting(marked, grace_s)
+            return marked
+        return self._remove(resources.PODS, marked)
+
+    def _mark(self, resource: resources.Resource, thing: Json, *, grace_s: int) -> store.Snapshot:
+        """Sets the deletion time; a shorter grace period moves it earlier, never later."""
+        metadata = thing["metadata"]
+        end = self._now() + timedelta(seconds=grace_s)
+        if "deletionTimestamp" in metadata:
+            end = min(end, times.read(metadata["deletionTimestamp"]))
+        metadata["deletionTimestamp"] = times.write(end)
+        metadata["deletionGracePeriodSeconds"] = grace_s
+        return self.store.put(resource, thing)
+
+    def finish_deletion(self, before: store.Snapshot) -> None:
+        """The kubelet's door: all containers of a deleted pod have ended."""
+        self._delete_pod(before, DeleteOptions(grace_s=0))
+
+    def _delete_namespace(self, before: store.Snapshot) -> store.Snapshot:
+        if before.name in _PROTECTED_NAMESPACES:
+            raise refusal.forbidden("namespaces", before.name, "this namespace may not be deleted")
+        namespace = before.read()
+        if "deletionTimestamp" in namespace["metadata"]:
+            return before
+        namespace["metadata"]["deletionTimestamp"] = times.write(self._now())
+        namespace["status"] = {"phase": "Terminating"}
+        marked = self.store.put(resources.NAMESPACES, namespace)
+        self.hooks.namespace_deleting(before.name)
+        return marked
+
+    def finish_namespace(self, name: str) -> bool:
+        """The namespace controller's door: deletes what is left; True once all of it, and the namespace, is gone."""
+        left = 0
+        for resource in resources.ALL:
+            if resource.namespaced:
+                found = self.store.list(store.Match(resource=resource, namespace=name))
+                for snapshot in found:
+                    self.delete(resource, snapshot, DeleteOptions())
+                left += len(self.store.list(store.Match(resource=resource, namespace=name)))
+        namespace = self.store.get(resources.NAMESPACES, "", name)
+        if not left and namespace is not None:
+            self.store.remove(resources.NAMESPACES, namespace)
+        return not left
+
+    def _remove(self, resource: resources.Resource, before: store.Snapshot) -> store.Snapshot:
+        last = self.store.remove(resource, before)
+        if resource is resources.PODS:
+            self.hooks.pod_gone(last)
+        return last
+
+
+def _without_nulls(value: Any) -> Any:
+    """null means "not set"; a copy without them."""
+    if isinstance(value, dict):
+        return {key: _without_nulls(entry) for key, entry in value.items() if entry is not None}
+    if isinstance(value, list):
+        return [_without_nulls(entry) for entry in value]
+    return value
+
+
+def _metadata_of(thing: Json) -> manifest.ObjectMeta:
+    return manifest.view(thing, manifest.Thing).metadata
+
+
+def _pod_of(thing: Json) -> manifest.Pod:
+    return manifest.view(thing, manifest.Pod)
+
+
+def _encode_strings(secret: Json) -> None:
+    """`stringData` is for writing only: it ends up in `data`."""
+    data = secret.get("data") or {}
+    for key, value in data.items():
+        try:
+            base64.b64decode(value, validate=True)
+        except (binascii.Error, ValueError):
+            raise refusal.bad_request(
+                f'Secret in version "v1" cannot be handled as a Secret: data.{key}: illegal base64 data'
+            ) from None
+    for key, value in (secret.pop("stringData", None) or {}).items():
+        data[key] = base64.b64encode(value.encode()).decode()
+    if data:
+        secret["data"] = data
+    secret.setdefault("type", "Opaque")
+
+
+def _check_changes(resource: resources.Resource, old: Json, new: Json) -> None:
+    """What may not change in an object that exists."""
+    causes = []
+    if "deletionTimestamp" in old["metadata"]:
+        added = set(new["metadata"].get("finalizers") or []) - set(old["metadata"].get("finalizers") or [])
+        if added:
+            words = "Forbidden: no new finalizers can be added if the object is being deleted, found new finalizers "
+            words += str(sorted(added))
+            causes.append(refusal.Cause("metadata.finalizers", "FieldValueForbidden", words))
+    if resource is resources.PODS and _fixed_spec(old["spec"]) != _fixed_spec(new.get("spec", {})):
+        words = (
+            "Forbidden: pod updates may not change fields other than `spec.containers[*].image`,"
+            "`spec.initContainers[*].image`,`spec.activeDeadlineSeconds`,`spec.tolerations` (only additions to "
+            "existing tolerations),`spec.terminationGracePeriodSeconds` (allow it to be set to 1 if it was "
+            "previously negative)"
+        )
+        causes.append(refusal.Cause("spec", "FieldValueForbidden", words))
+    if causes:
+        raise refusal.invalid(resource.kind, old["metadata"]["name"], causes)
+
+
+def _fixed_spec(spec: Mapping[str, Any]) -> Json:
+    fixed = copy.deepcopy(
+        {key: value for key, value in spec.items() if key not in {"activeDeadlineSeconds", "tolerations"}}
+    )
+    for group in ("containers", "initContainers"):
+        for container in fixed.get(group) or []:
+            container.pop("image", None)
+    return fixed
+
+
+def _check_preconditions(resource: resources.Resource, before: store.Snapshot, options: DeleteOptions) -> None:
+    if options.uid is not None and options.uid != before.uid:
+        why = (
+            f"the UID in the precondition ({options.uid}) does not match the UID in record ({before.uid}). "
+            "The object might have been deleted and then recreated"
+        )
+        raise refusal.conflict(resource.plural, before.name, why)
+    if options.version is not None and options.version != str(before.version):
+        why = (
+            f"the ResourceVersion in the precondition ({options.version}) does not match the ResourceVersion in "
+            f"record ({before.version}). The object might have been modified"
+        )
+        raise refusal.conflict(resource.plural, before.name, why)

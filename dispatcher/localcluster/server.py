@@ -1,0 +1,300 @@
+"""The local cluster as a whole: wires the parts, starts, says where it is, stops within seconds.
+
+`run` is the program, `LocalCluster` the same as an async context manager for tests. One home folder, one cluster.
+"""
+
+import asyncio
+import base64
+import contextlib
+import errno
+import fcntl
+import functools
+import json
+import logging
+import os
+import secrets
+import signal
+import ssl
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+import msgspec
+from aiohttp import web
+
+from dispatcher.localcluster import (
+    api,
+    certificate,
+    environment,
+    instant,
+    kubeconfig,
+    kubelet,
+    nodes,
+    processes,
+    recorder,
+    registry,
+    resources,
+    runtime,
+    store,
+    times,
+)
+
+log = logging.getLogger(__name__)
+HOST = "127.0.0.1"
+STOP_S = 2.0
+"""How long pods may take to end after SIGTERM when the cluster stops."""
+_BACKLOG = 1024
+_IDENTITY = "identity.json"
+_IDENTITY_S = 300 * 86400.0
+
+
+class ClusterError(Exception):
+    """The local cluster cannot start; the message says what to do."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Options:
+    """How to run a local cluster."""
+
+    home: Path
+    port: int = 0
+    """0: the port of the last time if it is free, else any free one."""
+    node: str = "local"
+    runtime: str = "processes"
+    """`processes`; `instant` ends pods at once without a process; `hold` keeps them Running without one."""
+    message: str = ""
+    """Termination message of instant pods."""
+    max_pods: int | None = None
+    """Pods that run at once; None: 250 with processes, no limit without."""
+    history_changes: int = store.HISTORY_CHANGES
+    """Changes per resource that a watch can go back to."""
+    bookmark_s: float = 10.0
+    gone_as_status: bool = False
+    """Answer a watch from a forgotten version with HTTP 410 instead of an ERROR event (servers do either)."""
+
+
+class LocalCluster:
+    """A running local cluster: `async with LocalCluster(Options(home=...)) as cluster: cluster.url`."""
+
+    def __init__(self, options: Options) -> None:
+        self.options = options
+        self.token = ""
+        self.url = ""
+        self._stack = contextlib.AsyncExitStack()
+
+    @property
+    def kubeconfig(self) -> Path:
+        """Where the kubeconfig is while the cluster accepts requests."""
+        return self.options.home / "kubeconfig"
+
+    async def __aenter__(self) -> Self:
+        async with contextlib.AsyncExitStack() as stack:
+            await self._start(stack)
+            self._stack = stack.pop_all()
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        await self._stack.aclose()
+
+    async def _start(self, stack: contextlib.AsyncExitStack) -> None:
+        """Each step registers how it is undone; stopping goes the way back: kubeconfig, API, pods, lock."""
+        options = self.options
+        stack.enter_context(_lock(options.home))
+        self.kubeconfig.unlink(missing_ok=True)
+        past = _read_past(options.home) or _Identity.new()
+        self.token = past.token
+        objects = store.Store(history_changes=options.history_changes)
+        rules = registry.Registry(objects)
+        run = _runtime(options, objects)
+        await run.open()
+        stack.push_async_callback(run.close)
+        pods = _kubelet(options, rules, run)
+        stack.push_async_callback(pods.close, STOP_S)
+        _keep(stack, pods.follow_config())
+        _keep(stack, _delete_namespaces(rules))
+        doors = api.Api(
+            rules, pods, token=self.token, bookmark_s=options.bookmark_s, gone_as_status=options.gone_as_status
+        )
+        ports = [options.port] if options.port else [past.port, 0]
+        port = await _listen(stack, doors, ports=ports, tls=_tls(options.home, past))
+        doors.address = f"{HOST}:{port}"
+        self.url = f"https://{HOST}:{port}"
+        kubeconfig.write_private(options.home / _IDENTITY, json.dumps(asdict(replace(past, port=port))))
+        text = kubeconfig.text(address=self.url, token=self.token, certificate=past.certificate)
+        kubeconfig.write_private(self.kubeconfig, text)
+        stack.callback(self.kubeconfig.unlink, missing_ok=True)
+
+
+def run(
+    *,
+    home: Path,
+    port: int = 0,
+    node: str = "local",
+    ready: Callable[[str], None] = lambda line: None,  # noqa: ARG005 - nobody wants to know
+    **more: Any,
+) -> None:
+    """Runs a local cluster until SIGINT or SIGTERM; `ready` is told one line. Raises ClusterError."""
+    asyncio.run(_run(Options(home=home, port=port, node=node, **more), ready))
+
+
+async def _run(options: Options, ready: Callable[[str], None]) -> None:
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        loop.add_signal_handler(number, stop.set)
+    async with LocalCluster(options) as cluster:
+        kind = {"processes": "pods are processes of this user, without isolation"}.get(
+            options.runtime, f"no process is started ({options.runtime})"
+        )
+        ready(f"local cluster ready at {cluster.url}, kubeconfig {cluster.kubeconfig}; {kind}")
+        await stop.wait()
+
+
+@contextlib.contextmanager
+def _lock(home: Path):  # type: ignore[no-untyped-def]
+    """The home folder, private and ours alone; raises ClusterError."""
+    try:
+        home.mkdir(mode=0o700, parents=True, exist_ok=True)
+        home.chmod(0o700)
+        descriptor = os.open(home / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    except OSError as error:
+        raise ClusterError(
+            f"the folder {home} cannot be used: {error.strerror}; name another one with --home"
+        ) from error
+    try:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            holder = os.read(descriptor, 32).decode(errors="replace").strip()
+            raise ClusterError(
+                f"a local cluster already runs in {home} (process {holder}); use its kubeconfig {home / 'kubeconfig'}, "
+                "stop it, or name another folder with --home"
+            ) from error
+        os.ftruncate(descriptor, 0)
+        os.write(descriptor, f"{os.getpid()}\n".encode())
+        yield
+    finally:
+        os.close(descriptor)
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Identity:
+    """What clients know a cluster by; kept over restarts, so that a kubeconfig that was read stays true."""
+
+    token: str
+    port: int
+    certificate: str
+    key: str
+    made_at: float
+
+    @classmethod
+    def new(cls) -> "_Identity":
+        pair = certificate.make(now=times.now())
+        return cls(
+            token=secrets.token_urlsafe(32),
+            port=0,
+            certificate=pair.certificate,
+            key=pair.key,
+            made_at=times.now().timestamp(),
+        )
+
+
+def _read_past(home: Path) -> _Identity | None:
+    """The identity of the last life; None where there was none, or it grows old."""
+    try:
+        past = msgspec.json.decode((home / _IDENTITY).read_bytes(), type=_Identity)
+    except (OSError, msgspec.DecodeError):
+        return None
+    return past if times.now().timestamp() - past.made_at < _IDENTITY_S else None
+
+
+def _tls(home: Path, identity: _Identity) -> ssl.SSLContext:
+    """The server's side of TLS."""
+    chain = home / "tls.pem"
+    kubeconfig.write_private(chain, identity.key + identity.certificate)
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(chain)
+    context.set_alpn_protocols(["http/1.1"])
+    context.num_tickets = 0
+    return context
+
+
+def _runtime(options: Options, objects: store.Store) -> runtime.Runtime:
+    if options.runtime != "processes":
+        return instant.InstantRuntime(hold=options.runtime == "hold", message=options.message)
+    place = environment.Place(node=options.node, host_ip=HOST, pod_ip=HOST)
+    folder = options.home.resolve() / "pods"
+    return processes.ProcessRuntime(folder, place=place, lookup=functools.partial(config_data, objects))
+
+
+def config_data(objects: store.Store, namespace: str, kind: str, name: str) -> Mapping[str, str] | None:
+    """The data of a ConfigMap or Secret as text, or None; bytes that are no UTF-8 survive as surrogates."""
+    resource = resources.CONFIGMAPS if kind == "configmap" else resources.SECRETS
+    found = objects.get(resource, namespace, name)
+    if found is None:
+        return None
+    thing = found.read()
+    plain = thing.get("data") or {} if kind == "configmap" else {}
+    encoded = thing.get("binaryData" if kind == "configmap" else "data") or {}
+    decoded = {key: base64.b64decode(value).decode(errors="surrogateescape") for key, value in encoded.items()}
+    return {**plain, **decoded}
+
+
+def _kubelet(options: Options, rules: registry.Registry, run: runtime.Runtime) -> kubelet.Kubelet:
+    limit = options.max_pods or (250 if options.runtime == "processes" else 1_000_000)
+    node = kubelet.Node(name=options.node, address=HOST, max_pods=limit)
+    rules.create(resources.NODES, "", nodes.node(options.node, address=HOST, max_pods=limit, now=times.now()))
+    events = recorder.Recorder(rules.store, component="podyard-local", node=options.node)
+    return kubelet.Kubelet(rules, run, node=node, events=events)
+
+
+def _keep(stack: contextlib.AsyncExitStack, loop: Any) -> None:
+    """Runs a loop beside the rest until the stack closes."""
+    task = asyncio.get_running_loop().create_task(loop)
+    stack.callback(task.cancel)
+
+
+async def _delete_namespaces(rules: registry.Registry) -> None:
+    """Empties namespaces that are being deleted, until nothing is left of them."""
+    terminating: set[str] = set()
+    changed = asyncio.Event()
+
+    def begin(name: str) -> None:
+        terminating.add(name)
+        changed.set()
+
+    rules.hooks.namespace_deleting = begin
+    while True:
+        if not terminating:
+            changed.clear()
+            await changed.wait()
+        for name in tuple(terminating):
+            if rules.finish_namespace(name):
+                terminating.discard(name)
+        await asyncio.sleep(0.1)
+
+
+async def _listen(stack: contextlib.AsyncExitStack, doors: api.Api, *, ports: list[int], tls: ssl.SSLContext) -> int:
+    """Opens the first port that is free; raises ClusterError where none is."""
+    server = web.ServerRunner(
+        web.Server(doors.handle, handler_cancellation=True), handle_signals=False, shutdown_timeout=1.0, access_log=None
+    )
+    await server.setup()
+    stack.push_async_callback(server.cleanup)
+    stack.callback(doors.close)
+    for index, port in enumerate(ports):
+        site = web.TCPSite(server, HOST, port, backlog=_BACKLOG, ssl_context=tls)
+        try:
+            await site.start()
+        except OSError as error:
+            if error.errno != errno.EADDRINUSE or index + 1 == len(ports):
+                raise ClusterError(
+                    f"cannot listen on {HOST}:{port}: {error.strerror}; name another port, or 0 for a free one"
+                ) from error
+            continue
+        return int(server.addresses[0][1])
+    raise AssertionError("unreachable: the last port either opened or raised")

@@ -1,0 +1,188 @@
+"""Containers' states -> a pod's status. Pure; the rules are the kubelet's.
+
+https://kubernetes.io/docs/concepts/workloads/pods/pod-lifecycle/
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from datetime import datetime
+from typing import Any
+
+from dispatcher.localcluster import manifest, times
+
+Json = dict[str, Any]
+NEVER = "1970-01-01T00:00:00Z"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Waiting:
+    """Not started, and why."""
+
+    reason: str
+    message: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Running:
+    """Started."""
+
+    started_at: datetime
+
+
+@dataclass(frozen=True, kw_only=True)
+class Terminated:
+    """Ended. `started_at` None: it never started."""
+
+    exit_code: int
+    reason: str
+    started_at: datetime | None
+    finished_at: datetime
+    message: str = ""
+
+
+State = Waiting | Running | Terminated
+Pair = tuple[manifest.Container, State]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Situation:
+    """All that the status is made of."""
+
+    init: Sequence[Pair] = ()
+    main: Sequence[Pair] = ()
+    uid: str = ""
+    address: str = "127.0.0.1"
+    started_at: datetime | None = None
+    reason: str = ""
+    """The pod's own reason, such as `DeadlineExceeded`; with it an ended pod counts as failed."""
+    message: str = ""
+    unschedulable: str = ""
+    """Why no node takes it; empty once it has one."""
+
+
+def phase(situation: Situation) -> str:
+    """Pending, Running, Succeeded or Failed, for restartPolicy Never."""
+    main = [state for _, state in situation.main]
+    init = [state for _, state in situation.init]
+    over = not any(isinstance(state, Running) for state in main + init)
+    if situation.reason and over:
+        return "Failed"
+    if any(isinstance(state, Terminated) and state.exit_code for state in init):
+        return "Failed"
+    if any(isinstance(state, Waiting) for state in main):
+        return "Pending"
+    if not over:
+        return "Running"
+    return "Failed" if any(isinstance(state, Terminated) and state.exit_code for state in main) else "Succeeded"
+
+
+def status(situation: Situation, *, before: Json, now: datetime) -> Json:
+    """The status object; the times of conditions that did not change are taken from `before`."""
+    if situation.unschedulable:
+        conditions = [_condition("PodScheduled", "False", "Unschedulable", situation.unschedulable)]
+        return before | {"phase": "Pending", "conditions": _dated(conditions, before, now)}
+    name = phase(situation)
+    made: Json = {
+        "phase": name,
+        "conditions": _dated(_conditions(situation, name), before, now),
+        "hostIP": situation.address,
+        "hostIPs": [{"ip": situation.address}],
+        "podIP": situation.address,
+        "podIPs": [{"ip": situation.address}],
+        "containerStatuses": [_container_status(situation.uid, pair) for pair in situation.main],
+    }
+    if situation.started_at is not None:
+        made["startTime"] = times.write(situation.started_at)
+    if situation.init:
+        made["initContainerStatuses"] = [_container_status(situation.uid, pair) for pair in situation.init]
+    if situation.reason:
+        made |= {"reason": situation.reason, "message": situation.message}
+    return before | made
+
+
+def _container_status(uid: str, pair: Pair) -> Json:
+    container, state = pair
+    made: Json = {
+        "name": container.name,
+        "state": _state(state),
+        "lastState": {},
+        "ready": isinstance(state, Running),
+        "restartCount": 0,
+        "image": container.image,
+        "imageID": "",
+        "started": isinstance(state, Running),
+    }
+    if not isinstance(state, Waiting):
+        made["containerID"] = f"process://{uid}/{container.name}"
+        if isinstance(state, Terminated):
+            made["state"]["terminated"]["containerID"] = made["containerID"]
+    return made
+
+
+def _state(state: State) -> Json:
+    if isinstance(state, Waiting):
+        return {"waiting": {"reason": state.reason} | ({"message": state.message} if state.message else {})}
+    if isinstance(state, Running):
+        return {"running": {"startedAt": times.write(state.started_at)}}
+    ended: Json = {
+        "exitCode": state.exit_code,
+        "reason": state.reason,
+        "startedAt": times.write(state.started_at) if state.started_at else NEVER,
+        "finishedAt": times.write(state.finished_at),
+    }
+    if state.message:
+        ended["message"] = state.message
+    return {"terminated": ended}
+
+
+def _condition(kind: str, value: str, reason: str = "", message: str = "") -> Json:
+    made: Json = {"type": kind, "status": value}
+    if reason:
+        made["reason"] = reason
+    if message:
+        made["message"] = message
+    return made
+
+
+def _conditions(situation: Situation, name: str) -> list[Json]:
+    over = name in {"Succeeded", "Failed"}
+    pending = [container.name for container, state in situation.init if not _is_done(state)]
+    unready = [container.name for container, state in situation.main if not isinstance(state, Running)]
+    if name == "Succeeded":
+        pods, containers = ("False", "PodCompleted", ""), ("False", "PodCompleted", "")
+    elif name == "Failed":
+        pods, containers = ("False", "PodFailed", ""), ("False", "PodFailed", "")
+    elif unready:
+        words = f"containers with unready status: [{' '.join(unready)}]"
+        pods = containers = ("False", "ContainersNotReady", words)
+    else:
+        pods = containers = ("True", "", "")
+    initialized = ("True", "PodCompleted" if name == "Succeeded" else "", "")
+    if pending:
+        initialized = ("False", "ContainersNotInitialized", f"containers with incomplete status: [{' '.join(pending)}]")
+    return [
+        _condition("PodReadyToStartContainers", "False" if over else "True"),
+        _condition("Initialized", *initialized),
+        _condition("Ready", *pods),
+        _condition("ContainersReady", *containers),
+        _condition("PodScheduled", "True"),
+    ]
+
+
+def _is_done(state: State) -> bool:
+    return isinstance(state, Terminated) and state.exit_code == 0
+
+
+def _dated(conditions: list[Json], before: Json, now: datetime) -> list[Json]:
+    old = {condition["type"]: condition for condition in before.get("conditions") or []}
+    for condition in conditions:
+        same = old.get(condition["type"], {})
+        kept = same.get("lastTransitionTime") if same.get("status") == condition["status"] else None
+        condition["lastProbeTime"] = None
+        condition["lastTransitionTime"] = kept or times.write(now)
+    return conditions
+
+
+def with_reason(situation: Situation, reason: str, message: str) -> Situation:
+    """The same, ended for a reason of the pod's own."""
+    return replace(situation, reason=reason, message=message)
