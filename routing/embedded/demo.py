@@ -35,7 +35,7 @@ def run(wish: standalone.Wish, *, console: Console | None = None) -> bool:
 
     Raises EmbeddedError where the parts or the example cannot be started, or nothing happens for too long.
     """
-    console = console or Console(highlight=False)
+    console = console or Console(highlight=False, soft_wrap=True)
     if not (EXAMPLES / f"{DAG_ID}.py").is_file():
         raise errors.EmbeddedError(f"the example is not installed ({EXAMPLES}): run the demo from a source checkout")
     began = time.monotonic()
@@ -67,7 +67,9 @@ class _Show:
         if not self._wait(self._is_loaded, START_TIMEOUT_S, self._why_not_started):
             return None
         self.console.print(f"all parts are ready after {time.monotonic() - self.began:.1f} s")
-        run = store.create_run(DAG_ID, conf={"report": str(home / REPORT_FILE)}, at=datetime.now(UTC))
+        now = datetime.now(UTC)
+        conf = {"report": str(home / REPORT_FILE)}
+        run = store.create_run(DAG_ID, run_id=f"demo-{now:%Y%m%d-%H%M%S}", conf=conf, at=now)
         self.console.print(f"run {escape(run.run_id)} of {DAG_ID}: a census of this Python's standard library\n")
         with self._shown() as show:
 
@@ -189,7 +191,7 @@ def _conclude(console: Console, installation: standalone.Installation, run: rows
         f"  {variable}{podyard} standalone --dags {os.path.relpath(EXAMPLES)}",
         "",
     ):
-        console.print(line, markup=False, soft_wrap=True)
+        console.print(line, markup=False)
 
 
 def _spelled() -> str:

@@ -7,11 +7,12 @@ import contextlib
 import fcntl
 import json
 import os
+import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import IO, Any
 
-from routing.embedded import errors
+from routing.embedded import errors, guard
 
 LOCK_FILE = "standalone.lock"
 SETTINGS_FILE = "embedded.toml"
@@ -71,12 +72,33 @@ def _quoted(value: object) -> str:
 
 
 def _take(lock: IO[str], folder: Path) -> None:
-    try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError as error:
+    """Lock the file; where its holder is dead, wait for the guard that ends what the holder left running."""
+    deadline = time.monotonic() + guard.GRACE_S + 2
+    while not _is_taken(lock):
         lock.seek(0)
         pid = lock.read().strip() or "unknown"
-        raise errors.EmbeddedError(
-            f"podyard runs in {folder} already, or is just ending there (pid {pid}):"
-            " use that one, stop it, or choose another folder with --home"
-        ) from error
+        if _is_alive(pid) or time.monotonic() > deadline:
+            raise errors.EmbeddedError(
+                f"podyard runs in {folder} already (pid {pid}):"
+                " use that one, stop it, or choose another folder with --home"
+            )
+        time.sleep(0.1)
+
+
+def _is_taken(lock: IO[str]) -> bool:
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
+
+
+def _is_alive(pid: str) -> bool:
+    """Whether a process of this id exists; an id that cannot be read counts as alive."""
+    try:
+        os.kill(int(pid), 0)
+    except ProcessLookupError:
+        return False
+    except (ValueError, PermissionError):
+        return True
+    return True
