@@ -1,8 +1,10 @@
 """The yard: a dispatcher and a prefork worker of `tests.apps.yard` on real Valkey and a local cluster."""
 
+import base64
 import json
 import os
 import signal
+import ssl
 import subprocess
 import sys
 import urllib.parse
@@ -102,5 +104,7 @@ def api_get(kubeconfig: Path, path: str, **query: str) -> dict[str, Any]:
     server, token = config["clusters"][0]["cluster"]["server"], config["users"][0]["user"]["token"]
     request = urllib.request.Request(f"{server}{path}?{urllib.parse.urlencode(query)}")
     request.add_header("Authorization", f"Bearer {token}")
-    with urllib.request.urlopen(request, timeout=10) as answer:
+    authority = base64.b64decode(config["clusters"][0]["cluster"].get("certificate-authority-data", "")).decode()
+    context = ssl.create_default_context(cadata=authority) if authority else None
+    with urllib.request.urlopen(request, timeout=10, context=context) as answer:
         return json.load(answer)
