@@ -8,7 +8,7 @@ import click
 from rich.text import Text
 
 from routing import settings as settings_module
-from routing.cli import failure, plaintext, reach
+from routing.cli import failure, plaintext
 from routing.cli import output as out
 from routing.cli.failure import Failure
 from routing.cli.session import Session, common_options, pass_session
@@ -103,18 +103,24 @@ def _logs_folder(session: Session) -> str:
     return str(folder)
 
 
-def _database(session: Session) -> str:
-    session.require_database_file()
-    return reach.database(session.settings)
+def _reached(what: str) -> Callable[[Session], str]:
+    """The check of this name in `reach`."""
+
+    def check(session: Session) -> str:
+        from routing.cli import reach  # noqa: PLC0415 - Celery's and Kubernetes' clients, which `config show` never needs
+
+        if what == "database":
+            session.require_database_file()
+        reached: reach.Check = getattr(reach, what)
+        return reached(session.settings)
+
+    return check
 
 
 CHECKS: Mapping[str, Callable[[Session], str]] = {
     "dags folder": _dags_folder,
     "logs folder": _logs_folder,
-    "broker": lambda session: reach.broker(session.settings),
-    "results": lambda session: reach.results(session.settings),
-    "database": _database,
-    "kubernetes": lambda session: reach.kubernetes(session.settings),
+    **{what: _reached(what) for what in ("broker", "results", "database", "kubernetes")},
 }
 
 

@@ -16,7 +16,15 @@ class Failure(click.ClickException):
 
 
 OURS = frozenset(
-    {"SettingsError", "InvalidRules", "RoutingError", "RecordError", "StoreError", "DispatcherError", "EmbeddedError"}
+    {
+        "ClusterError",
+        "DispatcherError",
+        "EmbeddedError",
+        "InvalidRules",
+        "RecordError",
+        "RoutingError",
+        "SettingsError",
+    }
 )
 """Our errors, and thereby what derives from them: their text is the line."""
 

@@ -177,9 +177,10 @@ def local_cluster(session: Session, port: int) -> None:
     Example:  podyard local-cluster --port 6443
               kubectl --kubeconfig .podyard/cluster/kubeconfig get pods -w
     """
-    folder = session.settings.home / "cluster"
-    command = [sys.executable, "-m", "dispatcher.localcluster", "--home", str(folder), "--port", str(port)]
-    os.execv(sys.executable, command)  # noqa: S606 - the same program that `standalone` starts, in place of this one
+    from dispatcher.localcluster import server  # noqa: PLC0415 - aiohttp, for this command alone
+
+    _log("INFO")
+    server.run(home=session.settings.home / "cluster", port=port, ready=lambda line: click.echo(plaintext.line(line)))
 
 
 def worker_queues(rules: router.Router, wanted: Sequence[str]) -> tuple[str, ...]:

@@ -105,7 +105,7 @@ def _reach_messaging(url: str, *, key: str) -> str:
     connection = kombu.Connection(url, connect_timeout=TIMEOUT_S, transport_options=options if is_redis else {})
     try:
         connection.connect()
-        version = connection.default_channel.client.info("server").get("redis_version") if is_redis else None
+        about = connection.default_channel.client.info("server") if is_redis else {}
     except (
         kombu.exceptions.KombuError,
         redis.exceptions.RedisError,
@@ -117,9 +117,11 @@ def _reach_messaging(url: str, *, key: str) -> str:
         raise Failure(f"{shown} does not answer: {_words(error)}; {way_out}") from error
     finally:
         connection.release()
+    version = about.get("redis_version")  # Valkey names the version of Redis that it is compatible with
     if version and tuple(map(int, version.split(".")[:2])) < OLDEST_REDIS:
-        raise Failure(f"{shown} is version {version}; Celery needs Redis 6.2 or newer, or Valkey")
-    return f"{shown}: {f'version {version}' if version else 'answers'}"
+        raise Failure(f"{shown} is Redis {version}; Celery needs Redis 6.2 or newer, or Valkey")
+    valkey = about.get("valkey_version")
+    return f"{shown}: {f'Valkey {valkey}' if valkey else f'Redis {version}' if version else 'answers'}"
 
 
 def _errors(connection: Any) -> tuple[type[Exception], ...]:

@@ -118,7 +118,8 @@ def follow(
         return look
     for look in looks:
         for task in look.changed:
-            click.echo(f"{out.clock(datetime.now(UTC))} {taskview.change(task)}", err=stderr)
+            at = task.ended_at or task.started_at or datetime.now(UTC)
+            click.echo(f"{out.clock(at)} {taskview.change(task)}", err=stderr)
     click.echo(taskview.summary(look.run), err=stderr)
     return look
 

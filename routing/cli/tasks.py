@@ -1,11 +1,13 @@
 """`podyard tasks`: the tasks of a run, what they print, and why one waits or failed."""
 
+import socket
 from collections.abc import Iterator
 from datetime import UTC, datetime
+from pathlib import Path
 
 import click
 
-from routing import tasklog
+from routing import router, tasklog
 from routing.cli import advice, logview, lookup, plaintext, taskview
 from routing.cli import output as out
 from routing.cli.failure import Failure
@@ -14,6 +16,7 @@ from routing.store import rows, states
 
 _ENDED = states.final(states.ATTEMPT_MOVES)
 _ERROR_LINES = 15
+_OURS = ("routing.errors.", "dispatcher.errors.")
 
 
 @click.group()
@@ -76,7 +79,7 @@ def logs(
     elif path.exists():
         logview.print_file(path, tail=tail)
     else:
-        raise Failure(_no_log(attempt, str(path)))
+        _say_no_log(attempt, path)
 
 
 @tasks.command()
@@ -110,13 +113,22 @@ def _details(session: Session, facts: rows.Explanation) -> Iterator[str]:
         times = {name.removesuffix("_at"): getattr(attempt, name) for name in names}
         told = ", ".join(f"{word} {out.clock(at)}" for word, at in times.items() if at is not None)
         yield f"attempt {attempt.number}: {told}" + (f", sent {attempt.sends} times" if attempt.sends > 1 else "")
-        yield f"  side decided by: {attempt.rule}"
+        yield (
+            f"  routed by the rule {attempt.rule}" if attempt.rule != router.NO_RULE else "  routed by no rule: Celery"
+        )
         path = tasklog.path_of(session.settings.logs, attempt.id)
         if path.exists():
             yield f"  log {path}"
-    if facts.task.state in ("failed", "up_for_retry") and facts.attempts and facts.attempts[-1].error:
+    if facts.task.state in ("failed", "up_for_retry") and facts.attempts:
+        yield from _error(facts.attempts[-1])
+
+
+def _error(attempt: rows.AttemptRow) -> Iterator[str]:
+    """The end of a traceback of the author's code. Where we made the error ourselves, its text is the reason above."""
+    lines = (attempt.error or "").rstrip().splitlines()
+    if lines and not lines[-1].startswith(_OURS):
         yield "the error of the last attempt:"
-        yield from (f"  {line}" for line in facts.attempts[-1].error.rstrip().splitlines()[-_ERROR_LINES:])
+        yield from (f"  {line}" for line in lines[-_ERROR_LINES:])
 
 
 def _harmless(line: str) -> str:
@@ -135,10 +147,13 @@ def _namespace(session: Session, attempt: rows.AttemptRow) -> str:
     return pods[0].namespace if pods else session.settings.router.route(attempt.queue).profile.namespace
 
 
-def _no_log(attempt: rows.AttemptRow, path: str) -> str:
+def _say_no_log(attempt: rows.AttemptRow, path: Path) -> None:
+    """A task that printed nothing leaves no file; that is no failure, if the file would be here."""
     if attempt.started_at is None:
-        return (
-            f"attempt {attempt.number} has not started ({attempt.state}), so it has no log; ask `podyard tasks explain`"
+        not_started = f"attempt {attempt.number} has not started ({attempt.state}), so it has no log"
+        raise Failure(f"{not_started}; `podyard tasks explain` says why")
+    if attempt.host != socket.gethostname():
+        raise Failure(
+            f"there is no log at {path}: it printed nothing, or its log is on {attempt.host or 'another host'}"
         )
-    where = f" or its log is on the host {attempt.host}" if attempt.host else ""
-    return f"there is no log of attempt {attempt.number} at {path}: it printed nothing{where}"
+    click.echo(f"attempt {attempt.number} printed nothing", err=True)
