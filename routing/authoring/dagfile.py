@@ -22,6 +22,9 @@ from routing.errors import InvalidDag
 RECHECK_S = 1.0
 """How long a process may go on with a helper module that has changed on disk. The DAG file itself is always checked."""
 
+_PREFIX = "podyard_dag_"
+_OURS = frozenset({"__main__", "dispatcher", "routing"})
+
 Signature = tuple[int, int]
 """Modification time in ns, and size: what tells one version of a file from another."""
 
@@ -61,7 +64,7 @@ def load(folder: Path, file: str) -> DagFile:
 
 def forget_helpers(folder: Path) -> None:
     """Makes modules of the folder be imported anew: one of them may have changed."""
-    for name in [name for name, module in sys.modules.items() if _is_inside(module, folder)]:
+    for name in [name for name, module in sys.modules.items() if _is_helper(name, module, folder)]:
         del sys.modules[name]
 
 
@@ -87,7 +90,8 @@ def _execute(path: Path, folder: Path) -> DagFile:
 
 
 def helpers(folder: Path, path: Path) -> dict[Path, Signature]:
-    inside = [Path(str(module.__file__)) for module in list(sys.modules.values()) if _is_inside(module, folder)]
+    modules = list(sys.modules.items())
+    inside = [Path(str(module.__file__)) for name, module in modules if _is_helper(name, module, folder)]
     return {helper: _signature(helper) for helper in inside if helper != path and helper.exists()}
 
 
@@ -101,9 +105,14 @@ def _helpers_unchanged(known: DagFile) -> bool:
         return False
 
 
-def _is_inside(module: object, folder: Path) -> bool:
+def _is_helper(name: str, module: object, folder: Path) -> bool:
+    """Whether it is an author's module in the folder. A virtual environment or a checkout of Podyard may lie there,
+    too, and other DAG files are no helpers."""
     file = getattr(module, "__file__", None)
-    return isinstance(file, str) and file.startswith(f"{folder}{os.sep}") and file.endswith(".py")
+    if not isinstance(file, str) or not file.startswith(f"{folder}{os.sep}") or not file.endswith(".py"):
+        return False
+    is_installed = "site-packages" in file or "dist-packages" in file
+    return not is_installed and not name.startswith(_PREFIX) and name.partition(".")[0] not in _OURS
 
 
 def _signature(path: Path | str) -> Signature:
@@ -120,4 +129,4 @@ def _refuse_outside(file: str) -> None:
 
 def _module_name(path: Path) -> str:
     readable = re.sub(r"\W", "_", path.stem)
-    return f"podyard_dag_{zlib.crc32(str(path).encode(errors='surrogateescape')):08x}_{readable}"
+    return f"{_PREFIX}{zlib.crc32(str(path).encode(errors='surrogateescape')):08x}_{readable}"

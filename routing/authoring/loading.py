@@ -16,8 +16,8 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterable, Iterator, Mapping
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field, replace
+from concurrent.futures import Future, ThreadPoolExecutor, wait
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import IO, Any
 
@@ -26,10 +26,14 @@ from routing.authoring.spec import DagSpec
 
 CHILDREN = 4
 """Files that are loaded at once."""
+PATIENCE_S = 5.0
+"""After so long a refresh returns without the files that still load; a later one has them."""
 ROUNDS = 4
-"""One refresh may take so many time limits of a single file; what is left over is loaded by the next one."""
-RETRY_ERROR_S = 60.0
-"""A broken file is tried again after so long even if it did not change: what it lacked may be there now."""
+"""`load_folder` takes so many time limits of a single file at most."""
+RETRY_S = 60.0
+MAX_RETRY_S = 960.0
+"""A broken file is tried again after `RETRY_S` even if it did not change (what it lacked may be there now), then after
+twice as long each time, up to `MAX_RETRY_S`."""
 _KILL_AFTER_S = 2.0
 _READ_LIMIT_BYTES = 64 * 1024 * 1024
 _SECRET = re.compile(r"PODYARD_(BROKER|RESULTS|DATABASE|FLOWER)__")
@@ -60,78 +64,97 @@ class _Version:
     """Of the file itself and the helper modules that it imports."""
     dags: tuple[tuple[DagSpec, int | None], ...] = ()
     error: LoadError | None = None
+    failures: int = 0
+    """How often in a row it could not be loaded."""
     loaded_at: float = 0.0
 
+    def is_worth_another_try(self, now: float) -> bool:
+        """Whether a broken file should be loaded again although nothing has changed."""
+        return bool(self.failures) and now - self.loaded_at >= min(RETRY_S * 2 ** (self.failures - 1), MAX_RETRY_S)
 
-@dataclass(slots=True)
+
 class FolderLoader:
     """Keeps what is known of a folder's files, so that a refresh costs one look at each that did not change.
 
     A file that breaks keeps serving the DAGs of its last good version, as long as this object lives.
     """
 
-    folder: Path
-    timeout_s: float
-    _versions: dict[str, _Version] = field(default_factory=dict)
-    _running: set[subprocess.Popen[bytes]] = field(default_factory=set)
-    _closed: bool = False
+    def __init__(self, folder: Path, timeout_s: float) -> None:
+        self.folder = folder
+        self.timeout_s = timeout_s
+        self._versions: dict[str, _Version] = {}
+        self._pending: dict[str, Future[_Version]] = {}
+        self._pool = ThreadPoolExecutor(CHILDREN, thread_name_prefix="load")
+        self._running: set[subprocess.Popen[bytes]] = set()
+        self._closed = False
 
-    def refresh(self) -> Loaded:
-        """Loads what is new or has changed and returns the whole. Never raises for what is in the folder."""
+    def refresh(self, *, patience_s: float = PATIENCE_S) -> Loaded:
+        """Loads what is new or has changed and returns the whole. Never raises for what is in the folder.
+
+        Files that take longer than `patience_s` go on loading; until a later refresh has them, their last version
+        counts.
+        """
         folder = self.folder.absolute()
         try:
             files, errors = _files(folder)
         except OSError as error:
             return Loaded((), (LoadError("", None, _folder_message(folder, error)),))
-        now = time.monotonic()
-        stale = [file for file in files if self._is_stale(file, folder, now)]
-        # Those that broke last time go last: an endless file must not keep the others waiting.
-        stale.sort(key=lambda file: bool((known := self._versions.get(file)) and known.error))
-        deadline = now + ROUNDS * self.timeout_s
-        if stale:
-            with ThreadPoolExecutor(CHILDREN, thread_name_prefix="load") as pool:
-                versions = list(pool.map(lambda file: self._load(file, folder, deadline), stale))
-            self._versions.update({file: version for file, version in zip(stale, versions, strict=True) if version})
+        self._start(files, folder)
+        wait(self._pending.values(), patience_s)
+        for file in [file for file, future in self._pending.items() if future.done()]:
+            self._versions[file] = self._pending.pop(file).result()
         self._versions = {file: self._versions[file] for file in files if file in self._versions}
-        late = [LoadError(file, None, _LATE) for file in files if file not in self._versions]
-        return _gather(self._versions, (*errors, *late))
+        return _gather(self._versions, errors)
+
+    def loading(self) -> tuple[str, ...]:
+        """The files that the last refresh did not wait for."""
+        return tuple(sorted(self._pending))
 
     def close(self) -> None:
         """Ends children that are still running; a refresh in another thread then returns soon."""
         self._closed = True
+        self._pool.shutdown(wait=False)
         for process in list(self._running):
             _kill(process)
 
+    def _start(self, files: Iterable[str], folder: Path) -> None:
+        if self._closed:
+            return
+        now = time.monotonic()
+        stale = [file for file in files if file not in self._pending and self._is_stale(file, folder, now)]
+        # Those that broke last time go last: an endless file must not keep the others waiting.
+        for file in sorted(stale, key=lambda file: file in self._versions and self._versions[file].failures):
+            with contextlib.suppress(RuntimeError):  # closed by another thread in this moment
+                self._pending[file] = self._pool.submit(self._load, file, folder)
+
     def _is_stale(self, file: str, folder: Path, now: float) -> bool:
         known = self._versions.get(file)
-        if known is None:
-            return True
-        if known.error and now - known.loaded_at >= RETRY_ERROR_S:
+        if known is None or known.is_worth_another_try(now):
             return True
         return any(_signature(folder / path) != signature for path, signature in known.signatures.items())
 
-    def _load(self, file: str, folder: Path, deadline: float) -> _Version | None:
-        """The file's version now; None if there was no time left for it."""
-        if self._closed or time.monotonic() >= deadline:
-            return None
+    def _load(self, file: str, folder: Path) -> _Version:
+        """The file's version now."""
+        before = self._versions.get(file, _Version({}))
+        if self._closed:
+            return before
         signature = _signature(folder / file)
         try:
             found = self._run_child(file, folder)
         except OSError as failure:
             found = _error(f"it could not be loaded: no process could be started for it: {failure}")
-        before = self._versions.get(file)
         helpers = {str(helper): _signature(Path(helper)) for helper in found["helpers"]}
         version = _Version({file: signature, **helpers}, loaded_at=time.monotonic())
         if found["error"] is None:
             return replace(version, dags=tuple((DagSpec.from_json(one["spec"]), one["line"]) for one in found["dags"]))
-        error = LoadError(file, found["error"]["line"], found["error"]["message"])
-        if not found["helpers"] and before:
+        if not found["helpers"]:
             version = replace(version, signatures={**before.signatures, file: signature})
-        return replace(version, error=error, dags=before.dags if before else ())
+        error = LoadError(file, found["error"]["line"], found["error"]["message"])
+        return replace(version, error=error, dags=before.dags, failures=before.failures + 1)
 
     def _run_child(self, file: str, folder: Path) -> dict[str, Any]:
         with tempfile.TemporaryFile() as result, tempfile.TemporaryFile() as trace:
-            command = [sys.executable, "-m", "routing.authoring.child", str(folder), file, str(self.timeout_s)]
+            command = [sys.executable, "-P", "-m", "routing.authoring.child", str(folder), file, str(self.timeout_s)]
             process = subprocess.Popen(
                 [*command, str(result.fileno()), str(trace.fileno())],
                 env=_environment(folder),
@@ -162,18 +185,21 @@ class FolderLoader:
 
 
 def load_folder(folder: Path, *, timeout_s: float) -> Loaded:
-    """Loads all DAG files of a folder once; each may take `timeout_s` seconds."""
-    return FolderLoader(folder, timeout_s).refresh()
-
-
-_LATE = "not loaded yet: other files took all the time of this round; it is tried in the next one"
+    """Loads all DAG files of a folder once; each may take `timeout_s` seconds, all together `ROUNDS` times that."""
+    loader = FolderLoader(folder, timeout_s)
+    try:
+        loaded = loader.refresh(patience_s=ROUNDS * timeout_s + _KILL_AFTER_S)
+    finally:
+        loader.close()
+    late = (LoadError(file, None, "not loaded: other files took all the time") for file in loader.loading())
+    return replace(loaded, errors=(*loaded.errors, *late))
 
 
 def _files(folder: Path) -> tuple[list[str], list[LoadError]]:
     """Paths of the Python files in the folder, relative to it and sorted, and errors of links that lead nowhere.
 
-    Hidden files and folders are left out (a mounted ConfigMap and git-sync keep copies in some). Links are followed;
-    what was seen under one path is not taken again under another.
+    Hidden files and folders are left out (a mounted ConfigMap and git-sync keep copies in some), and virtual
+    environments. Links are followed; what was seen under one path is not taken again under another.
     """
     files: list[str] = []
     errors: list[LoadError] = []
@@ -182,6 +208,7 @@ def _files(folder: Path) -> tuple[list[str], list[LoadError]]:
         raise NotADirectoryError if folder.exists() else FileNotFoundError
     for root, names, entries in os.walk(folder, followlinks=True, onerror=_raise_for(folder)):
         names[:] = sorted(name for name in names if name[0] != "." and name != "__pycache__")
+        names[:] = [name for name in names if not Path(root, name, "pyvenv.cfg").exists()]
         names[:] = [name for name in names if _first_time(Path(root, name), seen)]
         for path in sorted(Path(root, entry) for entry in entries if entry.endswith(".py") and entry[0] != "."):
             relative = path.relative_to(folder).as_posix()

@@ -249,7 +249,8 @@ def test_a_command_does_not_outlive_its_task(tmp_path: Path, number: signal.Sign
     the signal says."""
     pid = tmp_path / "pid"
     (tmp_path / "f.py").write_text(
-        f"{HEAD}with DAG('d'):\n    BashOperator(task_id='b', bash_command='sleep 61 & echo $! > {pid}; echo up; sleep 60')\n"
+        f"{HEAD}command = 'sleep 61 & echo $! > {pid}; echo up; sleep 60'\n"
+        "with DAG('d'):\n    BashOperator(task_id='b', bash_command=command)\n"
     )
     program = f"""
 from pathlib import Path

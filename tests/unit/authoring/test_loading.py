@@ -137,6 +137,8 @@ def test_hidden_folders_and_links_to_what_was_seen_are_left_out(tmp_path: Path) 
     (tmp_path / "again.py").symlink_to("a.py")
     (tmp_path / "loop").symlink_to(".")
     good(tmp_path, "__pycache__/x.py", "x")
+    good(tmp_path, "venv/lib/x.py", "x")
+    (tmp_path / "venv" / "pyvenv.cfg").touch()
     loaded = load_folder(tmp_path, timeout_s=20.0)
     assert (ids(loaded), loaded.errors) == ([("a", "a.py")], ())
 
@@ -193,6 +195,22 @@ def test_only_what_changed_is_loaded_again(tmp_path: Path) -> None:
     (tmp_path / "a.py").unlink()
     assert refreshed() == (["b22"], "")
     assert loader.refresh().errors == ()
+
+
+def test_an_endless_file_does_not_keep_the_others_waiting(tmp_path: Path) -> None:
+    """A refresh returns without it; a later one tells its error."""
+    write(tmp_path, "endless.py", "while True:\n    pass\n")
+    good(tmp_path, "good.py", "good")
+    loader = FolderLoader(tmp_path, 3.0)
+    first = loader.refresh(patience_s=1.0)
+    assert (ids(first), first.errors, loader.loading()) == ([("good", "good.py")], (), ("endless.py",))
+    good(tmp_path, "new.py", "new")
+    assert ids(loader.refresh(patience_s=0.5)) == [("good", "good.py"), ("new", "new.py")]
+    last = loader.refresh(patience_s=10.0)
+    assert [(error.file, error.message[:32]) for error in last.errors] == [
+        ("endless.py", "loading it took longer than 3 s;")
+    ]
+    loader.close()
 
 
 def test_a_dag_belongs_to_the_file_that_is_loaded_not_to_who_imports_it(tmp_path: Path) -> None:
