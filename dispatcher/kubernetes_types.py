@@ -36,7 +36,7 @@ class Secret:
     """For a volume: which keys become which files, `{"key": …, "path": …, "mode": …}`; mode is optional."""
 
     def __post_init__(self) -> None:
-        if self.deploy_type not in {"env", "volume"}:
+        if self.deploy_type not in ("env", "volume"):
             raise errors.InvalidPod(f"Secret: deploy_type must be 'env' or 'volume', not {self.deploy_type!r}")
         if not isinstance(self.secret, str) or not self.secret.strip():
             raise errors.InvalidPod("Secret: secret must be the name of a secret")
