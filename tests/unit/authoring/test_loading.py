@@ -129,6 +129,19 @@ def test_a_dag_id_used_twice_stays_with_the_first_file(tmp_path: Path) -> None:
     assert loaded.errors == (LoadError("sub/a.py", 2, message),)
 
 
+def test_the_first_example_of_the_guide_works(tmp_path: Path) -> None:
+    """What docs/dags.md shows is a DAG file as it stands."""
+    guide = (Path(__file__).parents[3] / "docs" / "dags.md").read_text()
+    (tmp_path / "first.py").write_text(guide.split("```python\n")[1].split("```")[0])
+    loaded = load_folder(tmp_path, timeout_s=20.0)
+    assert loaded.errors == ()
+    assert [(task.task_id, task.queue, task.upstream) for task in loaded.dags[0].tasks] == [
+        ("numbers", None, ()),
+        ("add", "kubernetes", ("numbers",)),
+        ("show", None, ("add",)),
+    ]
+
+
 def test_hidden_folders_and_links_to_what_was_seen_are_left_out(tmp_path: Path) -> None:
     """A mounted ConfigMap keeps its versions in hidden folders, and a link may point at its own parent."""
     good(tmp_path, "..2026/a.py", "a")
