@@ -1,8 +1,8 @@
 """The guardian: a tiny program that outlives the local cluster by a moment, to end what it left running.
 
 Runs as `python -I -S guardian.py <mark>` with a pipe from the cluster as its input: `+<group>` and `-<group>` lines
-name the process groups that are alive. When the pipe closes, however the cluster ended, it kills those groups and (on Linux)
-every process of this user whose environment carries the mark. Standard library only, nothing of this package.
+name the process groups that are alive. When the pipe closes, however the cluster ended, it kills those groups and, on
+Linux, every process of this user whose environment carries the mark. Standard library only, nothing of this package.
 """
 
 import contextlib

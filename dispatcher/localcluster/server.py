@@ -281,7 +281,7 @@ async def _delete_namespaces(rules: registry.Registry) -> None:
 async def _listen(stack: contextlib.AsyncExitStack, doors: api.Api, *, ports: list[int], tls: ssl.SSLContext) -> int:
     """Opens the first port that is free; raises ClusterError where none is."""
     server = web.ServerRunner(
-        web.Server(doors.handle, handler_cancellation=True), handle_signals=False, shutdown_timeout=1.0, access_log=None
+        web.Server(doors.handle, handler_cancellation=True, access_log=None), handle_signals=False, shutdown_timeout=1.0
     )
     await server.setup()
     stack.push_async_callback(server.cleanup)
