@@ -15,7 +15,7 @@ import kombu.exceptions
 from routing import celery_app, settings
 from routing.store import Store
 
-PING_TIMEOUT_S = 5.0
+PING_TIMEOUT_S = 3.0
 SCHEDULER_SILENCE_S = 30.0
 """A scheduler that reported no sign of life for so long hangs, or is gone."""
 PARTS = ("scheduler", "worker", "dispatcher")
