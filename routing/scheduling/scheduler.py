@@ -35,6 +35,8 @@ class Result:
 
     unsent: Sequence[ledger.Unsent] = ()
     has_more: bool = False
+    retry_at: datetime | None = None
+    """When the first of the retries that this turn decided on is due."""
 
 
 @dataclass(kw_only=True)
@@ -87,10 +89,12 @@ class Scheduler:
             self._start_runs(work)
             self._find_running(work)
             self._find_retries(work)
+        retries = [move.next_try_at for move in work.moves.values() if move.next_try_at is not None]
         self._flush(work)
         unsent = self._record_ready(work)
         self._end_runs(work)
-        return Result(unsent=unsent, has_more=any(run.ready for run in self._runs) and len(unsent) >= SEND_MAX)
+        has_more = len(unsent) >= SEND_MAX and any(run.ready for run in self._runs)
+        return Result(unsent=unsent, has_more=has_more, retry_at=min(retries, default=None))
 
     # --- merging
 

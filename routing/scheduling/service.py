@@ -239,7 +239,7 @@ class Service:
             book.hold(ROLE, self._holder, lease_s=LEASE_S, now=now)
             book.mark_sent(sent, at=now)
             result = self._scheduler.turn(book, heard, now=now, clock_s=clock_s, is_poll=is_poll)
-            retry_at = book.next_retry_at() if is_poll else None
+            retry_at = book.next_retry_at() if is_poll else result.retry_at
         del self._desk.heard[: len(heard)]
         del self._desk.sent[: len(sent)]
         self._due.renew = clock_s + RENEW_S
@@ -247,7 +247,9 @@ class Service:
         if is_poll:
             if self._desk.is_restart:
                 self._due.unsent = 0.0
-            self._due.poll = clock_s + min(POLL_S, max(0.0, (retry_at - now).total_seconds()) if retry_at else POLL_S)
+            self._due.poll = clock_s + POLL_S
+        if retry_at is not None:
+            self._due.poll = min(self._due.poll, clock_s + max(0.0, (retry_at - now).total_seconds()))
         if result.unsent:
             self._send(result.unsent, clock_s)
 

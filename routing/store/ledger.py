@@ -317,6 +317,10 @@ class Ledger:
         tasks = [TaskState(**row) for row in self._connection.execute(_run_tasks(), {"run": run}).mappings()]
         return RunState(**head, tasks=tasks)
 
+    def run_state(self, run: int) -> str | None:
+        """The state of a run."""
+        return self._connection.scalar(sa.select(RUN.c.state).where(RUN.c.id == run))
+
     def structure(self, version_id: int) -> Mapping[str, Any]:
         """The structure of a DAG version."""
         found = self._connection.scalar(sa.select(VERSION.c.structure).where(VERSION.c.id == version_id))

@@ -3,6 +3,7 @@
 Alembic's revisions are shipped in `routing.store.migrations`; nobody needs an `alembic.ini`.
 """
 
+import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib import resources
@@ -14,6 +15,8 @@ from alembic.migration import MigrationContext
 from alembic.script import ScriptDirectory
 
 from routing.store import database, errors, rows
+
+logging.getLogger("alembic").setLevel(logging.WARNING)  # its INFO lines tell nobody anything
 
 UPGRADE_LOCK = 7_263_990  # any number: PostgreSQL's advisory lock that upgrades of this program share
 
