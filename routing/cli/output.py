@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import click
-from rich.console import Console, RenderableType
+from rich.console import Console, JustifyMethod, RenderableType
 from rich.table import Table
 from rich.text import Text
 
@@ -26,6 +26,9 @@ Columns = Mapping[str, Callable[[T], object]]
 FORMATS = ("table", "json", "yaml")
 _ENDLESS = 100_000
 """The width of a table that no terminal shows."""
+_KEPT_WIDTH = 10
+_GAP = 2
+_NUMBERS = frozenset({"SECONDS", "TRY", "TASKS", "RETRIES", "LINE"})
 
 _STYLES = {
     "success": "green",
@@ -86,12 +89,19 @@ def show_data(data: object, *, output: str) -> None:
 
 
 def table(items: Iterable[T], columns: Columns[T]) -> Table:
-    """A rich table of the items."""
-    made = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
-    for heading in columns:
-        made.add_column(heading, overflow="fold", justify="right" if heading in ("SECONDS", "TRY", "TASKS") else "left")
-    for item in items:
-        made.add_row(*(cell(value(item)) for value in columns.values()))
+    """A rich table of the items. Where the terminal is narrow long cells are folded, and short ones are left alone."""
+    rows = [[cell(value(item)) for value in columns.values()] for item in items]
+    kept = [
+        max(max(map(len, heading.split())), min(_KEPT_WIDTH, max((row[place].cell_len for row in rows), default=0)))
+        for place, heading in enumerate(columns)
+    ]
+    has_room = sum(kept) + _GAP * len(kept) <= console().width
+    made = Table(box=None, pad_edge=False, padding=(0, _GAP, 0, 0), header_style="bold")
+    for heading, width in zip(columns, kept, strict=True):
+        justify: JustifyMethod = "right" if heading in _NUMBERS else "left"
+        made.add_column(heading, overflow="fold", justify=justify, min_width=width if has_room else None)
+    for row in rows:
+        made.add_row(*row)
     return made
 
 
