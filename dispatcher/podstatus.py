@@ -8,12 +8,11 @@ https://kubernetes.io/docs/concepts/workloads/pods/disruptions/#pod-disruption-c
 """
 
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime, timedelta
 from typing import Any, Literal
 
-from dispatcher import podmerge
+from dispatcher import podfacts, podmerge
 
 Verdict = Literal["none", "running", "succeeded", "failed", "gone"]
 Cause = Literal["application", "infrastructure", "unknown"]
@@ -92,7 +91,7 @@ def observe(pod: Mapping[str, Any], event_type: str = "MODIFIED") -> Observation
     """The verdict on a pod as the API server sent it, in a watch event of `event_type` or in a list."""
     if event_type in ("BOOKMARK", "ERROR") or not isinstance(pod, Mapping):
         return Observation(verdict="none")
-    facts = _Facts.of(pod)
+    facts = podfacts.Facts.of(pod)
     seen = _verdict(facts, is_deleted=event_type == "DELETED")
     base = facts.base
     return replace(
@@ -105,99 +104,7 @@ def observe(pod: Mapping[str, Any], event_type: str = "MODIFIED") -> Observation
     )
 
 
-@dataclass(frozen=True, kw_only=True)
-class _Container:
-    """One container status, with everything that is not of the expected type left out."""
-
-    name: str | None
-    image: str | None
-    state: Literal["waiting", "running", "terminated"] | None
-    reason: str | None
-    message: str | None
-    exit_code: int | None
-    started_at: str | None
-    ended_at: str | None
-
-    @classmethod
-    def of(cls, status: Mapping[str, Any]) -> "_Container":
-        states = _mapping(status.get("state"))
-        kind, detail = None, _mapping(None)
-        for known in _STATES:
-            if isinstance(states.get(known), Mapping):
-                kind, detail = known, states[known]
-                break
-        return cls(
-            name=_text(status.get("name")),
-            image=_text(status.get("image")),
-            state=kind,
-            reason=_text(detail.get("reason")),
-            message=_text(detail.get("message")),
-            exit_code=_integer(detail.get("exitCode")),
-            started_at=_moment_text(detail.get("startedAt")),
-            ended_at=_moment_text(detail.get("finishedAt")),
-        )
-
-
-_STATES: tuple[Literal["terminated", "running", "waiting"], ...] = ("terminated", "running", "waiting")
-
-
-@dataclass(frozen=True, kw_only=True)
-class _Facts:
-    """What a verdict is made of."""
-
-    phase: str | None
-    reason: str | None
-    message: str | None
-    node: str | None
-    base: _Container | None
-    inits: tuple[_Container, ...]
-    sidecars: tuple[_Container, ...]
-    conditions: tuple[Mapping[str, Any], ...]
-    is_deleting: bool
-    deletion_requested_at: datetime | None
-
-    @classmethod
-    def of(cls, pod: Mapping[str, Any]) -> "_Facts":
-        metadata, status = _mapping(pod.get("metadata")), _mapping(pod.get("status"))
-        containers = [_Container.of(entry) for entry in _mappings(status.get("containerStatuses"))]
-        base = next((container for container in containers if container.name == podmerge.BASE), None)
-        return cls(
-            phase=_text(status.get("phase")),
-            reason=_text(status.get("reason")),
-            message=_text(status.get("message")),
-            node=_text(_mapping(pod.get("spec")).get("nodeName")),
-            base=base,
-            inits=tuple(_Container.of(entry) for entry in _mappings(status.get("initContainerStatuses"))),
-            sidecars=tuple(container for container in containers if container is not base),
-            conditions=tuple(_mappings(status.get("conditions"))),
-            is_deleting=bool(metadata.get("deletionTimestamp")),
-            deletion_requested_at=_requested_at(metadata),
-        )
-
-    @property
-    def is_base_running(self) -> bool:
-        return self.base is not None and self.base.state == "running"
-
-    def containers(self) -> Iterator[_Container]:
-        """In the order in which they hold up the work."""
-        yield from self.inits
-        if self.base:
-            yield self.base
-        yield from self.sidecars
-
-    def condition(self, kind: str, status: str) -> Mapping[str, Any] | None:
-        found = (entry for entry in self.conditions if entry.get("type") == kind and entry.get("status") == status)
-        return next(found, None)
-
-    def was_interrupted(self, container: _Container) -> bool:
-        """Whether deletion was requested before the container ended; a doubt is a yes, for an end by TERM is quick."""
-        if not self.is_deleting:
-            return False
-        ended_at = _moment(container.ended_at)
-        return ended_at is None or self.deletion_requested_at is None or ended_at >= self.deletion_requested_at
-
-
-def _verdict(facts: _Facts, *, is_deleted: bool) -> Observation:
+def _verdict(facts: podfacts.Facts, *, is_deleted: bool) -> Observation:
     """The first verdict that holds."""
     if facts.base and facts.base.state == "terminated":
         return _ended(facts, facts.base)
@@ -217,7 +124,7 @@ def _verdict(facts: _Facts, *, is_deleted: bool) -> Observation:
     return _waiting(facts)
 
 
-def _ended(facts: _Facts, base: _Container) -> Observation:
+def _ended(facts: podfacts.Facts, base: podfacts.Container) -> Observation:
     """The base container has ended: its exit code counts, unless the deletion of the pod made it."""
     interrupted = facts.was_interrupted(base)
     if interrupted and (base.exit_code in _KILLED or base.exit_code is None):
@@ -231,7 +138,7 @@ def _ended(facts: _Facts, base: _Container) -> Observation:
     return _failed(facts, base)
 
 
-def _failed_phase(facts: _Facts) -> Observation:
+def _failed_phase(facts: podfacts.Facts) -> Observation:
     """The pod has failed and its base container has not ended: it never started, or its node cannot tell."""
     broken = (init for init in facts.inits if init.state == "terminated" and init.exit_code != 0)
     culprit = next(broken, None)
@@ -240,7 +147,7 @@ def _failed_phase(facts: _Facts) -> Observation:
     return _failed(facts, culprit or _fatal_wait(facts))
 
 
-def _deleted(facts: _Facts, container: _Container | None) -> Observation:
+def _deleted(facts: podfacts.Facts, container: podfacts.Container | None) -> Observation:
     """Somebody or something deleted the pod under its attempt."""
     reason, message = _disruption(facts)
     pod_cause = _cause_of(facts.reason)
@@ -254,7 +161,7 @@ def _deleted(facts: _Facts, container: _Container | None) -> Observation:
     )
 
 
-def _failed(facts: _Facts, culprit: _Container | None) -> Observation:
+def _failed(facts: podfacts.Facts, culprit: podfacts.Container | None) -> Observation:
     """A failure with its reason: the pod's own wins over a disruption's, that over the container's."""
     disruption, disruption_message = _disruption(facts)
     return Observation(
@@ -276,7 +183,7 @@ def _cause_of(reason: str | None) -> Cause | None:
     return "application" if reason in APPLICATION_REASONS else None
 
 
-def _container_cause(container: _Container | None) -> Cause:
+def _container_cause(container: podfacts.Container | None) -> Cause:
     if container is None:
         return "unknown"
     if container.state == "waiting":
@@ -285,15 +192,15 @@ def _container_cause(container: _Container | None) -> Cause:
     return _cause_of(container.reason) or ("application" if container.exit_code else "unknown")
 
 
-def _disruption(facts: _Facts) -> tuple[str | None, str | None]:
+def _disruption(facts: podfacts.Facts) -> tuple[str | None, str | None]:
     """Reason and message of a disruption that the cluster announced."""
     condition = facts.condition(_DISRUPTED, "True")
     if condition is None:
         return None, None
-    return _text(condition.get("reason")) or _DISRUPTED, _text(condition.get("message"))
+    return condition.reason or _DISRUPTED, condition.message
 
 
-def _fatal_wait(facts: _Facts) -> _Container | None:
+def _fatal_wait(facts: podfacts.Facts) -> podfacts.Container | None:
     """The first container that waits in vain."""
     for container in facts.containers():
         if container.state == "waiting" and container.reason in FATAL_WAITS and container.message != _ONLY_A_WAIT:
@@ -301,63 +208,13 @@ def _fatal_wait(facts: _Facts) -> _Container | None:
     return None
 
 
-def _waiting(facts: _Facts) -> Observation:
+def _waiting(facts: podfacts.Facts) -> Observation:
     """Nothing to tell yet but what the pod waits for."""
     unscheduled = facts.condition("PodScheduled", "False")
     if unscheduled:
-        return Observation(
-            verdict="none", reason=_text(unscheduled.get("reason")), message=_text(unscheduled.get("message"))
-        )
+        return Observation(verdict="none", reason=unscheduled.reason, message=unscheduled.message)
     waits = [container for container in facts.containers() if container.state == "waiting" and container.reason]
     telling = [container for container in waits if container.reason not in _DULL_WAITS]
     for container in (*telling, *(wait for wait in waits if wait.name == podmerge.BASE), *waits):
         return Observation(verdict="none", reason=container.reason, message=container.message, container=container.name)
     return Observation(verdict="none", reason=facts.reason, message=facts.message)
-
-
-def _requested_at(metadata: Mapping[str, Any]) -> datetime | None:
-    """When deletion was requested: the timestamp is when the grace period ends, and is moved when that is shortened."""
-    ends_at = _moment(metadata.get("deletionTimestamp"))
-    if ends_at is None:
-        return None
-    try:
-        return ends_at - timedelta(seconds=_integer(metadata.get("deletionGracePeriodSeconds")) or 0)
-    except OverflowError:
-        return None
-
-
-def _moment(value: object) -> datetime | None:
-    """An aware time, or None for what is none."""
-    if isinstance(value, str):
-        try:
-            value = datetime.fromisoformat(value)
-        except ValueError:
-            return None
-    if not isinstance(value, datetime):
-        return None
-    return value if value.tzinfo else value.replace(tzinfo=UTC)
-
-
-def _moment_text(value: object) -> str | None:
-    """A time as the API writes it; the zero of a clock, which a container that never started carries, is no time."""
-    if isinstance(value, datetime):
-        value = value.isoformat()
-    if not isinstance(value, str) or value.startswith(("1970-01-01", "0001-01-01")):
-        return None
-    return value or None
-
-
-def _mapping(value: object) -> Mapping[str, Any]:
-    return value if isinstance(value, Mapping) else {}
-
-
-def _mappings(value: object) -> Iterable[Mapping[str, Any]]:
-    return [entry for entry in value if isinstance(entry, Mapping)] if isinstance(value, list | tuple) else []
-
-
-def _text(value: object) -> str | None:
-    return value if isinstance(value, str) and value else None
-
-
-def _integer(value: object) -> int | None:
-    return value if isinstance(value, int) and not isinstance(value, bool) else None
