@@ -13,6 +13,7 @@ from dispatcher.localcluster import (
     bell,
     logs,
     manifest,
+    placement,
     recorder,
     registry,
     resources,
@@ -67,16 +68,9 @@ class Kubelet:
 
     async def follow_config(self) -> None:
         """Wakes pods that wait for a ConfigMap or Secret when one of them changes. Runs until cancelled."""
+        maps, secrets = (self.rules.store.of(resource) for resource in (resources.CONFIGMAPS, resources.SECRETS))
         while True:
-            waits = [
-                asyncio.ensure_future(self.rules.store.of(resource).changed.wait())
-                for resource in (resources.CONFIGMAPS, resources.SECRETS)
-            ]
-            try:
-                await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
-            finally:
-                for wait in waits:
-                    wait.cancel()
+            await _any(maps.changed, secrets.changed)
             self.config_changed.ring()
 
     async def close(self, timeout_s: float) -> None:
@@ -108,6 +102,16 @@ class Kubelet:
             task.add_done_callback(self._tasks.discard)
 
 
+async def _any(*bells: bell.Bell) -> None:
+    """Waits for the first of some bells, or for the time to look again."""
+    waits = [asyncio.ensure_future(one.wait(_RETRY_S)) for one in bells]
+    try:
+        await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        for wait in waits:
+            wait.cancel()
+
+
 @dataclass(eq=False)
 class PodWorker:
     """One pod, from its creation to the end of its last container."""
@@ -135,7 +139,8 @@ class PodWorker:
     async def live(self) -> None:
         """The whole life; nothing that goes wrong with one pod touches another."""
         try:
-            async with self._place():
+            await self._until_fitting()
+            async with self._slot():
                 if not self._stopping:
                     self._begin()
                     await self._run()
@@ -148,14 +153,31 @@ class PodWorker:
             self._cancel_timers()
         self._finish()
 
-    def _place(self) -> asyncio.Semaphore:
-        """A slot of the node; a pod that must wait for one says so."""
+    async def _until_fitting(self) -> None:
+        """Waits while the node is not what the pod asks for."""
+        nodes = self.kubelet.rules.store.of(resources.NODES)
+        while not self._stopping:
+            node = self.kubelet.rules.get(resources.NODES, "", self.kubelet.node.name)
+            why = placement.why_not(self.pod, node.name, node.labels)
+            if not why:
+                return
+            self._unschedulable(why)
+            await _any(nodes.changed, self._changed)
+
+    def _slot(self) -> asyncio.Semaphore:
+        """One of the pods that may run at once; a pod that must wait for its turn says so."""
         if self.kubelet.slots.locked():
             limit = self.kubelet.node.max_pods
-            words = f"0/1 nodes are available: 1 Too many pods. The local cluster runs {limit} pods at once."
-            self._event("FailedScheduling", words, warning=True)
-            self._write(statuses.Situation(uid=self.first.uid, unschedulable=words))
+            self._unschedulable(f"0/1 nodes are available: 1 Too many pods. The local cluster runs {limit} at once.")
         return self.kubelet.slots
+
+    def _unschedulable(self, why: str) -> None:
+        if self.pod.spec.node_name:
+            return  # it has a node already, only not this one: nobody will ever look at it
+        if ("", why) not in self._told:
+            self._told.add(("", why))
+            self._event("FailedScheduling", why, warning=True)
+        self._write(statuses.Situation(uid=self.first.uid, unschedulable=why))
 
     def _begin(self) -> None:
         """On the node: every container waits."""
@@ -232,7 +254,7 @@ class PodWorker:
                 attempt()
             except runtime.NotReady as error:
                 self._wait_for(error, container)
-                await self._config_or_stop()
+                await _any(self.kubelet.config_changed, self._changed)
             else:
                 return True
         return False
@@ -246,14 +268,6 @@ class PodWorker:
             self._told.add((container, words))
             self._event(reason, words, container=container, warning=True)
         self._write(self._seen())
-
-    async def _config_or_stop(self) -> None:
-        waits = [asyncio.ensure_future(ring.wait(_RETRY_S)) for ring in (self.kubelet.config_changed, self._changed)]
-        try:
-            await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
-        finally:
-            for wait in waits:
-                wait.cancel()
 
     # --- the end ---
 

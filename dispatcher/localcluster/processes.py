@@ -155,7 +155,8 @@ class ProcessSandbox:
         command = _command(container, values)
         values = {key: _plain(mounts.rewrite(value, paths)) for key, value in values.items()}
         values["PATH"] = f"{Path(sys.executable).parent}:{values['PATH']}"
-        home.mkdir(parents=True, exist_ok=True)
+        for made in (self._folder, folder, home):  # one by one: cheaper than parents=True
+            made.mkdir(mode=0o700, exist_ok=True)
         termination.touch(mode=0o600)
         log = self._logs[container.name] = logs.ContainerLog(folder)
         workdir = mounts.rewrite(container.working_dir, paths) if container.working_dir else str(home)

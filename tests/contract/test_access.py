@@ -1,0 +1,61 @@
+"""Who is let in, and what the API says about itself."""
+
+import stat
+
+import pytest
+
+from tests.contract.conftest import Api
+
+
+@pytest.mark.parametrize("token", ["", "Bearer wrong", "Basic eDp5"])
+def test_without_the_token_every_request_is_refused(api: Api, token: str) -> None:
+    """A request without the token is a 401 Status, whatever it asks for."""
+    for path in (api.pods, "/version", "/api/v1/nodes"):
+        answer = api.call("GET", path, headers={"Authorization": token})
+        if not api.is_local and answer.code in {200, 403} and token == "":
+            continue  # a real server may let anonymous users see some addresses
+        assert (answer.code, answer.body["kind"], answer.body["reason"]) == (401, "Status", "Unauthorized")
+
+
+def test_the_kubeconfig_is_private(local: Api) -> None:
+    """Whoever may create pods runs programs as this user: only its owner may read the kubeconfig."""
+    assert stat.S_IMODE(local.kubeconfig.stat().st_mode) == 0o600
+    assert stat.S_IMODE(local.kubeconfig.parent.stat().st_mode) == 0o700
+
+
+def test_discovery_names_what_the_api_has(api: Api) -> None:
+    """Version, groups and resources are where clients look for them."""
+    assert api.call("GET", "/version").ok()["major"] == "1"
+    assert "v1" in api.call("GET", "/api").ok()["versions"]
+    assert api.call("GET", "/apis").ok()["kind"] == "APIGroupList"
+    listed = {entry["name"]: entry for entry in api.call("GET", "/api/v1").ok()["resources"]}
+    assert {"pods", "pods/log", "pods/status", "namespaces", "configmaps", "secrets", "events", "nodes"} <= set(listed)
+    assert listed["pods"]["shortNames"] == ["po"]
+    assert listed["pods"]["namespaced"]
+    assert not listed["nodes"]["namespaced"]
+
+
+@pytest.mark.parametrize("path", ["/healthz", "/livez", "/readyz"])
+def test_health_is_told(api: Api, path: str) -> None:
+    """The three health addresses answer ok."""
+    assert api.call("GET", path).body == "ok"
+
+
+@pytest.mark.parametrize("path", ["/api/v1/nothing", "/api/v1/namespaces/default/pods/x/nothing"])
+def test_an_unknown_address_is_a_404_status(api: Api, path: str) -> None:
+    """What does not exist is said in a Status."""
+    answer = api.call("GET", path)
+    assert answer.code == 404
+
+
+def test_a_verb_that_an_address_does_not_know_is_a_405(api: Api) -> None:
+    """POST to one pod is no verb."""
+    answer = api.call("POST", f"{api.pods}/some-pod", {})
+    assert (answer.code, answer.body["reason"]) == (405, "MethodNotAllowed")
+
+
+def test_there_is_a_node_that_is_ready(api: Api) -> None:
+    """Pods have somewhere to run."""
+    nodes = api.call("GET", "/api/v1/nodes").ok()["items"]
+    conditions = [entry for node in nodes for entry in node["status"]["conditions"] if entry["type"] == "Ready"]
+    assert any(entry["status"] == "True" for entry in conditions)
