@@ -19,6 +19,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Any, TypeVar
 
+import psutil
 import psycopg
 import redis
 
@@ -329,6 +330,19 @@ class LocalCluster:
 
     def stop(self) -> None:
         stop(self.process)
+
+
+def working_in(folder: Path) -> list[str]:
+    """Command lines of all processes that work in the folder or name it."""
+    found = []
+    for process in psutil.process_iter():
+        try:
+            words = " ".join(process.cmdline())
+            if process.pid != os.getpid() and (str(folder) in words or process.cwd().startswith(str(folder))):
+                found.append(f"{process.pid} {words}")
+        except (psutil.NoSuchProcess, psutil.AccessDenied):
+            continue
+    return found
 
 
 def is_alive(process: subprocess.Popen[bytes], log: Path) -> bool:

@@ -12,7 +12,6 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import psutil
 import pytest
 
 from tests import parts
@@ -69,8 +68,9 @@ class Standalone:
     def terminal(self) -> str:
         return self.log.read_text()
 
-    def is_ready(self) -> bool:
-        return parts.is_alive(self.process, self.log) and "all parts are ready" in self.terminal
+    def is_ready(self, *, times: int = 1) -> bool:
+        """Whether the terminal has said so for the start of that number; RuntimeError where it ended instead."""
+        return parts.is_alive(self.process, self.log) and self.terminal.count("all parts are ready") == times
 
     def pid_of(self, part: str) -> int:
         """The pid of the latest start of a part, as the terminal tells it."""
@@ -82,20 +82,6 @@ class Standalone:
         request = urllib.request.Request(f"{url}{path}", headers={"Authorization": f"Basic {token}"})
         with urllib.request.urlopen(request, timeout=10) as answer:
             return json.load(answer)
-
-    def own_processes(self) -> list[str]:
-        """Command lines of all processes that work in this folder or name it."""
-        found = []
-        for process in psutil.process_iter():
-            try:
-                words = " ".join(process.cmdline())
-                if process.pid != os.getpid() and (
-                    str(self.folder) in words or process.cwd().startswith(str(self.folder))
-                ):
-                    found.append(f"{process.pid} {words}")
-            except (psutil.NoSuchProcess, psutil.AccessDenied):
-                continue
-        return found
 
 
 @pytest.fixture(scope="module")
@@ -159,7 +145,7 @@ def test_ctrl_c_stops_everything_and_leaves_nothing(standalone: Standalone) -> N
     """Within seconds, with exit code 0, no process and no stale settings."""
     standalone.process.send_signal(signal.SIGINT)
     assert standalone.process.wait(25) == 0
-    eventually(lambda: not standalone.own_processes(), 5, what="nothing left running")
+    eventually(lambda: not parts.working_in(standalone.folder), 5, what="nothing left running")
     assert standalone.terminal.splitlines()[-1].endswith("stopped; nothing is left running")
     assert not (standalone.folder / ".podyard" / "embedded.toml").exists()
     assert standalone.run("tasks", "list", "r1").returncode == 0  # the record stays
@@ -168,12 +154,12 @@ def test_ctrl_c_stops_everything_and_leaves_nothing(standalone: Standalone) -> N
 def test_a_standalone_killed_by_sigkill_leaves_nothing_and_starts_again(standalone: Standalone) -> None:
     """The guard ends the parts; the next start finds the record and the broker's files as they were."""
     standalone.process = standalone.start("--no-flower")
-    eventually(lambda: standalone.terminal.count("all parts are ready") == 2, 60)
+    eventually(lambda: standalone.is_ready(times=2), 60)
     standalone.process.kill()
     standalone.process.wait(5)
-    eventually(lambda: not standalone.own_processes(), 15, what="nothing left running")
+    eventually(lambda: not parts.working_in(standalone.folder), 15, what="nothing left running")
     standalone.process = standalone.start("--no-flower")
-    eventually(lambda: standalone.terminal.count("all parts are ready") == 3, 60)
+    eventually(lambda: standalone.is_ready(times=3), 60)
     assert [run["run_id"] for run in standalone.json("runs", "list")] == ["r1"]
 
 
