@@ -151,6 +151,11 @@ def _find(session: Session, dag: str) -> rows.DagRow:
     if found is not None and found.is_active:
         return found
     known = [one.dag_id for one in session.store.dags() if one.is_active]
+    if not known and not session.store.dag_errors():
+        folder = session.settings.dags.folder
+        raise Failure(
+            f"the DAG {dag!r} is not known: no scheduler has found a DAG in {folder} yet; run `podyard scheduler`"
+        )
     near = difflib.get_close_matches(dag, known, n=1)
     hint = f"did you mean {near[0]!r}?" if near else "`podyard dags list` lists them"
     gone = "is not in the DAG folder any more" if found else "does not exist"

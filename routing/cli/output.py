@@ -92,7 +92,7 @@ def table(items: Iterable[T], columns: Columns[T]) -> Table:
     """A rich table of the items. Where the terminal is narrow long cells are folded, and short ones are left alone."""
     rows = [[cell(value(item)) for value in columns.values()] for item in items]
     kept = [
-        max(max(map(len, heading.split())), min(_KEPT_WIDTH, max((row[place].cell_len for row in rows), default=0)))
+        max(*map(len, ("", *heading.split())), min(_KEPT_WIDTH, max((row[place].cell_len for row in rows), default=0)))
         for place, heading in enumerate(columns)
     ]
     has_room = sum(kept) + _GAP * len(kept) <= console().width

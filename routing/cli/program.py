@@ -94,8 +94,13 @@ def run(arguments: Sequence[str] | None = None) -> NoReturn:
 
 
 def _call(session: Session, arguments: Sequence[str] | None) -> int:
+    words = list(sys.argv[1:] if arguments is None else arguments)
     try:
-        result = podyard.main(args=arguments, prog_name="podyard", standalone_mode=False, obj=session)
+        # Not `podyard.main`: click has an ending of its own for a reader that went away.
+        with podyard.make_context("podyard", words, obj=session) as context:
+            podyard.invoke(context)
+    except click.exceptions.Exit as end:
+        return end.exit_code
     except (KeyboardInterrupt, click.Abort):
         return INTERRUPTED
     except click.exceptions.NoArgsIsHelpError as error:
@@ -105,7 +110,7 @@ def _call(session: Session, arguments: Sequence[str] | None) -> int:
         return _reader_gone()
     except Exception as error:  # noqa: BLE001 - the end of the program: what nobody caught becomes one line
         return _report(error, debug=session.debug)
-    return result if isinstance(result, int) else 0
+    return 0
 
 
 def _report(error: Exception, *, debug: bool) -> int:

@@ -104,7 +104,7 @@ def _reach_messaging(url: str, *, key: str) -> str:
     is_redis = url.startswith("redis")
     connection = kombu.Connection(url, connect_timeout=TIMEOUT_S, transport_options=options if is_redis else {})
     try:
-        connection.connect()
+        connection.ensure_connection(max_retries=1, interval_start=0, interval_step=0, interval_max=0)
         about = connection.default_channel.client.info("server") if is_redis else {}
     except (
         kombu.exceptions.KombuError,
