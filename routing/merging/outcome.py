@@ -36,8 +36,6 @@ class Ended:
     at: datetime
     value: Any = None
     """What the task returned; None unless it succeeded."""
-    is_skip: bool = False
-    """The author's code asked to be skipped."""
     message: str | None = None
     """One sentence for people; None for a success."""
     error: str | None = None
@@ -124,7 +122,6 @@ def _failure(ended: Ended, result: Any, *, traceback: str | None) -> Ended:
         error="\n".join(text for text in (message, traceback) if text)[:ERROR_MAX_CHARS] or kind,
         reason=kind,
         cause="application" if ended.verdict == "failed" else None,
-        is_skip=kind == "TaskSkipped",
     )
     if kind == "WorkerLostError":
         return _worker_lost(ended, message)

@@ -150,8 +150,6 @@ class Scheduler:
         )
         if verdict.verdict == "succeeded":
             return success
-        if verdict.is_skip:
-            return replace(success, state="skipped", reason=verdict.message)
         why = f"{verdict.reason}: {verdict.message}"[:REASON_MAX_CHARS]
         if verdict.verdict == "revoked":
             return replace(success, state="failed", reason=why)

@@ -53,6 +53,12 @@ class Database:
             if _is_ours(error):
                 raise
             raise errors.DatabaseUnavailable(f"{self.address}: {_first_line(error)}") from error
+        except exc.DatabaseError as error:
+            if self.is_sqlite and "not a database" in str(error):
+                raise errors.RecordError(
+                    f"{self.address} is not a database: set database.url to another file"
+                ) from error
+            raise
 
     def exists(self) -> bool:
         """False for a SQLite file that is not there (which a connection would create)."""

@@ -53,7 +53,9 @@ def _open(facts: rows.Explanation, at: datetime) -> Iterator[str]:
         return
     since = latest.waiting_since or latest.created_at
     waited_s = max(0.0, (at - since).total_seconds())
-    if not facts.consumers:
+    if latest.state == "recorded":
+        yield f"its message is not sent yet, for {waited_s:.0f} s: the broker or the scheduler is away"
+    elif not facts.consumers:
         yield f"no worker consumes the queue {latest.queue!r} ({latest.side}); it has waited for {waited_s:.0f} s"
     elif latest.waiting_reason:
         yield f"{latest.waiting_reason}, for {waited_s:.0f} s"

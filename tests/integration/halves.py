@@ -65,7 +65,9 @@ class Half:
         (self.folder / "dags" / name).write_text("from routing import *\n" + textwrap.dedent(text))
 
     @contextlib.contextmanager
-    def worker(self, *, concurrency: int = 2, name: str = "worker@test", queues: str = "default") -> Iterator[parts.subprocess.Popen[bytes]]:
+    def worker(
+        self, *, concurrency: int = 2, name: str = "worker@test", queues: str = "default"
+    ) -> Iterator[parts.subprocess.Popen[bytes]]:
         """A prefork worker as a process."""
         process = parts.start(
             [sys.executable, "-c", WORKER, self.config, str(concurrency), name, queues], log=self.folder / "worker.log"
@@ -107,8 +109,11 @@ class Half:
         """One task of a run."""
         return next(task for task in self.store.tasks(run.run_id, dag_id=run.dag_id) if task.task_id == task_id)
 
-    def wait_task(self, run: rows.RunRow, task_id: str, is_so: Callable[[rows.TaskRow], object], *, timeout_s: float = 30) -> rows.TaskRow:
+    def wait_task(
+        self, run: rows.RunRow, task_id: str, is_so: Callable[[rows.TaskRow], object], *, timeout_s: float = 30
+    ) -> rows.TaskRow:
         """A task once `is_so` holds."""
+
         def look() -> rows.TaskRow | None:
             task = self.task(run, task_id)
             assert is_so(task), task

@@ -1,0 +1,246 @@
+"""The result backend, the collector and the sweeper on a real Valkey server."""
+
+import json
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+from celery import Celery
+
+from routing import celery_app
+from routing.merging import backend, collector, outcome, sweeper
+from routing.store import ledger
+from tests import parts
+
+NOW = datetime(2026, 1, 1, tzinfo=UTC)
+
+
+@pytest.fixture
+def app(valkey: parts.ValkeyDatabase) -> Iterator[Celery]:
+    app = Celery("test", broker=valkey.url, set_as_current=False)
+    app.conf.update(
+        result_backend=celery_app.result_backend_url(valkey.url),
+        result_backend_always_retry=True,
+        podyard_deployment="test",
+        result_expires=60,
+    )
+    yield app
+    app.close()
+
+
+@pytest.fixture
+def reporting(app: Celery) -> backend.ReportingBackend:
+    return app.backend
+
+
+@pytest.fixture
+def collecting(reporting: backend.ReportingBackend) -> collector.Collector:
+    return collector.Collector(reporting)
+
+
+def other_worker(app: Celery) -> backend.ReportingBackend:
+    """The backend as another worker has it."""
+    return backend.ReportingBackend(app=app, url=app.conf.result_backend.partition("+")[2])
+
+
+def test_a_result_is_reported_and_found(reporting: backend.ReportingBackend, collecting: collector.Collector) -> None:
+    assert reporting.claim("a", "worker:1")
+    reporting.store_result("a", {"n": 1}, "SUCCESS")
+    start, end = collecting.listen(1, now=NOW).outcomes
+    assert isinstance(start, outcome.Started)
+    assert isinstance(end, outcome.Ended)
+    assert (end.verdict, end.value, end.started) == ("succeeded", {"n": 1}, start)
+    assert list(collecting.listen(0, now=NOW).outcomes) == []
+
+
+def test_celery_reads_the_result_as_usual(app: Celery, reporting: backend.ReportingBackend) -> None:
+    reporting.store_result("a", 42, "SUCCESS")
+    assert app.AsyncResult("a").state == "SUCCESS"
+    assert app.AsyncResult("a").get(timeout=5) == 42
+
+
+def test_the_first_verdict_stands_in_the_backend_too(
+    app: Celery, reporting: backend.ReportingBackend, collecting: collector.Collector
+) -> None:
+    reporting.store_result("a", 1, "SUCCESS")
+    reporting.store_result("a", Exception("terminated"), "REVOKED")
+    assert app.AsyncResult("a").state == "SUCCESS"
+    assert [type(one).__name__ for one in collecting.listen(1, now=NOW).outcomes] == ["Ended"]
+
+
+def test_one_delivery_of_many_gets_the_claim(app: Celery, reporting: backend.ReportingBackend) -> None:
+    others = [other_worker(app) for _ in range(5)]
+    assert [one.claim("a", "w") for one in [reporting, *others, reporting]] == [True] + [False] * 6
+
+
+def test_a_blocked_attempt_cannot_be_claimed(
+    reporting: backend.ReportingBackend, collecting: collector.Collector
+) -> None:
+    assert collecting.block("a")
+    assert collecting.block("a")
+    assert not reporting.claim("a", "w")
+    reporting.claim("b", "w")
+    assert not collecting.block("b")
+    assert collecting.look_up(["a", "b"], now=NOW).blocked == {"a"}
+
+
+def test_a_pods_start_is_reported_with_its_pod(
+    reporting: backend.ReportingBackend, collecting: collector.Collector
+) -> None:
+    """As the dispatcher calls it: nothing is stored, the start is reported."""
+    meta = {"hostname": "dispatcher@h", "pid": "p-1", "pod": "p-1", "started_at": "2026-01-01T00:00:00+00:00"}
+    reporting.store_result("a", meta, "STARTED")
+    assert collecting.listen(1, now=NOW).outcomes == [
+        outcome.Started(attempt_id="a", at=NOW, host="dispatcher@h", pod="p-1")
+    ]
+    assert reporting.client.keys("celery-task-meta-*") == []
+
+
+def test_a_start_that_the_ending_process_does_not_know_is_taken_from_the_claim(
+    app: Celery, collecting: collector.Collector
+) -> None:
+    """A killed child's result is stored by its worker's main process; the child's claim says when it began."""
+    other_worker(app).claim("a", "w")
+    collecting.listen(1, now=NOW)
+    app.backend.store_result("a", Exception("gone"), "FAILURE")
+    start, end = collecting.listen(1, now=NOW).outcomes
+    assert (type(start), type(end)) == (outcome.Started, outcome.Ended)
+
+
+def test_a_wake_up_is_heard_at_once(app: Celery, collecting: collector.Collector) -> None:
+    backend.wake(app)
+    assert collecting.listen(5, now=NOW).is_wake
+
+
+def test_rubbish_on_the_list_is_skipped(reporting: backend.ReportingBackend, collecting: collector.Collector) -> None:
+    rubbish: list[Any] = [b"\xff\x00", "[1]", "{", '{"kind":"ended"}', '{"kind":"started","id":7}', "[" * 100_000]
+    reporting.client.rpush(reporting.keys.reports, *rubbish)
+    reporting.store_result("a", 1, "SUCCESS")
+    [end] = collecting.listen(1, now=NOW).outcomes
+    assert end.attempt_id == "a"
+
+
+@pytest.mark.parametrize(
+    "text", [b"{", b"[1]", b"\xff", b"[" * 100_000, b'{"status":"SUCCESS","result":' + b"1" * 5000 + b"}"]
+)
+def test_a_result_that_cannot_be_read_is_its_own_failure_only(
+    reporting: backend.ReportingBackend, collecting: collector.Collector, text: bytes
+) -> None:
+    reporting.store_result("good", 1, "SUCCESS")
+    reporting.client.set(reporting.get_key_for_task("bad"), text)
+    reporting.client.rpush(reporting.keys.reports, json.dumps({"kind": "ended", "id": "bad"}))
+    verdicts = {one.attempt_id: one for one in collecting.listen(1, now=NOW).outcomes}
+    assert {one: end.verdict for one, end in verdicts.items() if isinstance(end, outcome.Ended)} == {
+        "good": "succeeded",
+        "bad": "failed",
+    }
+    bad = verdicts["bad"]
+    assert isinstance(bad, outcome.Ended)
+    assert bad.reason == "UnreadableResult"
+
+
+def test_a_lost_report_is_made_good_by_the_sweep(
+    reporting: backend.ReportingBackend, collecting: collector.Collector
+) -> None:
+    reporting.claim("a", "w")
+    reporting.store_result("a", 1, "SUCCESS")
+    reporting.claim("b", "w")
+    reporting.client.delete(reporting.keys.reports)
+    seen = collecting.look_up(["a", "b", "c"], now=NOW)
+    assert [(one.attempt_id, type(one).__name__) for one in seen.outcomes] == [("a", "Ended"), ("b", "Started")]
+    assert seen.holders == {"b": reporting.instance}
+
+
+def test_large_results_are_not_read_all_at_once(
+    reporting: backend.ReportingBackend, collecting: collector.Collector
+) -> None:
+    for number in range(20):
+        reporting.store_result(f"a{number}", "x" * 1_000_000, "SUCCESS")
+    reporting.client.config_resetstat()
+    assert len(collecting.listen(1, now=NOW).outcomes) == 20
+    reads = reporting.client.info("commandstats")["cmdstat_mget"]["calls"]
+    assert reads == 3  # two for 20 MB of results, one for claims
+
+
+# --- the sweeper
+
+
+def waiting(attempt_id: str, **fields: Any) -> ledger.Waiting:
+    defaults: dict[str, Any] = {"state": "sent", "side": "celery", "queue": "q", "sent_at": NOW, "sends": 1}
+    defaults |= {"is_unwanted": False, "has_pod": False}
+    return ledger.Waiting(id=attempt_id, **{**defaults, **fields})
+
+
+def inspect(
+    sweeping: sweeper.Sweeper, *rows: ledger.Waiting, clock_s: float = 0, after_s: float = 0, backlog: int = 0
+) -> sweeper.Findings:
+    return sweeping.inspect(rows, now=NOW + timedelta(seconds=after_s), clock_s=clock_s, backlog=lambda _queue: backlog)
+
+
+def test_attempts_of_a_worker_without_a_pulse_are_lost(
+    reporting: backend.ReportingBackend, collecting: collector.Collector
+) -> None:
+    """Not at once: a worker that lost its connection has time to come back."""
+    sweeping = sweeper.Sweeper(collecting)
+    reporting.claim("a", "w")
+    row = waiting("a", state="running")
+    assert [type(one) for one in inspect(sweeping, row, clock_s=0).outcomes] == [outcome.Started]
+    assert [type(one) for one in inspect(sweeping, row, clock_s=9).outcomes] == [outcome.Started]
+    start, end = inspect(sweeping, row, clock_s=11).outcomes
+    assert isinstance(end, outcome.Ended)
+    assert (start.attempt_id, end.verdict, end.cause) == ("a", "lost", "infrastructure")
+
+
+def test_a_pulse_that_comes_back_saves_its_attempts(
+    reporting: backend.ReportingBackend, collecting: collector.Collector
+) -> None:
+    sweeping = sweeper.Sweeper(collecting)
+    reporting.claim("a", "w")
+    row = waiting("a", state="running")
+    inspect(sweeping, row, clock_s=0)
+    reporting.beat(lease_s=20)
+    assert [type(one) for one in inspect(sweeping, row, clock_s=11).outcomes] == [outcome.Started]
+    reporting.end_beat()
+    assert [type(one) for one in inspect(sweeping, row, clock_s=12).outcomes] == [outcome.Started]
+
+
+@pytest.mark.parametrize(
+    ("after_s", "sends", "backlog", "wanted"),
+    [(30, 1, 0, []), (61, 1, 0, ["a"]), (61, 1, 3, []), (61, 2, 0, []), (121, 2, 0, ["a"])],
+)
+def test_a_message_that_nobody_has_is_sent_again_with_patience(
+    collecting: collector.Collector, after_s: float, sends: int, backlog: int, wanted: list[str]
+) -> None:
+    found = inspect(sweeper.Sweeper(collecting), waiting("a", sends=sends), after_s=after_s, backlog=backlog)
+    assert found.resend == wanted
+
+
+def test_an_attempt_with_a_pod_is_not_sent_again(collecting: collector.Collector) -> None:
+    assert inspect(sweeper.Sweeper(collecting), waiting("a", has_pod=True), after_s=999).resend == []
+
+
+def test_an_unwanted_attempt_is_kept_from_starting_or_stopped(
+    reporting: backend.ReportingBackend, collecting: collector.Collector
+) -> None:
+    reporting.claim("runs", "w")
+    reporting.beat(lease_s=20)
+    rows = [waiting("waits", is_unwanted=True), waiting("runs", state="running", is_unwanted=True)]
+    found = inspect(sweeper.Sweeper(collecting), *rows)
+    assert found.revoke == ["runs"]
+    ends = [one for one in found.outcomes if isinstance(one, outcome.Ended)]
+    assert [(one.attempt_id, one.verdict) for one in ends] == [("waits", "revoked")]
+    assert not reporting.claim("waits", "w")
+
+
+def test_an_unwanted_pod_is_revoked(collecting: collector.Collector) -> None:
+    row = waiting("p", side="kubernetes", is_unwanted=True, has_pod=True)
+    assert inspect(sweeper.Sweeper(collecting), row) == sweeper.Findings(revoke=["p"])
+
+
+def test_a_unix_socket_is_a_result_backend_too() -> None:
+    url = celery_app.result_backend_url("redis+socket:///run/valkey.sock?virtual_host=3")
+    app = Celery("test", set_as_current=False)
+    app.conf.result_backend = url
+    assert isinstance(app.backend, backend.ReportingBackend)
+    assert (app.backend.connparams["path"], app.backend.connparams["db"]) == ("/run/valkey.sock", 3)
