@@ -9,6 +9,7 @@ nothing of aiohttp escapes. Called by launcher, watcher, adoption and janitor; d
 import asyncio
 import json
 import ssl
+import time
 from collections.abc import AsyncIterator, Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,6 +26,8 @@ CALL_TIMEOUT_S = 30.0
 WATCH_SERVER_TIMEOUT_S = 290
 """The server is asked to end a watch after this time; proxies and garbage collection like streams that end."""
 PAGE_SIZE = 500
+TOKEN_AGE_S = 10.0
+"""A token is asked of the official client at most so often: asking costs as much as sending a create."""
 _SERVICE_ACCOUNT = Path("/var/run/secrets/kubernetes.io/serviceaccount/token")
 _MERGE_PATCH = "application/merge-patch+json"
 _NO_ANSWER = (aiohttp.ClientError, TimeoutError, OSError)
@@ -97,6 +100,8 @@ class Cluster:
         self._access = access
         self._connections = connections
         self._session: aiohttp.ClientSession | None = None
+        self._headers_of: dict[str, dict[str, str]] = {}
+        self._headers_at = -TOKEN_AGE_S
         self.requests = 0
         """Requests sent so far, for `inspect stats`."""
 
@@ -106,6 +111,7 @@ class Cluster:
             connector=aiohttp.TCPConnector(limit=self._connections, ssl=self._access.tls, keepalive_timeout=60),
             timeout=aiohttp.ClientTimeout(total=CALL_TIMEOUT_S, sock_connect=10),
             auto_decompress=True,
+            trust_env=False,
         )
         return self
 
@@ -229,11 +235,14 @@ class Cluster:
         return self._session
 
     def _headers(self, kind: str = "application/json") -> dict[str, str]:
-        headers = {"Accept": "application/json", "Content-Type": kind, "User-Agent": "podyard"}
-        token = self._access.token()
-        if token:
-            headers["Authorization"] = token
-        return headers
+        now = time.monotonic()
+        if now - self._headers_at > TOKEN_AGE_S:
+            self._headers_at, self._headers_of = now, {}
+        if kind not in self._headers_of:
+            headers = {"Accept": "application/json", "Content-Type": kind, "User-Agent": "podyard"}
+            token = self._access.token()
+            self._headers_of[kind] = {**headers, "Authorization": token} if token else headers
+        return self._headers_of[kind]
 
     async def _call(
         self,

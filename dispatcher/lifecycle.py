@@ -12,7 +12,6 @@ from datetime import UTC, datetime
 from typing import Any, Protocol
 
 from dispatcher import (
-    basecontainer,
     cluster,
     errors,
     janitor,
@@ -287,13 +286,12 @@ class Lifecycle:
 
     def _follow(self, attempt: Attempt, pod: Mapping[str, Any], seen: podstatus.Observation) -> None:
         status = pod.get("status") or {}
-        times = basecontainer.times(pod)
         if (
             attempt.started_at is None
-            and times.started_at is not None
+            and seen.started_at is not None
             and seen.verdict in ("running", "succeeded", "failed")
         ):
-            attempt.started_at = times.started_at
+            attempt.started_at = _time(seen.started_at)
             self._hub.started(attempt)
         self._recorder.record(
             self._row(
@@ -303,8 +301,8 @@ class Lifecycle:
                 message=seen.message if seen.verdict != "succeeded" else None,
                 cause=seen.cause,
                 exit_code=seen.exit_code,
-                node=(pod.get("spec") or {}).get("nodeName"),
-                ended_at=times.ended_at,
+                node=seen.node,
+                ended_at=_time(seen.ended_at),
             )
         )
         if seen.verdict == "gone":
@@ -314,18 +312,16 @@ class Lifecycle:
         elif seen.verdict in ("succeeded", "failed"):
             self._register.move(attempt, "ended")
             self._pump()
-            self._spawn(self._tell(attempt, pod, seen))
+            self._spawn(self._tell(attempt, seen))
 
-    async def _tell(self, attempt: Attempt, pod: Mapping[str, Any], seen: podstatus.Observation) -> None:
-        result = await self._result(attempt, pod, seen)
+    async def _tell(self, attempt: Attempt, seen: podstatus.Observation) -> None:
+        result = await self._result(attempt, seen)
         self._hub.ended(attempt, result)
 
-    async def _result(
-        self, attempt: Attempt, pod: Mapping[str, Any], seen: podstatus.Observation
-    ) -> outcome.Outcome | errors.PodFailed:
+    async def _result(self, attempt: Attempt, seen: podstatus.Observation) -> outcome.Outcome | errors.PodFailed:
         if attempt.is_any_image:
-            return _plain_result(attempt, pod, seen)
-        message = basecontainer.termination_message(pod) or ""
+            return _plain_result(attempt, seen)
+        message = seen.outcome or ""
         try:
             told = outcome.decode(message, task_id=attempt.message.id, retries=attempt.message.retries)
             if isinstance(told, outcome.Outcome):
@@ -333,7 +329,7 @@ class Lifecycle:
             return outcome.read_frame(await self._read_tail(attempt, told), told)
         except (outcome.UnreadableOutcome, errors.ApiError, errors.ApiUnavailable) as error:
             if seen.verdict == "failed":
-                return _pod_failed(attempt, pod, seen)
+                return _pod_failed(attempt, seen)
             why = str(error) if message else "it left no outcome"
             return errors.PodFailed(
                 f"the pod {attempt.pod} ended with exit code 0, but {why}; has its image this version of Podyard?",
@@ -425,20 +421,33 @@ class Lifecycle:
         task.add_done_callback(self._tasks.discard)
 
 
-def _plain_result(
-    attempt: Attempt, pod: Mapping[str, Any], seen: podstatus.Observation
-) -> outcome.Outcome | errors.PodFailed:
+def _plain_result(attempt: Attempt, seen: podstatus.Observation) -> outcome.Outcome | errors.PodFailed:
     if seen.verdict == "failed":
-        return _pod_failed(attempt, pod, seen)
+        return _pod_failed(attempt, seen)
     return outcome.Outcome(
         id=attempt.message.id,
         retries=attempt.message.retries,
         state="SUCCESS",
-        runtime_s=basecontainer.times(pod).runtime_s or 0.0,
+        runtime_s=_runtime_s(seen),
     )
 
 
-def _pod_failed(attempt: Attempt, pod: Mapping[str, Any], seen: podstatus.Observation) -> errors.PodFailed:
+def _runtime_s(seen: podstatus.Observation) -> float:
+    started_at, ended_at = _time(seen.started_at), _time(seen.ended_at)
+    if started_at is None or ended_at is None:
+        return 0.0
+    return max(0.0, (ended_at - started_at).total_seconds())
+
+
+def _time(text: str | None) -> datetime | None:
+    """A time as the API writes it; None where there is none or it cannot be read."""
+    try:
+        return None if text is None else datetime.fromisoformat(text).astimezone(UTC)
+    except ValueError:
+        return None
+
+
+def _pod_failed(attempt: Attempt, seen: podstatus.Observation) -> errors.PodFailed:
     parts = [f"the pod {attempt.pod} failed: {seen.reason or 'no reason given'}"]
     if seen.exit_code is not None:
         parts.append(f"exit code {seen.exit_code}")
@@ -449,7 +458,7 @@ def _pod_failed(attempt: Attempt, pod: Mapping[str, Any], seen: podstatus.Observ
         "exit_code": seen.exit_code,
         "cause": seen.cause,
         "pod": attempt.pod,
-        "node": (pod.get("spec") or {}).get("nodeName"),
+        "node": seen.node,
         "container": seen.container,
     }
     return errors.PodFailed(", ".join(parts), {key: value for key, value in details.items() if value is not None})

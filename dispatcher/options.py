@@ -52,8 +52,8 @@ class Options:
     """Where logs of pods are saved before deletion; None saves none."""
     log_max_bytes: int = 10_485_760
     result_max_bytes: int = 1_048_576
-    create_concurrency: int = 16
-    """Create requests in flight at once; beyond 8 to 16 a real API server gains nothing."""
+    create_concurrency: int = 64
+    """Create requests in flight at once. A server on loopback gains nothing beyond 16; one that is 150 ms away does."""
 
 
 def from_app(app: Any) -> Options:

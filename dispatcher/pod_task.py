@@ -14,7 +14,7 @@ from dispatcher import errors, manifest
 def register(app: Celery) -> Any:
     """Gives the app the task `dispatcher.pod`; returns the task."""
 
-    @app.task(name=manifest.ANY_IMAGE_TASK)
+    @app.task(name=manifest.ANY_IMAGE_TASK, shared=False)
     def pod(**kwargs: Any) -> None:  # noqa: ARG001 - the dispatcher reads them from the message
         raise errors.PodFailed(
             "dispatcher.pod ran in a Celery worker: its body is a pod, so send it to a queue of the Kubernetes side",

@@ -11,7 +11,9 @@ import os
 import signal
 import sys
 import tempfile
+import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import psutil
@@ -26,7 +28,7 @@ CONCURRENCY = 16
 PROFILE = options.QueueProfile()
 
 
-async def added_times(kubeconfig: Path, *, deployment: str, ready: asyncio.Event, count: int) -> list[float]:
+async def added_times(kubeconfig: Path, *, deployment: str, ready: threading.Event, count: int) -> list[float]:
     """The times of the first `count` ADDED events of a deployment, seen by a watch of its own."""
     seen: list[float] = []
     async with cluster.Cluster(cluster.connect(kubeconfig=kubeconfig)) as api:
@@ -54,9 +56,9 @@ async def bare(kubeconfig: Path) -> float:
         json.dumps(manifest.build(message(number), profile=PROFILE, options=chosen, owner="bare")).encode()
         for number in range(PODS)
     ]
-    ready = asyncio.Event()
+    ready = threading.Event()
     watching = asyncio.create_task(added_times(kubeconfig, deployment="bare", ready=ready, count=PODS))
-    await ready.wait()
+    await asyncio.to_thread(ready.wait, 10)
     async with cluster.Cluster(cluster.connect(kubeconfig=kubeconfig)) as api:
         slots = asyncio.Semaphore(CONCURRENCY)
 
@@ -78,15 +80,18 @@ def message(number: int) -> Message:
     )
 
 
-async def dispatched(yard: Yard) -> float:
+def dispatched(yard: Yard) -> float:
     """The same pods by the dispatcher, whose queue is full before it starts."""
     for _ in range(PODS):
         yard.send("nap", 1, ignore_result=True)
-    ready = asyncio.Event()
-    watching = asyncio.create_task(added_times(yard.kubeconfig, deployment=yard.deployment, ready=ready, count=PODS))
-    await ready.wait()
-    await asyncio.to_thread(yard.dispatcher, YARD_MAX_PODS=str(PODS))
-    return rate(await watching)
+    ready = threading.Event()
+    with ThreadPoolExecutor(1) as watcher:
+        times = watcher.submit(
+            lambda: asyncio.run(added_times(yard.kubeconfig, deployment=yard.deployment, ready=ready, count=PODS))
+        )
+        ready.wait(10)
+        yard.dispatcher(YARD_MAX_PODS=str(PODS))
+        return rate(times.result(120))
 
 
 def adopted_s(yard: Yard) -> float:
@@ -113,7 +118,7 @@ def main() -> None:
         os.environ["YARD_CONCURRENCY"] = str(PODS)
         try:
             plain = asyncio.run(bare(local.kubeconfig))
-            ours = asyncio.run(dispatched(yard))
+            ours = dispatched(yard)
             memory = psutil.Process(yard.processes[-1].pid).memory_info().rss / 2**20
             cpu = sum(psutil.Process(yard.processes[-1].pid).cpu_times()[:2])
             print(f"pods created per second, bare aiohttp loop:  {plain:8.0f}")

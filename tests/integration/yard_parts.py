@@ -54,7 +54,16 @@ class Yard:
     def dispatcher(self, *, name: str = "dispatcher", **env: str) -> subprocess.Popen[bytes]:
         """Starts a dispatcher and waits until it consumes."""
         pool = {"CELERY_CUSTOM_WORKER_POOL": "dispatcher.pool:KubernetesPool"}
-        return self._worker("-P", "custom", "-Q", "kubernetes", "-c", os.environ.get("YARD_CONCURRENCY", "100"), name=name, env={**pool, **env})
+        return self._worker(
+            "-P",
+            "custom",
+            "-Q",
+            "kubernetes",
+            "-c",
+            os.environ.get("YARD_CONCURRENCY", "100"),
+            name=name,
+            env={**pool, **env},
+        )
 
     def worker(self) -> subprocess.Popen[bytes]:
         """Starts a prefork worker and waits until it consumes."""
