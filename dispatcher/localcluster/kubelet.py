@@ -148,7 +148,7 @@ class PodWorker:
             raise
         except Exception:
             log.exception("pod failed inside the local cluster", extra={"pod": self.first.name})
-            self._end_pod("LocalClusterError", "the local cluster failed on this pod; its own log says why")
+            self._give_up()
         finally:
             self._cancel_timers()
         self._finish()
@@ -232,12 +232,8 @@ class PodWorker:
     def _start(self, container: manifest.Container) -> None:
         try:
             handle = self.sandbox.start(container)
-        except runtime.StartFailed as error:
-            now = times.now()
-            self.states[container.name] = statuses.Terminated(
-                exit_code=128, reason="StartError", started_at=None, finished_at=now, message=str(error)
-            )
-            self._event("Failed", f"Error: {error}", container=container.name, warning=True)
+        except (runtime.StartFailed, OSError) as error:  # OSError: no disk, no descriptors, no processes left
+            self._fail_to_start(container, str(error))
             return
         self._running[container.name] = handle
         self.states[container.name] = statuses.Running(started_at=handle.started_at)
@@ -246,6 +242,12 @@ class PodWorker:
         self._event("Created", f"Created container: {container.name}", container=container.name)
         self._event("Started", f"Started container {container.name}", container=container.name)
         self._write_soon()
+
+    def _fail_to_start(self, container: manifest.Container, why: str) -> None:
+        self.states[container.name] = statuses.Terminated(
+            exit_code=128, reason="StartError", started_at=None, finished_at=times.now(), message=why
+        )
+        self._event("Failed", f"Error: {why}", container=container.name, warning=True)
 
     async def _until_ready(self, attempt: Callable[[], None], *, container: str) -> bool:
         """Tries until it works; False when the pod is stopped before that."""
@@ -302,6 +304,16 @@ class PodWorker:
         self._end_pod("DeadlineExceeded", "Pod was active on the node longer than the specified deadline")
         self._event("DeadlineExceeded", "Pod was active on the node longer than specified deadline", warning=True)
         self.stop(self.pod.spec.termination_grace_period_seconds or 0)
+
+    def _give_up(self) -> None:
+        """After an error of our own: nothing runs on, and the pod says whose fault it was."""
+        self._kill()
+        for name, state in self.states.items():
+            if not isinstance(state, statuses.Terminated):
+                self.states[name] = statuses.Terminated(
+                    exit_code=137, reason="Error", started_at=None, finished_at=times.now()
+                )
+        self._end_pod("LocalClusterError", "the local cluster failed on this pod; its own log says why")
 
     def _end_pod(self, reason: str, message: str) -> None:
         self._situation = statuses.with_reason(self._situation, reason, message)

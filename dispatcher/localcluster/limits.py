@@ -37,6 +37,10 @@ def _unmet(pod: manifest.Pod) -> Iterator[str]:
         yield "securityContext"
     if spec.affinity:
         yield "affinity"
+    if spec.host_aliases or spec.dns_config:
+        yield "hostAliases, dnsConfig"
+    if spec.runtime_class_name:
+        yield "runtimeClassName"
     if spec.automount_service_account_token:
         yield "automountServiceAccountToken (no token is mounted)"
     for container in _containers(pod):

@@ -54,8 +54,9 @@ class ContainerLog:
         self._mark(at)
         view = memoryview(data)
         while view:
-            view = view[os.write(self._file, view) :]
-        self.end += len(data)
+            written = os.write(self._file, view)
+            view = view[written:]
+            self.end += written
         self._changed.ring()
 
     def close(self) -> None:

@@ -133,6 +133,9 @@ class PodSpec(_Part):
     affinity: dict[str, Any] | None = None
     host_network: bool | None = None
     hostname: str | None = None
+    host_aliases: list[dict[str, Any]] | None = None
+    dns_config: dict[str, Any] | None = None
+    runtime_class_name: str | None = None
 
 
 class ObjectMeta(_Part):

@@ -7,6 +7,7 @@ sees to it that nothing stays behind when the local cluster is killed.
 import asyncio
 import contextlib
 import functools
+import logging
 import os
 import re
 import resource
@@ -14,7 +15,7 @@ import shutil
 import signal
 import subprocess
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from datetime import datetime
 from pathlib import Path
 
@@ -31,6 +32,7 @@ from dispatcher.localcluster import (
     volumes,
 )
 
+log = logging.getLogger(__name__)
 TERMINATION_VARIABLE = "PODYARD_TERMINATION_PATH"
 MESSAGE_BYTES = 4096
 _LOG_MESSAGE_BYTES = 2048
@@ -158,12 +160,12 @@ class ProcessSandbox:
         for made in (self._folder, folder, home):  # one by one: cheaper than parents=True
             made.mkdir(mode=0o700, exist_ok=True)
         termination.touch(mode=0o600)
-        log = self._logs[container.name] = logs.ContainerLog(folder)
+        output = self._logs[container.name] = logs.ContainerLog(folder)
         workdir = mounts.rewrite(container.working_dir, paths) if container.working_dir else str(home)
         argv = [_plain(mounts.rewrite(word, paths)) for word in command]
-        with _closing_log_on_failure(log):
+        with _closing_log_on_failure(output):
             return ContainerProcess(
-                self._owner, _Start(argv, values, workdir), log=log, message=_Message(container, termination, log)
+                self._owner, _Start(argv, values, workdir), log=output, message=_Message(container, termination, output)
             )
 
     def _base_environment(self, home: Path, termination: Path) -> dict[str, str]:
@@ -227,6 +229,7 @@ class ContainerProcess:
         self._message = message
         self._loop = asyncio.get_running_loop()
         self.ended: asyncio.Future[runtime.Ended] = self._loop.create_future()
+        self._is_losing = False
         self._process, self._output = _spawn(start)
         self.started_at: datetime = times.now()
         owner.born(self._process.pid)
@@ -250,14 +253,18 @@ class ContainerProcess:
         except BlockingIOError:
             return False
         if data:
-            self._log.write(data, self._loop_time())
+            self._keep(data)
             return True
         self._loop.remove_reader(self._output)
         return False
 
-    @staticmethod
-    def _loop_time() -> float:
-        return times.now().timestamp()
+    def _keep(self, data: bytes) -> None:
+        try:
+            self._log.write(data, times.now().timestamp())
+        except OSError as error:  # the disk is full: the container goes on, what it prints is lost
+            if not self._is_losing:
+                log.warning("output of a container is lost: %s", error, extra={"pid": self._process.pid})
+            self._is_losing = True
 
     def _exited(self) -> None:
         """The main process ended: the rest of its group goes with it, as in a container."""
@@ -276,11 +283,11 @@ class ContainerProcess:
 
 
 @contextlib.contextmanager
-def _closing_log_on_failure(log: logs.ContainerLog):  # type: ignore[no-untyped-def]
+def _closing_log_on_failure(output: logs.ContainerLog) -> Iterator[None]:
     try:
         yield
-    except runtime.StartFailed:
-        log.close()
+    except (runtime.StartFailed, OSError):
+        output.close()
         raise
 
 

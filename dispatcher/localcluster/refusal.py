@@ -113,7 +113,8 @@ def method_not_allowed() -> Refusal:
 def unsupported_media(kind: str, *, supported: Sequence[str]) -> Refusal:
     """The body is in a language that is not spoken here."""
     message = f"the body of the request was in an unknown format ({kind}) - accepted media types include: "
-    return Refusal(415, "UnsupportedMediaType", message + ", ".join(supported))
+    hint = " (some commands of kubectl send protobuf: add `--dry-run=client -o json | kubectl create -f -`)"
+    return Refusal(415, "UnsupportedMediaType", message + ", ".join(supported) + (hint if "protobuf" in kind else ""))
 
 
 def too_large(limit_bytes: int) -> Refusal:

@@ -15,7 +15,7 @@ import os
 import secrets
 import signal
 import ssl
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from types import TracebackType
@@ -46,6 +46,8 @@ HOST = "127.0.0.1"
 STOP_S = 2.0
 """How long pods may take to end after SIGTERM when the cluster stops."""
 _BACKLOG = 1024
+_LINE_BYTES = 65_536
+"""Selectors of many names make long addresses."""
 _IDENTITY = "identity.json"
 _IDENTITY_S = 300 * 86400.0
 
@@ -155,11 +157,10 @@ async def _run(options: Options, ready: Callable[[str], None]) -> None:
 
 
 @contextlib.contextmanager
-def _lock(home: Path):  # type: ignore[no-untyped-def]
+def _lock(home: Path) -> Iterator[None]:
     """The home folder, private and ours alone; raises ClusterError."""
     try:
         home.mkdir(mode=0o700, parents=True, exist_ok=True)
-        home.chmod(0o700)
         descriptor = os.open(home / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     except OSError as error:
         raise ClusterError(
@@ -281,7 +282,9 @@ async def _delete_namespaces(rules: registry.Registry) -> None:
 async def _listen(stack: contextlib.AsyncExitStack, doors: api.Api, *, ports: list[int], tls: ssl.SSLContext) -> int:
     """Opens the first port that is free; raises ClusterError where none is."""
     server = web.ServerRunner(
-        web.Server(doors.handle, handler_cancellation=True, access_log=None), handle_signals=False, shutdown_timeout=1.0
+        web.Server(doors.handle, handler_cancellation=True, access_log=None, max_line_size=_LINE_BYTES),
+        handle_signals=False,
+        shutdown_timeout=1.0,
     )
     await server.setup()
     stack.push_async_callback(server.cleanup)

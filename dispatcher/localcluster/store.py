@@ -17,7 +17,8 @@ import msgspec
 from dispatcher.localcluster import bell, refusal, resources, selectors
 
 HISTORY_CHANGES = 20_000
-HISTORY_BYTES = 64 * 1024 * 1024
+HISTORY_BYTES = 32 * 1024 * 1024
+"""Per resource, of encoded objects."""
 Json = dict[str, Any]
 _encode = msgspec.json.Encoder().encode
 _decode = msgspec.json.Decoder().decode
@@ -112,12 +113,12 @@ class Collection:
 class Store:
     """All collections under one version counter.
 
-    The counter starts at the time of day, so that a version of an earlier life of this cluster is older than all
-    that this one knows, and is answered with 410.
+    The counter starts at the time of day in microseconds, faster than any changes can come, so that a version of an
+    earlier life of this cluster is older than all that this one knows, and is answered with 410.
     """
 
     def __init__(self, *, history_changes: int = HISTORY_CHANGES) -> None:
-        self.version = int(time.time() * 1000)
+        self.version = int(time.time() * 1_000_000)
         self.collections = {
             resource.plural: Collection(history_changes=history_changes, version=self.version)
             for resource in resources.ALL

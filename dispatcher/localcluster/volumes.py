@@ -11,7 +11,10 @@ SUPPORTED = "emptyDir, configMap, secret, hostPath"
 
 def make(volumes: list[manifest.Volume], *, folder: Path, lookup: environment.Lookup) -> dict[str, Path]:
     """Volume name -> its folder, filled; raises NotReady `FailedMount` that says what is missing."""
-    return {volume.name: _make_one(volume, folder / volume.name, lookup) for volume in volumes}
+    try:
+        return {volume.name: _make_one(volume, folder / volume.name, lookup) for volume in volumes}
+    except OSError as error:
+        raise runtime.NotReady("FailedMount", f"the volumes cannot be made: {error}") from error
 
 
 def _make_one(volume: manifest.Volume, folder: Path, lookup: environment.Lookup) -> Path:

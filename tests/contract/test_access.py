@@ -20,7 +20,7 @@ def test_without_the_token_every_request_is_refused(api: Api, token: str) -> Non
 def test_the_kubeconfig_is_private(local: Api) -> None:
     """Whoever may create pods runs programs as this user: only its owner may read the kubeconfig."""
     assert stat.S_IMODE(local.kubeconfig.stat().st_mode) == 0o600
-    assert stat.S_IMODE(local.kubeconfig.parent.stat().st_mode) == 0o700
+    assert stat.S_IMODE((local.kubeconfig.parent / "pods").stat().st_mode) == 0o700
 
 
 def test_discovery_names_what_the_api_has(api: Api) -> None:

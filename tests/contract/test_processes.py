@@ -97,7 +97,9 @@ def test_a_stop_ends_all_pods_within_seconds(own_local_cluster: parts.LocalClust
     stubborn = api.create("trap '' TERM; echo started; while :; do sleep 0.1; done", name="stubborn")
     kind = api.create(BACKGROUND, name="kind")
     api.running(stubborn), api.running(kind)
-    watcher = threading.Thread(target=lambda: list(api.events(api.pods)), daemon=True)
+    events = api.events(api.pods)
+    assert next(events)["type"] == "ADDED"
+    watcher = threading.Thread(target=lambda: list(events), daemon=True)
     watcher.start()
     own_local_cluster.process.send_signal(how)
     assert own_local_cluster.process.wait(10) == 0
