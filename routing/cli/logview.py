@@ -8,7 +8,7 @@ from pathlib import Path
 
 import click
 
-from dispatcher import cluster, errors
+from dispatcher import errors
 from routing.cli import plaintext
 from routing.cli.failure import Failure
 from routing.settings import Settings
@@ -76,6 +76,8 @@ def print_live(
     tail: int | None = None,
 ) -> None:
     """Prints the log of a container as the API server gives it. Raises Failure where there is no pod or no log yet."""
+    from dispatcher import cluster  # noqa: PLC0415 - aiohttp, which most looks at tasks never need
+
     wanted = settings.kubernetes
     access = cluster.connect(kubeconfig=wanted.kubeconfig, context=wanted.context, in_cluster=wanted.in_cluster)
     printer = Printer()

@@ -86,11 +86,11 @@ def scheduler(session: Session, loglevel: str) -> None:
     \b
     Example:  podyard scheduler
     """
+    session.require_database_file()
     from routing.cli import reach  # noqa: PLC0415 - Celery and SQLAlchemy, for these commands alone
     from routing.scheduling import service  # noqa: PLC0415 - as above
 
     _log(loglevel)
-    session.require_database_file()
     reach.wait_for(session.settings, database=reach.database, broker=reach.broker, result_backend=reach.results)
     service.run(session.settings, stop=_stop_on_signals())
 
@@ -108,11 +108,11 @@ def worker(session: Session, *, concurrency: int | None, queues: str | None, nam
     \b
     Example:  podyard worker --concurrency 8 --queues reports,mail
     """
+    settings = session.settings
+    names = worker_queues(settings.router, _split(queues))
     from routing import celery_app  # noqa: PLC0415 - as above
     from routing.cli import reach  # noqa: PLC0415 - as above
 
-    settings = session.settings
-    names = worker_queues(settings.router, _split(queues))
     reach.wait_for(settings, broker=reach.broker, result_backend=reach.results)
     app = celery_app.build(settings, role="worker")
     size = concurrency or settings.worker.concurrency
@@ -134,13 +134,13 @@ def dispatcher(session: Session, *, max_pods: int | None, queues: str | None, na
     \b
     Example:  podyard dispatcher --queues gpu-a100,gpu-h100
     """
+    settings = session.settings
+    names = dispatcher_queues(settings.router, _split(queues))
+    _say_about_patterns(settings)
     os.environ["CELERY_CUSTOM_WORKER_POOL"] = "dispatcher.pool:KubernetesPool"  # Celery reads it when it is imported
     from routing import celery_app  # noqa: PLC0415 - as above
     from routing.cli import reach  # noqa: PLC0415 - as above
 
-    settings = session.settings
-    names = dispatcher_queues(settings.router, _split(queues))
-    _say_about_patterns(settings)
     reach.wait_for(settings, broker=reach.broker, result_backend=reach.results, Kubernetes_API_server=reach.kubernetes)
     app = celery_app.build(settings, role="dispatcher")
     size = max_pods or sum({name: settings.router.route(name).profile.max_pods for name in names}.values())
