@@ -19,9 +19,14 @@ PODYARD = str(Path(sys.executable).with_name("podyard"))
 def played(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
     """A folder in which the demo was run to its end, and what it printed there."""
     folder = tmp_path_factory.mktemp("demo")
-    answer = subprocess.run([PODYARD, "demo"], cwd=folder, capture_output=True, text=True, timeout=120, check=False)
-    assert answer.returncode == 0, answer.stdout + answer.stderr
-    return folder, answer.stdout
+    log = folder / "terminal.log"
+    demo = parts.start([PODYARD, "demo"], log=log, cwd=folder)
+    try:
+        eventually(lambda: demo.poll() is not None, 90, what="the demo ends")
+    finally:
+        parts.stop(demo, timeout_s=20)
+    assert demo.returncode == 0, log.read_text()
+    return folder, log.read_text()
 
 
 def test_the_demo_runs_on_both_sides_and_ends_with_a_report(played: tuple[Path, str]) -> None:
