@@ -1,10 +1,14 @@
 """The command line. `main` is the console script `podyard`; each command group is a module, loaded when it is used."""
 
+import sys
+
 __all__ = ["main"]
 
 
 def main() -> None:
     """Runs the command that the arguments name, then exits: 0, or 1 with one line that says what to do."""
-    from routing.cli import program  # noqa: PLC0415 - so that importing this package costs nothing
-
+    try:
+        from routing.cli import program  # noqa: PLC0415 - so that importing this package costs nothing
+    except KeyboardInterrupt:
+        sys.exit(130)
     program.run()

@@ -4,6 +4,7 @@ Command modules are loaded when they are used, so that `podyard --help` needs cl
 stderr and a code: 1, 2 for wrong usage, 130 for Ctrl-C, 141 for a reader that went away.
 """
 
+import io
 import os
 import sys
 import traceback
@@ -84,6 +85,9 @@ def podyard() -> None:
 
 def run(arguments: Sequence[str] | None = None) -> NoReturn:
     """Runs one call to its end and exits with its code."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")  # a terminal that knows ASCII alone gets all the same text
     session = Session()
     code = _call(session, arguments)
     try:
