@@ -18,6 +18,7 @@ from datetime import UTC, datetime
 from typing import Any, TypeVar
 from uuid import uuid4
 
+import redis
 from celery import Celery, states
 from celery.backends.redis import RedisBackend
 
@@ -26,6 +27,8 @@ T = TypeVar("T")
 REPORTS_MAX = 200_000
 """Reports that wait while no collector runs; beyond that only the keys are kept, and the sweep finds those."""
 RETRY_S = (0.1, 0.2, 0.5, 1.0)
+UNAVAILABLE = (redis.RedisError, OSError)
+"""What a call raises while the server is away."""
 DEFAULT_EXPIRES_S = 86_400
 BLOCKED = "blocked"
 """The claim of an attempt that must not run any more."""
@@ -64,6 +67,23 @@ class Keys:
         return f"{self._prefix}:worker:{instance}"
 
 
+class Heart:
+    """A worker's sign of life: a key that runs out unless it is renewed."""
+
+    def __init__(self, client: Any, *, key: str, lease_s: int) -> None:
+        self._client = client
+        self._key = key
+        self._lease_s = lease_s
+
+    def beat(self) -> None:
+        """Renew it."""
+        self._client.set(self._key, socket.gethostname(), ex=self._lease_s)
+
+    def end(self) -> None:
+        """Take it back."""
+        self._client.delete(self._key)
+
+
 class ReportingBackend(RedisBackend):
     """Celery's Redis backend with reports and claims."""
 
@@ -88,7 +108,7 @@ class ReportingBackend(RedisBackend):
         claim = _compact({**start, "holder": holder, "instance": self.instance, "nonce": uuid4().hex[:8]})
         report = _compact({"id": attempt_id, "kind": "started", **start})
         keys, args = [self.keys.claim(attempt_id), self.keys.reports], [claim, self._expires_s, report]
-        if not _insist(lambda: self._run(_CLAIM, keys, args), self.connection_errors):
+        if not _insist(lambda: self._run(_CLAIM, keys, args)):
             return False
         self._started[attempt_id] = start
         return True
@@ -102,13 +122,9 @@ class ReportingBackend(RedisBackend):
         """Make the scheduler look at the database now."""
         self.client.rpush(self.keys.reports, _compact({"kind": "wake"}))
 
-    def beat(self, *, lease_s: int) -> None:
-        """Give this worker's sign of life, which holds for `lease_s`."""
-        self.client.set(self.keys.pulse(self.instance), self._host, ex=lease_s)
-
-    def end_beat(self) -> None:
-        """Take the sign of life back: this worker has ended in order."""
-        self.client.delete(self.keys.pulse(self.instance))
+    def new_client(self) -> Any:
+        """A client with connections of its own, for a thread that must share no lock with what is forked."""
+        return self._create_client(**self.connparams)
 
     def _store_result(
         self,
@@ -164,13 +180,13 @@ def wake(app: Celery) -> None:
     app.backend.wake()
 
 
-def _insist(call: Callable[[], T], errors: tuple[type[Exception], ...]) -> T:
+def _insist(call: Callable[[], T]) -> T:
     """Repeat until the server answers. The call must be safe to repeat."""
     attempt = 0
     while True:
         try:
             return call()
-        except errors:
+        except UNAVAILABLE:
             time.sleep(RETRY_S[min(attempt, len(RETRY_S) - 1)])
             attempt += 1
 

@@ -9,47 +9,58 @@ import logging
 import os
 import signal
 import sys
+import threading
 from typing import Any
 
 from celery import bootsteps
 from celery.worker import WorkController
 
+from routing.merging import backend
+
 log = logging.getLogger(__name__)
 
 PULSE_S = 5.0
+RETRY_S = 1.0
 LEASE_S = 20
 PR_SET_PDEATHSIG = 1
 
 
 class Pulse(bootsteps.StartStopStep):
-    """Beats from the worker's own timer: a worker that hangs has no pulse."""
+    """Beats from a thread of the worker's main process, over a connection of its own.
 
-    requires = ("celery.worker.components:Timer",)
+    Not from the worker's event loop: that one stands still while the broker is away, though the children work on.
+    """
+
+    requires = ("celery.worker.components:Pool",)  # children are forked before there is a thread
 
     def __init__(self, parent: WorkController, **kwargs: Any) -> None:
         super().__init__(parent, **kwargs)
-        self._timer_entry: Any = None
+        self._stopped = threading.Event()
 
     def start(self, parent: WorkController) -> None:
         """Begin to beat."""
-        self._beat(parent)
-        self._timer_entry = parent.timer.call_repeatedly(PULSE_S, self._beat, (parent,))
+        source = parent.app.backend
+        beating = backend.Heart(source.new_client(), key=source.keys.pulse(source.instance), lease_s=LEASE_S)
+        threading.Thread(target=_beat, args=(beating, self._stopped), name="pulse", daemon=True).start()
 
     def stop(self, parent: WorkController) -> None:  # noqa: ARG002 - the signature is Celery's
         """Stop beating; the last beat runs out by itself, after the children have stored what they did."""
-        if self._timer_entry is not None:
-            self._timer_entry.cancel()
+        self._stopped.set()
 
     def terminate(self, parent: WorkController) -> None:
         """As `stop`."""
         self.stop(parent)
 
-    def _beat(self, parent: WorkController) -> None:
-        backend = parent.app.backend
+
+def _beat(beating: backend.Heart, stopped: threading.Event) -> None:
+    while not stopped.is_set():
+        wait_s = PULSE_S
         try:
-            backend.beat(lease_s=LEASE_S)
-        except backend.connection_errors:
-            log.warning("no pulse: the result backend is away")
+            beating.beat()
+        except backend.UNAVAILABLE as error:
+            log.debug("no pulse: the result backend is away: %s", error)
+            wait_s = RETRY_S
+        stopped.wait(wait_s)
 
 
 def die_with_worker(**kwargs: Any) -> None:  # noqa: ARG001 - a signal handler of Celery

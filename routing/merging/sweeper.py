@@ -11,10 +11,10 @@ from datetime import datetime, timedelta
 from routing.merging import collector, outcome
 from routing.store import ledger
 
-LOST_AFTER_S = 10.0
-"""So long after a worker's pulse is found missing its attempts are lost; its pulse ran for a while before, too."""
 RESEND_AFTER_S = 60.0
 RESEND_MAX_S = 3600.0
+SUSPECT_S = 3.0
+"""So long after an outage of the broker a message sent before it that nobody has is taken for lost."""
 
 Backlog = Callable[[str], int]
 """Queue -> messages that wait in it."""
@@ -32,9 +32,16 @@ class Findings:
 class Sweeper:
     """Remembers only since when each worker has been without a pulse."""
 
-    def __init__(self, collecting: collector.Collector) -> None:
+    def __init__(self, collecting: collector.Collector, *, lost_after_s: float) -> None:
+        """`lost_after_s`: so long must a pulse be missing, beside the time that it holds by itself."""
         self._collector = collecting
+        self._lost_after_s = lost_after_s
         self._missing: dict[str, float] = {}
+        self._outage_at: datetime | None = None
+
+    def suspect(self, *, now: datetime) -> None:
+        """The broker was away until now: what was on its way then may be lost."""
+        self._outage_at = now
 
     def inspect(self, rows: Sequence[ledger.Waiting], *, now: datetime, clock_s: float, backlog: Backlog) -> Findings:
         """Look at a page. Raises ResultsUnavailable, and what `backlog` raises."""
@@ -52,15 +59,24 @@ class Sweeper:
                 self._stop(row, findings, now)
             elif row.state == "sent" and row.id not in seen.holders and not row.has_pod:
                 silent.append(row)
-        findings.resend.extend(_overdue(silent, now=now, backlog=backlog))
+        findings.resend.extend(_overdue([row for row in silent if self._is_late(row, now)], backlog))
         return findings
+
+    def _is_late(self, row: ledger.Waiting, now: datetime) -> bool:
+        if row.sent_at is None:
+            return False
+        if self._outage_at is not None and row.sent_at <= self._outage_at:
+            return now - self._outage_at > timedelta(seconds=SUSPECT_S)
+        return now - row.sent_at > _patience(row.sends)
 
     def _gone(self, instances: set[str], clock_s: float) -> set[str]:
         """Workers without a pulse for long enough."""
         dead = self._collector.dead(instances)
         self._missing = {one: self._missing.get(one, clock_s) for one in (self._missing.keys() - instances) | dead}
-        self._missing = {one: since for one, since in self._missing.items() if clock_s - since < 10 * LOST_AFTER_S}
-        return {one for one in dead if clock_s - self._missing.get(one, clock_s) >= LOST_AFTER_S}
+        self._missing = {
+            one: since for one, since in self._missing.items() if clock_s - since < 10 * self._lost_after_s
+        }
+        return {one for one in dead if clock_s - self._missing.get(one, clock_s) > self._lost_after_s}
 
     def _stop(self, row: ledger.Waiting, findings: Findings, now: datetime) -> None:
         """Nobody wants this attempt: keep it from starting, or stop it."""
@@ -74,12 +90,12 @@ class Sweeper:
 _LOST = "its worker gives no sign of life any more: it was killed, or its machine is gone"
 
 
-def _overdue(rows: Iterable[ledger.Waiting], *, now: datetime, backlog: Backlog) -> list[str]:
+def _overdue(late: Iterable[ledger.Waiting], backlog: Backlog) -> list[str]:
     """Attempts sent long ago that nobody began, from queues in which no message waits: their messages got lost.
 
     If a message is only slow, its attempt has a second one for a while; the claim lets one of them run.
     """
-    late = [row for row in rows if row.sent_at is not None and now - row.sent_at > _patience(row.sends)]
+    late = list(late)
     empty = {queue: backlog(queue) == 0 for queue in {row.queue for row in late}}
     return [row.id for row in late if empty[row.queue]]
 

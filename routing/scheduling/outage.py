@@ -36,9 +36,11 @@ class Outage:
         self._failures += 1
         return wait_s
 
-    def end(self) -> None:
-        """A call succeeded."""
-        if self._since is not None:
-            log.warning("%s is back after %.0f s", self._what, time.monotonic() - self._since)
+    def end(self) -> bool:
+        """A call succeeded; returns whether that ended an outage."""
+        if self._since is None:
+            return False
+        log.warning("%s is back after %.0f s", self._what, time.monotonic() - self._since)
         self._since = None
         self._failures = 0
+        return True

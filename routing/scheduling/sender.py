@@ -45,8 +45,12 @@ class Sender:
     def backlog(self, queue: str) -> int:
         """How many messages wait in a queue."""
         with self._mapped():
-            channel = self._open().channel
-            return int(channel.queue_declare(queue=queue, passive=True).message_count)
+            producer = self._open()
+            try:
+                return int(producer.channel.queue_declare(queue=queue, passive=True).message_count)
+            except producer.connection.channel_errors:
+                self.close()  # a broker closes the channel on which a missing queue was asked for
+                return 0
 
     def close(self) -> None:
         """Close the connection."""

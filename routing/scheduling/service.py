@@ -107,7 +107,7 @@ class Service:
         self._store = store
         self._sender = sending
         self._collector = collecting
-        self._sweeper = sweeper.Sweeper(collecting)
+        self._sweeper = sweeper.Sweeper(collecting, lost_after_s=2 * settings.scheduler.sweep_s)
         self._scheduler = scheduler.Scheduler(router=settings.router, limits=settings.scheduler)
         self._holder = f"{socket.gethostname()}:{os.getpid()}:{uuid4().hex[:8]}"
         self._due = _Due()
@@ -204,7 +204,8 @@ class Service:
             if self._desk.is_busy:
                 stop.wait(LINGER_S)
             heard = self._collector.listen(self._wait_s(), now=_now())
-            self._results.end()
+            if self._results.end():
+                self._sweeper.suspect(now=_now())
         except collector.ResultsUnavailable as error:
             stop.wait(min(self._results.fail(error), POLL_S))
             return False
@@ -257,7 +258,8 @@ class Service:
         """Send what is recorded; what cannot be sent stays `recorded` and is found by `_send_unsent`."""
         try:
             self._sender.send(unsent)
-            self._broker.end()
+            if self._broker.end():
+                self._sweeper.suspect(now=_now())
         except sender.BrokerUnavailable as error:
             self._due.unsent = clock_s + self._broker.fail(error)
             return

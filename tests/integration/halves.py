@@ -1,6 +1,7 @@
 """The Celery half on real parts, for tests of the record: settings, a DAG folder, a prefork worker, the scheduler."""
 
 import contextlib
+import shutil
 import sys
 import textwrap
 import threading
@@ -38,8 +39,8 @@ class Half:
     app: Celery
 
     @classmethod
-    def make(cls, folder: Path, *, broker: str, database: str | None = None, more: str = "") -> "Half":
-        """Write settings and migrate the database."""
+    def make(cls, folder: Path, *, broker: str, database: str | None = None, dag: str = "", more: str = "") -> "Half":
+        """Write settings and migrate the database; `dag` names a file of `dagfiles/` to begin with."""
         (folder / "dags").mkdir(parents=True)
         config = folder / "podyard.toml"
         database = database or f"sqlite:///{folder / 'podyard.db'}"
@@ -52,13 +53,25 @@ class Half:
         loaded = settings.load(config, environ={})
         store = Store.open(loaded.database.url)
         store.upgrade()
-        return cls(
+        half = cls(
             folder=folder,
             config=config,
             settings=loaded,
             store=store,
             app=celery_app.build(loaded, "scheduler"),
         )
+        if dag:
+            half.copy_dag(dag)
+        return half
+
+    def copy_dag(self, name: str) -> None:
+        """Put a file of `dagfiles/` into the folder."""
+        shutil.copy(Path(__file__).parent / "dagfiles" / f"{name}.py", self.folder / "dags")
+
+    def notes(self) -> list[str]:
+        """What the bodies of `dagfiles/` noted."""
+        notes = self.folder / "notes"
+        return notes.read_text().split() if notes.exists() else []
 
     def write_dag(self, text: str, name: str = "dag.py") -> None:
         """Put a DAG file into the folder."""

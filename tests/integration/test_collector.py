@@ -166,6 +166,10 @@ def test_large_results_are_not_read_all_at_once(
 # --- the sweeper
 
 
+def pulse_of(worker: backend.ReportingBackend) -> backend.Heart:
+    return backend.Heart(worker.new_client(), key=worker.keys.pulse(worker.instance), lease_s=20)
+
+
 def waiting(attempt_id: str, **fields: Any) -> ledger.Waiting:
     defaults: dict[str, Any] = {"state": "sent", "side": "celery", "queue": "q", "sent_at": NOW, "sends": 1}
     defaults |= {"is_unwanted": False, "has_pod": False}
@@ -182,7 +186,7 @@ def test_attempts_of_a_worker_without_a_pulse_are_lost(
     reporting: backend.ReportingBackend, collecting: collector.Collector
 ) -> None:
     """Not at once: a worker that lost its connection has time to come back."""
-    sweeping = sweeper.Sweeper(collecting)
+    sweeping = sweeper.Sweeper(collecting, lost_after_s=10)
     reporting.claim("a", "w")
     row = waiting("a", state="running")
     assert [type(one) for one in inspect(sweeping, row, clock_s=0).outcomes] == [outcome.Started]
@@ -195,13 +199,14 @@ def test_attempts_of_a_worker_without_a_pulse_are_lost(
 def test_a_pulse_that_comes_back_saves_its_attempts(
     reporting: backend.ReportingBackend, collecting: collector.Collector
 ) -> None:
-    sweeping = sweeper.Sweeper(collecting)
+    sweeping = sweeper.Sweeper(collecting, lost_after_s=10)
     reporting.claim("a", "w")
     row = waiting("a", state="running")
     inspect(sweeping, row, clock_s=0)
-    reporting.beat(lease_s=20)
+    heart = pulse_of(reporting)
+    heart.beat()
     assert [type(one) for one in inspect(sweeping, row, clock_s=11).outcomes] == [outcome.Started]
-    reporting.end_beat()
+    heart.end()
     assert [type(one) for one in inspect(sweeping, row, clock_s=12).outcomes] == [outcome.Started]
 
 
@@ -212,21 +217,32 @@ def test_a_pulse_that_comes_back_saves_its_attempts(
 def test_a_message_that_nobody_has_is_sent_again_with_patience(
     collecting: collector.Collector, after_s: float, sends: int, backlog: int, wanted: list[str]
 ) -> None:
-    found = inspect(sweeper.Sweeper(collecting), waiting("a", sends=sends), after_s=after_s, backlog=backlog)
+    found = inspect(
+        sweeper.Sweeper(collecting, lost_after_s=10), waiting("a", sends=sends), after_s=after_s, backlog=backlog
+    )
     assert found.resend == wanted
 
 
+def test_after_an_outage_a_message_that_nobody_has_is_sent_again_soon(collecting: collector.Collector) -> None:
+    sweeping = sweeper.Sweeper(collecting, lost_after_s=10)
+    sweeping.suspect(now=NOW + timedelta(seconds=2))
+    assert inspect(sweeping, waiting("a"), after_s=4).resend == []
+    assert inspect(sweeping, waiting("a"), after_s=6).resend == ["a"]
+    again = waiting("a", sends=2, sent_at=NOW + timedelta(seconds=6))
+    assert inspect(sweeping, again, after_s=20).resend == []
+
+
 def test_an_attempt_with_a_pod_is_not_sent_again(collecting: collector.Collector) -> None:
-    assert inspect(sweeper.Sweeper(collecting), waiting("a", has_pod=True), after_s=999).resend == []
+    assert inspect(sweeper.Sweeper(collecting, lost_after_s=10), waiting("a", has_pod=True), after_s=999).resend == []
 
 
 def test_an_unwanted_attempt_is_kept_from_starting_or_stopped(
     reporting: backend.ReportingBackend, collecting: collector.Collector
 ) -> None:
     reporting.claim("runs", "w")
-    reporting.beat(lease_s=20)
+    pulse_of(reporting).beat()
     rows = [waiting("waits", is_unwanted=True), waiting("runs", state="running", is_unwanted=True)]
-    found = inspect(sweeper.Sweeper(collecting), *rows)
+    found = inspect(sweeper.Sweeper(collecting, lost_after_s=10), *rows)
     assert found.revoke == ["runs"]
     ends = [one for one in found.outcomes if isinstance(one, outcome.Ended)]
     assert [(one.attempt_id, one.verdict) for one in ends] == [("waits", "revoked")]
@@ -235,7 +251,7 @@ def test_an_unwanted_attempt_is_kept_from_starting_or_stopped(
 
 def test_an_unwanted_pod_is_revoked(collecting: collector.Collector) -> None:
     row = waiting("p", side="kubernetes", is_unwanted=True, has_pod=True)
-    assert inspect(sweeper.Sweeper(collecting), row) == sweeper.Findings(revoke=["p"])
+    assert inspect(sweeper.Sweeper(collecting, lost_after_s=10), row) == sweeper.Findings(revoke=["p"])
 
 
 def test_a_unix_socket_is_a_result_backend_too() -> None:
