@@ -4,7 +4,7 @@ import asyncio
 import contextlib
 import hmac
 import logging
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
 from typing import Any
 
 import msgspec
@@ -175,10 +175,7 @@ class Api:
         stream = watching.events(
             objects, match, asked, render=render, bookmark_s=self._bookmark_s, closing=self.closing
         )
-        async with contextlib.aclosing(stream) as lines:
-            async for line in lines:
-                if line:
-                    await response.write(line)
+        await _send_all(response, stream)
         return response
 
     async def _read(self, request: web.BaseRequest, at: calls.Target) -> web.StreamResponse:
@@ -209,9 +206,7 @@ class Api:
         response = web.StreamResponse(headers={"Content-Type": "text/plain"})
         await response.prepare(request)
         if found is not None:
-            async with contextlib.aclosing(found.stream(asked)) as pieces:
-                async for piece in pieces:
-                    await response.write(piece)
+            await _send_all(response, found.stream(asked))
         return response
 
     # --- writing ---
@@ -274,6 +269,15 @@ class Api:
         return _json(
             {"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Success", "code": 201}, status=201
         )
+
+
+async def _send_all(response: web.StreamResponse, pieces: AsyncGenerator[bytes, None]) -> None:
+    """Sends a stream; a client that goes away ends it, and is no error."""
+    async with contextlib.aclosing(pieces):
+        with contextlib.suppress(ConnectionError):
+            async for piece in pieces:
+                if piece:
+                    await response.write(piece)
 
 
 def _no_dry_run(request: web.BaseRequest) -> None:

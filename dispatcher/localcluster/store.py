@@ -16,7 +16,7 @@ import msgspec
 
 from dispatcher.localcluster import bell, refusal, resources, selectors
 
-HISTORY_CHANGES = 20_000
+HISTORY_CHANGES = 10_000
 HISTORY_BYTES = 32 * 1024 * 1024
 """Per resource, of encoded objects."""
 Json = dict[str, Any]

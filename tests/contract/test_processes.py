@@ -1,5 +1,6 @@
 """What the local cluster does with processes and with itself: it leaves nothing behind, and tells no secret."""
 
+import asyncio
 import contextlib
 import os
 import signal
@@ -13,6 +14,7 @@ from typing import Any
 import psutil
 import pytest
 
+from dispatcher.localcluster import server
 from tests import parts
 from tests.contract.conftest import Api
 
@@ -189,3 +191,22 @@ def test_a_full_node_makes_pods_wait_with_a_reason(narrow: Api) -> None:
     assert "Too many pods" in seen["status"]["conditions"][0]["message"]
     narrow.call("DELETE", f"{narrow.pods}/{first['metadata']['name']}").ok()
     narrow.running(second)
+
+
+def test_a_test_can_have_a_cluster_inside_its_own_process(tmp_path: Path) -> None:
+    """The async context manager: ready when entered, gone when left."""
+
+    async def visit() -> tuple[str, bool]:
+        options = server.Options(home=tmp_path / "home", runtime="hold")
+        async with server.LocalCluster(options) as cluster:
+            there = cluster.kubeconfig.exists()
+            answer = await asyncio.to_thread(_version_at, cluster.kubeconfig)
+        return answer, there and not cluster.kubeconfig.exists()
+
+    assert asyncio.run(visit()) == ("1", True)
+
+
+def _version_at(kubeconfig: Path) -> str:
+    api = Api(kubeconfig=kubeconfig, image="x", namespace="default", is_local=True)
+    major: str = api.call("GET", "/version").ok()["major"]
+    return major
