@@ -7,31 +7,27 @@ import asyncio
 import base64
 import contextlib
 import errno
-import fcntl
 import functools
-import json
 import logging
-import os
-import secrets
 import signal
 import ssl
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-import msgspec
 from aiohttp import web
 
 from dispatcher.localcluster import (
     api,
-    certificate,
     environment,
+    home,
     instant,
     kubeconfig,
     kubelet,
     nodes,
+    podworker,
     processes,
     recorder,
     registry,
@@ -42,18 +38,13 @@ from dispatcher.localcluster import (
 )
 
 log = logging.getLogger(__name__)
+ClusterError = home.ClusterError
 HOST = "127.0.0.1"
 STOP_S = 2.0
 """How long pods may take to end after SIGTERM when the cluster stops."""
 _BACKLOG = 1024
 _LINE_BYTES = 65_536
 """Selectors of many names make long addresses."""
-_IDENTITY = "identity.json"
-_IDENTITY_S = 300 * 86400.0
-
-
-class ClusterError(Exception):
-    """The local cluster cannot start; the message says what to do."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -105,9 +96,9 @@ class LocalCluster:
     async def _start(self, stack: contextlib.AsyncExitStack) -> None:
         """Each step registers how it is undone; stopping goes the way back: kubeconfig, API, pods, lock."""
         options = self.options
-        stack.enter_context(_lock(options.home))
+        stack.enter_context(home.lock(options.home))
         self.kubeconfig.unlink(missing_ok=True)
-        past = _read_past(options.home) or _Identity.new()
+        past = home.read_identity(options.home) or home.new_identity()
         self.token = past.token
         objects = store.Store(history_changes=options.history_changes)
         rules = registry.Registry(objects)
@@ -122,10 +113,10 @@ class LocalCluster:
             rules, pods, token=self.token, bookmark_s=options.bookmark_s, gone_as_status=options.gone_as_status
         )
         ports = [options.port] if options.port else [past.port, 0]
-        port = await _listen(stack, doors, ports=ports, tls=_tls(options.home, past))
+        port = await _listen(stack, doors, ports=ports, tls=home.tls(options.home, past))
         doors.address = f"{HOST}:{port}"
         self.url = f"https://{HOST}:{port}"
-        kubeconfig.write_private(options.home / _IDENTITY, json.dumps(asdict(replace(past, port=port))))
+        home.keep_identity(options.home, past, port=port)
         text = kubeconfig.text(address=self.url, token=self.token, certificate=past.certificate)
         kubeconfig.write_private(self.kubeconfig, text)
         stack.callback(self.kubeconfig.unlink, missing_ok=True)
@@ -139,7 +130,7 @@ def run(
     ready: Callable[[str], None] = lambda line: None,  # noqa: ARG005 - nobody wants to know
     **more: Any,
 ) -> None:
-    """Runs a local cluster until SIGINT or SIGTERM; `ready` is told one line. Raises ClusterError."""
+    """Runs a local cluster until SIGINT or SIGTERM; `ready` is told one line. Raises home.ClusterError."""
     asyncio.run(_run(Options(home=home, port=port, node=node, **more), ready))
 
 
@@ -154,74 +145,6 @@ async def _run(options: Options, ready: Callable[[str], None]) -> None:
         )
         ready(f"local cluster ready at {cluster.url}, kubeconfig {cluster.kubeconfig}; {kind}")
         await stop.wait()
-
-
-@contextlib.contextmanager
-def _lock(home: Path) -> Iterator[None]:
-    """The home folder, private and ours alone; raises ClusterError."""
-    try:
-        home.mkdir(mode=0o700, parents=True, exist_ok=True)
-        descriptor = os.open(home / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-    except OSError as error:
-        raise ClusterError(
-            f"the folder {home} cannot be used: {error.strerror}; name another one with --home"
-        ) from error
-    try:
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            holder = os.read(descriptor, 32).decode(errors="replace").strip()
-            raise ClusterError(
-                f"a local cluster already runs in {home} (process {holder}); use its kubeconfig {home / 'kubeconfig'}, "
-                "stop it, or name another folder with --home"
-            ) from error
-        os.ftruncate(descriptor, 0)
-        os.write(descriptor, f"{os.getpid()}\n".encode())
-        yield
-    finally:
-        os.close(descriptor)
-
-
-@dataclass(frozen=True, kw_only=True)
-class _Identity:
-    """What clients know a cluster by; kept over restarts, so that a kubeconfig that was read stays true."""
-
-    token: str
-    port: int
-    certificate: str
-    key: str
-    made_at: float
-
-    @classmethod
-    def new(cls) -> "_Identity":
-        pair = certificate.make(now=times.now())
-        return cls(
-            token=secrets.token_urlsafe(32),
-            port=0,
-            certificate=pair.certificate,
-            key=pair.key,
-            made_at=times.now().timestamp(),
-        )
-
-
-def _read_past(home: Path) -> _Identity | None:
-    """The identity of the last life; None where there was none, or it grows old."""
-    try:
-        past = msgspec.json.decode((home / _IDENTITY).read_bytes(), type=_Identity)
-    except (OSError, msgspec.DecodeError):
-        return None
-    return past if times.now().timestamp() - past.made_at < _IDENTITY_S else None
-
-
-def _tls(home: Path, identity: _Identity) -> ssl.SSLContext:
-    """The server's side of TLS."""
-    chain = home / "tls.pem"
-    kubeconfig.write_private(chain, identity.key + identity.certificate)
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.load_cert_chain(chain)
-    context.set_alpn_protocols(["http/1.1"])
-    context.num_tickets = 0
-    return context
 
 
 def _runtime(options: Options, objects: store.Store) -> runtime.Runtime:
@@ -247,7 +170,7 @@ def config_data(objects: store.Store, namespace: str, kind: str, name: str) -> M
 
 def _kubelet(options: Options, rules: registry.Registry, run: runtime.Runtime) -> kubelet.Kubelet:
     limit = options.max_pods or (250 if options.runtime == "processes" else 1_000_000)
-    node = kubelet.Node(name=options.node, address=HOST, max_pods=limit)
+    node = podworker.Node(name=options.node, address=HOST, max_pods=limit)
     rules.create(resources.NODES, "", nodes.node(options.node, address=HOST, max_pods=limit, now=times.now()))
     events = recorder.Recorder(rules.store, component="podyard-local", node=options.node)
     return kubelet.Kubelet(rules, run, node=node, events=events)
@@ -280,7 +203,7 @@ async def _delete_namespaces(rules: registry.Registry) -> None:
 
 
 async def _listen(stack: contextlib.AsyncExitStack, doors: api.Api, *, ports: list[int], tls: ssl.SSLContext) -> int:
-    """Opens the first port that is free; raises ClusterError where none is."""
+    """Opens the first port that is free; raises home.ClusterError where none is."""
     server = web.ServerRunner(
         web.Server(doors.handle, handler_cancellation=True, access_log=None, max_line_size=_LINE_BYTES),
         handle_signals=False,
@@ -295,7 +218,7 @@ async def _listen(stack: contextlib.AsyncExitStack, doors: api.Api, *, ports: li
             await site.start()
         except OSError as error:
             if error.errno != errno.EADDRINUSE or index + 1 == len(ports):
-                raise ClusterError(
+                raise home.ClusterError(
                     f"cannot listen on {HOST}:{port}: {error.strerror}; name another port, or 0 for a free one"
                 ) from error
             continue
