@@ -15,7 +15,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Literal, Self
 
 from dispatcher.options import QueueProfile
-from routing import globs, templates
+from routing import globs, redaction, templates
 
 DEFAULT_QUEUE = "default"
 """Where a task without `queue=` goes."""
@@ -253,7 +253,7 @@ class _Checker:
         if wrong is None and key == "template":
             wrong = self.template_problem(str(value))
         if wrong is not None:
-            self._add(name, key, value, wrong)
+            self._add(name, key, redaction.hide_environment(value) if isinstance(value, Mapping) else value, wrong)
         return wrong is None
 
     def _add(self, queue: str, key: str | None, value: object, message: str) -> None:

@@ -204,6 +204,13 @@ class TestMistakes:
         (tmp_path / "podyard.toml").write_bytes(b"a = 1\nb = '\xff'\n")
         assert problems(tmp_path)[0].startswith("podyard.toml:2: this is not UTF-8")
 
+    def test_a_user_who_does_not_exist_is_part_of_a_path_that_does_not_exist(self, tmp_path: Path) -> None:
+        """Not a crash."""
+        assert (
+            load(tmp_path, '[dags]\nfolder = "~nobody-of-that-name/x"').dags.folder
+            == tmp_path / "~nobody-of-that-name/x"
+        )
+
     def test_a_byte_order_mark_does_no_harm(self, tmp_path: Path) -> None:
         """Some editors write one."""
         (tmp_path / "podyard.toml").write_bytes(b'\xef\xbb\xbfdeployment = "x"\n')
@@ -252,6 +259,13 @@ env = {API_TOKEN = "hunter2", LANG = "C"}
     def test_no_password_is_in_an_error(self, tmp_path: Path, url: str) -> None:
         """A typing mistake in the URL does not print it."""
         assert "hunter2" not in problems(tmp_path, f'[broker]\nurl = "{url}"\n')[0]
+
+    @pytest.mark.parametrize(
+        "text", ['broker = "redis://:hunter2@h"', '[queues.kubernetes]\nenv = {PASSWORD = "hunter2", A = 1}']
+    )
+    def test_no_secret_in_a_wrong_place_is_shown(self, tmp_path: Path, text: str) -> None:
+        """Neither a URL where a table should be nor the neighbour of a wrong variable."""
+        assert "hunter2" not in problems(tmp_path, text)[0]
 
     @given(st.text(st.characters(codec="ascii", exclude_characters="@•"), min_size=8))
     def test_whatever_the_password_it_is_gone(self, password: str) -> None:
