@@ -25,7 +25,7 @@ check: $(VENV)/.has-dev ## lint, format, types, and which module may import whic
 	@$(BIN)/lint-imports
 
 bench: $(VENV)/.has-dev ## figures of docs/benchmarks.md, on this machine
-	@$(BIN)/python -m tests.benchmarks
+	@ONLY="$(ONLY)" $(BIN)/python -m tests.benchmarks
 
 clean: ## remove what make made here; the data of `podyard standalone` (.podyard/) stays
 	@rm -rf $(VENV) build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
