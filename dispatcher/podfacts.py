@@ -84,19 +84,24 @@ class Facts:
     deletion_requested_at: datetime | None
 
     @classmethod
-    def of(cls, pod: Mapping[str, Any]) -> "Facts":
-        """From a pod as the API server sends it."""
+    def of(cls, pod: Mapping[str, Any], *, base: str = podmerge.BASE) -> "Facts":
+        """From a pod as the API server sends it; `base` is the name of its task container."""
         metadata, status = _mapping(pod.get("metadata")), _mapping(pod.get("status"))
         containers = [Container.of(entry) for entry in _mappings(status.get("containerStatuses"))]
-        base = next((container for container in containers if container.name == podmerge.BASE), None)
+        inits = [Container.of(entry) for entry in _mappings(status.get("initContainerStatuses"))]
+        native = _native_sidecars(pod)
+        task = next((container for container in containers if container.name == base), None)
         return cls(
             phase=_text(status.get("phase")),
             reason=_text(status.get("reason")),
             message=_text(status.get("message")),
             node=_text(_mapping(pod.get("spec")).get("nodeName")),
-            base=base,
-            inits=tuple(Container.of(entry) for entry in _mappings(status.get("initContainerStatuses"))),
-            sidecars=tuple(container for container in containers if container is not base),
+            base=task,
+            inits=tuple(container for container in inits if container.name not in native),
+            sidecars=(
+                *(container for container in inits if container.name in native),
+                *(container for container in containers if container is not task),
+            ),
             conditions=tuple(Condition.of(entry) for entry in _mappings(status.get("conditions"))),
             is_deleting=bool(metadata.get("deletionTimestamp")),
             deletion_requested_at=_requested_at(metadata),
@@ -124,6 +129,16 @@ class Facts:
             return False
         ended_at = _moment(container.ended_at)
         return ended_at is None or self.deletion_requested_at is None or ended_at >= self.deletion_requested_at
+
+
+def _native_sidecars(pod: Mapping[str, Any]) -> frozenset[str]:
+    """The init containers that run beside the others: how they end decides nothing."""
+    spec = _mapping(pod.get("spec"))
+    return frozenset(
+        str(entry.get("name"))
+        for entry in _mappings(spec.get("initContainers"))
+        if entry.get("restartPolicy") == "Always"
+    )
 
 
 def _requested_at(metadata: Mapping[str, Any]) -> datetime | None:

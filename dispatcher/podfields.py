@@ -243,6 +243,14 @@ def plain_pod(document: object, *, keep_nulls: bool) -> dict[str, Any]:
     return _Copier(keep_nulls=keep_nulls).mapping(document, "Pod", ())
 
 
+def plain_value(value: object, kind: str, *, path: Path = ()) -> Any:
+    """The same for a value of another type of the table, such as `Affinity`, `[Toleration]` or `{str}`, without nulls.
+
+    Raises WrongField whose path begins with `path`.
+    """
+    return _Copier(keep_nulls=False).value(value, kind, path)
+
+
 class _Copier:
     """Copies one document and checks it on the way."""
 

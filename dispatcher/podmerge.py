@@ -40,13 +40,16 @@ def plain_base(base: Any) -> Entry:
     return copy
 
 
-def plain_override(override: Any) -> Entry:
-    """A checked plain copy of the upper side, with its first container named; raises InvalidOverride. None gives {}."""
+def plain_override(override: Any, *, base: str = BASE) -> Entry:
+    """A checked plain copy of the upper side, with its first container named; raises InvalidOverride. None gives {}.
+
+    `base` is the name of the task container, for pods that have another one than `base`.
+    """
     if override is None:
         return {}
     try:
         copy = podfields.plain_pod(override, keep_nulls=True)
-        _name_first_container(copy)
+        _name_first_container(copy, base)
         check_keys(copy)
     except podfields.WrongField as wrong:
         raise errors.InvalidOverride(f"pod override: {wrong}") from None
@@ -184,11 +187,11 @@ _REQUIRED = {
 """Lists that are merged by a key, and the key that each entry must have."""
 
 
-def _name_first_container(override: Entry) -> None:
+def _name_first_container(override: Entry, base: str) -> None:
     """An override container without a name, first in its list, is the task container."""
     containers = (override.get("spec") or {}).get("containers") or []
     if containers and not containers[0].get("name"):
-        containers[0] = {**containers[0], "name": BASE}
+        containers[0] = {**containers[0], "name": base}
 
 
 def check_keys(override: Entry) -> None:

@@ -5,7 +5,7 @@ nothing which anybody writes makes a pod claim to be another, run another comman
 """
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -27,6 +27,8 @@ RETRIES_ANNOTATION = f"{PREFIX}retries"
 QUEUE_ANNOTATION = f"{PREFIX}queue"
 TASK_ANNOTATION = f"{PREFIX}task"
 MESSAGE_ANNOTATION = f"{PREFIX}message"
+CONTAINER_ANNOTATION = f"{PREFIX}container"
+"""The name of the container that decides, where it is not `base`."""
 
 OWN_ENV = "PODYARD_"
 """How the names of environment variables begin that an override cannot change in a task pod."""
@@ -38,6 +40,8 @@ _MAX_ANNOTATIONS_BYTES = 262_144  # the API server: all keys and values of one o
 _LABEL_KEY = re.compile(r"(?:[a-z0-9](?:[a-z0-9.-]{0,251}[a-z0-9])?/)?[A-Za-z0-9](?:[A-Za-z0-9._-]{0,61}[A-Za-z0-9])?")
 
 Pod = dict[str, Any]
+Hook = Callable[[Pod], Mapping[str, Any] | None]
+"""What an installation does to every pod: changes the manifest that it is given, or returns another one."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -79,6 +83,8 @@ def build_pod(
     image: str | None = None,
     env: Mapping[str, str] | None = None,
     labels: Mapping[str, str | None] | None = None,
+    base: str = podmerge.BASE,
+    hook: Hook | None = None,
 ) -> Pod:
     """The manifest of one attempt's pod, plain and new; no input is changed.
 
@@ -89,19 +95,26 @@ def build_pod(
 
     An override of name, labels or annotations that are ours has no effect. One that would run something else, elsewhere
     or twice (`command`, `args` of a task pod, `restartPolicy`, `metadata.namespace`) raises InvalidOverride with its
-    path. Raises InvalidTemplate and InvalidOverride as `merge_pod` does, InvalidPod for a pod that cannot be launched.
+    path. `hook` is called with the pod after the override and before the identity. `base` is the name of the task
+    container.
+
+    Raises InvalidTemplate and InvalidOverride as `merge_pod` does, InvalidPod for a pod that cannot be launched and for
+    whatever the hook raises.
     """
-    upper = podmerge.plain_override(override)
-    _refuse_takeover(upper, is_task=command is not None, namespace=namespace)
+    upper = podmerge.plain_override(override, base=base)
+    _refuse_takeover(upper, is_task=command is not None, namespace=namespace, base=base)
     given = env or {}
     own_env = {name: value for name, value in given.items() if command is not None and name.startswith(OWN_ENV)}
     queue_env = {name: value for name, value in given.items() if name not in own_env}
     pod = podmerge.plain_base(template)
-    podmerge.overlay(pod, _profile_layer(image=image, env=queue_env))
+    if image or queue_env:
+        podmerge.overlay(pod, _profile_layer(image=image, env=queue_env, base=base))
     podmerge.overlay(pod, upper)
-    container = _task_container(pod)
-    podmerge.overlay(pod, _identity_layer(identity, namespace=namespace, labels=labels or {}))
-    _drop_what_only_misleads(pod, container)
+    if hook is not None:
+        pod = _hooked(pod, hook)
+    container = _task_container(pod, base)
+    podmerge.overlay(pod, _identity_layer(identity, namespace=namespace, labels=labels or {}, base=base))
+    _drop_what_only_misleads(pod, container, base=base)
     if command is not None:
         _set_command(container, command, args or ())
         podmerge.overlay(pod, _env_layer(own_env))
@@ -110,7 +123,22 @@ def build_pod(
     return pod
 
 
-def _refuse_takeover(override: Pod, *, is_task: bool, namespace: str) -> None:
+def _hooked(pod: Pod, hook: Hook) -> Pod:
+    """The pod that an installation's hook made of it, checked anew. Whatever the hook raises is this pod's failure."""
+    name = f"{hook.__module__}.{getattr(hook, '__qualname__', type(hook).__name__)}"
+    try:
+        changed = hook(pod)
+    except Exception as error:  # the author of the hook is a third party: one bad pod must fail alone
+        raise errors.InvalidPod(f"pod_mutation_hook {name} raised {type(error).__name__}: {error}") from error
+    try:
+        return podmerge.plain_base(pod if changed is None else changed)
+    except errors.InvalidTemplate as wrong:
+        raise errors.InvalidPod(
+            f"pod_mutation_hook {name} left a pod that cannot be launched: {str(wrong).removeprefix('pod template: ')}"
+        ) from None
+
+
+def _refuse_takeover(override: Pod, *, is_task: bool, namespace: str, base: str) -> None:
     """Raises InvalidOverride for what would run something else, elsewhere or twice."""
     spec = override.get("spec") or {}
     if spec.get("restartPolicy") not in {None, "", "Never"}:
@@ -121,7 +149,7 @@ def _refuse_takeover(override: Pod, *, is_task: bool, namespace: str) -> None:
             f"pods of this queue run in {namespace!r}; set namespace in the queue's rule, or choose another queue",
         )
     for index, container in enumerate(spec.get("containers") or []):
-        if container["name"] == podmerge.BASE:
+        if container["name"] == base:
             _refuse_takeover_of_container(container, f"spec.containers[{index}]", is_task=is_task)
 
 
@@ -140,31 +168,30 @@ def _taken(path: str, why: str) -> errors.InvalidOverride:
     return errors.InvalidOverride(f"pod override: {path}: cannot be overridden: {why}")
 
 
-def _profile_layer(*, image: str | None, env: Mapping[str, str]) -> Pod:
+def _profile_layer(*, image: str | None, env: Mapping[str, str], base: str) -> Pod:
     """What the queue's profile lays over the template."""
-    container: Pod = {"name": podmerge.BASE, "env": [{"name": name, "value": value} for name, value in env.items()]}
+    container: Pod = {"name": base, "env": [{"name": name, "value": value} for name, value in env.items()]}
     if image:
         container["image"] = image
     return {"spec": {"containers": [container]}}
 
 
-def _task_container(pod: Pod) -> Pod:
-    """The base container of a merged pod, which must be able to run."""
+def _task_container(pod: Pod, base: str) -> Pod:
+    """The task container of a merged pod, which must be able to run."""
     containers: list[Pod] = (pod.get("spec") or {}).get("containers") or []
     for index, container in enumerate(containers):
-        if container.get("name") == podmerge.BASE:
+        if container.get("name") == base:
             if not (container.get("image") or "").strip():
                 raise errors.InvalidPod(
                     f"pod: spec.containers[{index}].image: is missing; the task container needs one"
                 )
             return container
-    raise errors.InvalidPod(
-        f"pod: spec.containers: none is named {podmerge.BASE!r}, which is the one that runs the task"
-    )
+    raise errors.InvalidPod(f"pod: spec.containers: none is named {base!r}, which is the one that runs the task")
 
 
-def _identity_layer(identity: Identity, *, namespace: str, labels: Mapping[str, str | None]) -> Pod:
+def _identity_layer(identity: Identity, *, namespace: str, labels: Mapping[str, str | None], base: str) -> Pod:
     """What is laid over everything else."""
+    container = {} if base == podmerge.BASE else {CONTAINER_ANNOTATION: base}
     return {
         "apiVersion": "v1",
         "kind": "Pod",
@@ -186,6 +213,7 @@ def _identity_layer(identity: Identity, *, namespace: str, labels: Mapping[str, 
                 QUEUE_ANNOTATION: identity.queue,
                 TASK_ANNOTATION: identity.task,
                 MESSAGE_ANNOTATION: identity.message,
+                **container,
             },
         },
         "spec": {"restartPolicy": "Never"},
@@ -203,9 +231,11 @@ def _label_key(key: str) -> str:
     return key
 
 
-def _drop_what_only_misleads(pod: Pod, container: Pod) -> None:
+def _drop_what_only_misleads(pod: Pod, container: Pod, *, base: str) -> None:
     """Fields of a template that contradict the identity, or that only the cluster writes."""
     pod.pop("status", None)
+    if base == podmerge.BASE:
+        pod["metadata"]["annotations"].pop(CONTAINER_ANNOTATION, None)
     pod["metadata"].pop("generateName", None)
     container.pop("restartPolicy", None)
     container.pop("restartPolicyRules", None)

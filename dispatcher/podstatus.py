@@ -85,22 +85,28 @@ class Observation:
     ended_at: str | None = None
     is_deleting: bool = False
     """The pod's deletion was requested."""
+    is_scheduled: bool = False
+    """A node was found for it."""
 
 
-def observe(pod: Mapping[str, Any], event_type: str = "MODIFIED") -> Observation:
-    """The verdict on a pod as the API server sent it, in a watch event of `event_type` or in a list."""
+def observe(pod: Mapping[str, Any], event_type: str = "MODIFIED", *, base: str = podmerge.BASE) -> Observation:
+    """The verdict on a pod as the API server sent it, in a watch event of `event_type` or in a list.
+
+    `base` is the name of the container that decides.
+    """
     if event_type in ("BOOKMARK", "ERROR") or not isinstance(pod, Mapping):
         return Observation(verdict="none")
-    facts = podfacts.Facts.of(pod)
+    facts = podfacts.Facts.of(pod, base=base)
     seen = _verdict(facts, is_deleted=event_type == "DELETED")
-    base = facts.base
+    task = facts.base
     return replace(
         seen,
-        outcome=base.message if base and base.state == "terminated" else None,
+        outcome=task.message if task and task.state == "terminated" else None,
         node=facts.node,
-        started_at=base.started_at if base else None,
-        ended_at=base.ended_at if base else None,
+        started_at=task.started_at if task else None,
+        ended_at=task.ended_at if task else None,
         is_deleting=facts.is_deleting,
+        is_scheduled=facts.condition("PodScheduled", "True") is not None,
     )
 
 
@@ -120,7 +126,7 @@ def _verdict(facts: podfacts.Facts, *, is_deleted: bool) -> Observation:
     if is_deleted:
         return Observation(verdict="gone")
     if facts.is_base_running and facts.phase in _PHASES:
-        return Observation(verdict="running", container=podmerge.BASE)
+        return Observation(verdict="running", container=facts.base.name if facts.base else None)
     return _waiting(facts)
 
 
@@ -133,7 +139,7 @@ def _ended(facts: podfacts.Facts, base: podfacts.Container) -> Observation:
         if interrupted and not (base.message or "").strip():
             return _deleted(facts, base)
         return Observation(
-            verdict="succeeded", reason=base.reason, message=base.message, container=podmerge.BASE, exit_code=0
+            verdict="succeeded", reason=base.reason, message=base.message, container=base.name, exit_code=0
         )
     return _failed(facts, base)
 
@@ -215,6 +221,6 @@ def _waiting(facts: podfacts.Facts) -> Observation:
         return Observation(verdict="none", reason=unscheduled.reason, message=unscheduled.message)
     waits = [container for container in facts.containers() if container.state == "waiting" and container.reason]
     telling = [container for container in waits if container.reason not in _DULL_WAITS]
-    for container in (*telling, *(wait for wait in waits if wait.name == podmerge.BASE), *waits):
+    for container in (*telling, *(wait for wait in waits if wait is facts.base), *waits):
         return Observation(verdict="none", reason=container.reason, message=container.message, container=container.name)
     return Observation(verdict="none", reason=facts.reason, message=facts.message)

@@ -19,13 +19,16 @@ from dispatcher import errors, podfields, podmerge, yamlfile
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]*")
 
 
-def load_template(path: str | os.PathLike[str]) -> dict[str, Any]:
+def load_template(path: str | os.PathLike[str], *, base: str | None = podmerge.BASE) -> dict[str, Any]:
     """The pod of the file at `path` as plain dicts and lists, checked; fields that are null are left out.
+
+    `base` is the name of the container that must be there, with an image. None takes any partial Pod: the template of
+    a pod whose arguments complete it.
 
     Raises InvalidTemplate, which names the file, the field and what is wrong.
     """
     try:
-        return _checked(yamlfile.read(path))
+        return _checked(yamlfile.read(path), base=base)
     except (yamlfile.UnreadableFile, _Wrong) as wrong:
         raise errors.InvalidTemplate(f"pod template {os.fspath(path)}: {wrong}") from None
 
@@ -58,16 +61,19 @@ class Templates:
 
     def __init__(self, *, folder: Path | None = None) -> None:
         self._folder = folder
-        self._read: dict[Path, _Reading] = {}
+        self._read: dict[tuple[Path, str | None], _Reading] = {}
 
-    def get(self, template: str) -> Mapping[str, Any]:
-        """The checked pod of a template; shared between callers, who must not change it. Raises InvalidTemplate."""
+    def get(self, template: str, *, base: str | None = podmerge.BASE) -> Mapping[str, Any]:
+        """The checked pod of a template; shared between callers, who must not change it. Raises InvalidTemplate.
+
+        `base` as for `load_template`.
+        """
         path = resolve(template, folder=self._folder)
         stamp = _stamp(path)
-        known = self._read.get(path)
+        known = self._read.get((path, base))
         if known is None or known.stamp != stamp or stamp is None:
-            known = _Reading.of(path, stamp)
-            self._read[path] = known
+            known = _Reading.of(path, stamp, base=base)
+            self._read[path, base] = known
         if isinstance(known.outcome, errors.InvalidTemplate):
             raise errors.InvalidTemplate(str(known.outcome))
         return known.outcome
@@ -81,9 +87,9 @@ class _Reading:
     outcome: Mapping[str, Any] | errors.InvalidTemplate
 
     @classmethod
-    def of(cls, path: Path, stamp: tuple[int, ...] | None) -> "_Reading":
+    def of(cls, path: Path, stamp: tuple[int, ...] | None, *, base: str | None) -> "_Reading":
         try:
-            return cls(stamp, load_template(path))
+            return cls(stamp, load_template(path, base=base))
         except errors.InvalidTemplate as wrong:
             return cls(stamp, wrong)
 
@@ -106,8 +112,8 @@ def _stamp(path: Path) -> tuple[int, ...] | None:
     return found.st_mtime_ns, found.st_size, found.st_ino, found.st_dev
 
 
-def _checked(document: Any) -> dict[str, Any]:
-    """The document as a Pod that can be launched once it has an identity."""
+def _checked(document: Any, *, base: str | None) -> dict[str, Any]:
+    """The document as a Pod that can be launched once it has an identity, or (without `base`) once it is completed."""
     if not isinstance(document, Mapping):
         raise _Wrong("is empty" if document is None else "is not a mapping; a template is one Pod")
     try:
@@ -116,9 +122,12 @@ def _checked(document: Any) -> dict[str, Any]:
     except podfields.WrongField as wrong:
         raise _Wrong(str(wrong)) from None
     _check_kind(pod)
+    _check_names(pod.get("spec", {}))
+    if base is None:
+        return pod
     if not pod.get("metadata", {}).get("name", "").strip():
         raise _Wrong("metadata.name: is missing; any name will do, it is replaced at launch")
-    _check_containers(pod.get("spec", {}))
+    _check_task_container(pod.get("spec", {}), base)
     return pod
 
 
@@ -128,16 +137,19 @@ def _check_kind(pod: Mapping[str, Any]) -> None:
             raise _Wrong(f"{field}: must be {wanted}, not {pod[field]!r}; a template is one Pod")
 
 
-def _check_containers(spec: Mapping[str, Any]) -> None:
+def _check_names(spec: Mapping[str, Any]) -> None:
     names: set[str] = set()
     for field in ("initContainers", "containers"):
         for index, container in enumerate(spec.get(field, [])):
             if container["name"] in names:
                 raise _Wrong(f"spec.{field}[{index}].name: a second container is named {container['name']!r}")
             names.add(container["name"])
+
+
+def _check_task_container(spec: Mapping[str, Any], base: str) -> None:
     containers = spec.get("containers", [])
-    base = next((index for index, container in enumerate(containers) if container["name"] == podmerge.BASE), None)
-    if base is None:
-        raise _Wrong(f"spec.containers: none is named {podmerge.BASE!r}, which is the one that runs the task")
-    if not containers[base].get("image", "").strip():
-        raise _Wrong(f"spec.containers[{base}].image: is missing; the container {podmerge.BASE!r} needs an image")
+    found = next((index for index, container in enumerate(containers) if container["name"] == base), None)
+    if found is None:
+        raise _Wrong(f"spec.containers: none is named {base!r}, which is the one that runs the task")
+    if not containers[found].get("image", "").strip():
+        raise _Wrong(f"spec.containers[{found}].image: is missing; the container {base!r} needs an image")
