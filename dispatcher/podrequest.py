@@ -1,0 +1,363 @@
+"""Pod requests: the arguments of `dispatcher.pod`, read into the parts of a manifest.
+
+The names are those of Airflow's KubernetesPodOperator, the values are JSON: nested fields are spelled as the Kubernetes
+API spells them. Lower to higher: `pod_template_dict` or `pod_template_file`, `full_pod_spec`, the single arguments.
+Pure; `dispatcher.manifest` reads template files and builds the pod. `PARAMETERS` lists every name that is taken.
+"""
+
+import difflib
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from dispatcher import errors, kubernetes_types, podfields, podmerge, podoptions
+from dispatcher.podoptions import PodOptions
+
+_NAMESPACE = re.compile(r"[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Access:
+    """The cluster that an author named; a dispatcher has one, so it can only agree or not."""
+
+    in_cluster: bool | None = None
+    context: str | None = None
+    kubeconfig: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class PodRequest:
+    """What a sender asked for."""
+
+    override: Mapping[str, Any]
+    """`full_pod_spec` with the single arguments over it; laid over the template."""
+    options: PodOptions
+    template_file: str | None = None
+    template: Mapping[str, Any] | None = None
+    """`pod_template_dict`, checked; not looked at where there is a file."""
+    name: str | None = None
+    namespace: str | None = None
+    labels: Mapping[str, str | None] = field(default_factory=dict)
+    """Raw texts, made valid label values when the pod gets its identity."""
+    access: Access = Access()
+    sidecar_security_context: Mapping[str, Any] | None = None
+
+
+def read(arguments: Mapping[str, Any]) -> PodRequest:
+    """The request in the arguments of `dispatcher.pod`. None counts as not given.
+
+    Raises InvalidPod that names the argument, the path in it and what is wrong.
+    """
+    given = {name: value for name, value in arguments.items() if value is not None}
+    _check_names(given)
+    options = podoptions.read(given)
+    for name in given.keys() & _WITHOUT_EFFECT.keys():
+        _WITHOUT_EFFECT[name](name, given[name])
+    template = given.get("pod_template_dict")
+    return PodRequest(
+        override=_override(given, base=options.base),
+        options=options,
+        template_file=_text(given, "pod_template_file"),
+        template=None if template is None else _whole_pod("pod_template_dict", template),
+        name=_text(given, "name"),
+        namespace=_namespace(given),
+        labels=_labels(given.get("labels", {})),
+        access=Access(
+            in_cluster=podoptions.read_bool("in_cluster", given["in_cluster"]) if "in_cluster" in given else None,
+            context=_text(given, "cluster_context"),
+            kubeconfig=_text(given, "config_file"),
+        ),
+        sidecar_security_context=_plain(given, "xcom_sidecar_container_security_context", "SecurityContext"),
+    )
+
+
+def _check_names(given: Mapping[str, Any]) -> None:
+    for name in given:
+        if name in PARAMETERS:
+            continue
+        if name in _REFUSED:
+            raise podoptions.wrong(name, _REFUSED[name])
+        near = difflib.get_close_matches(str(name).lower(), PARAMETERS, n=1)
+        raise podoptions.wrong(str(name), "unknown argument" + (f'; did you mean "{near[0]}"?' if near else ""))
+
+
+def _override(given: Mapping[str, Any], *, base: str) -> dict[str, Any]:
+    """Everything that goes into the manifest, as one override."""
+    container: dict[str, Any] = {"name": base, **_fields(given, _CONTAINER_FIELDS)}
+    spec = _fields(given, _SPEC_FIELDS)
+    attached = _attached(given.get("secrets", ()))
+    container["env"] = _distinct(
+        *_env(given.get("env_vars", ())),
+        *_entries(given, "pod_runtime_info_envs", "EnvVar"),
+        *attached["env"],
+        key="name",
+    )
+    container["envFrom"] = [
+        *(entry for _, entry in _entries(given, "env_from", "EnvFromSource")),
+        *_configmaps(given.get("configmaps", ())),
+        *(entry for _, entry in attached["envFrom"]),
+    ]
+    container["volumeMounts"] = _distinct(
+        *_entries(given, "volume_mounts", "VolumeMount"), *attached["volumeMounts"], key="mountPath"
+    )
+    spec["volumes"] = _distinct(*_volumes(given.get("volumes", ())), *attached["volumes"], key="name")
+    spec["imagePullSecrets"] = _pull_secrets(given.get("image_pull_secrets", ()))
+    spec["containers"] = [container]
+    arguments = {"metadata": {"annotations": _plain(given, "annotations", "{str}") or {}}, "spec": spec}
+    whole = given.get("full_pod_spec")
+    if whole is None:
+        return arguments
+    return podmerge.overlay(_named(_whole_pod("full_pod_spec", whole), base), arguments)
+
+
+def _fields(given: Mapping[str, Any], table: Mapping[str, tuple[str, str]]) -> dict[str, Any]:
+    found = {}
+    for name, (kind, field_name) in table.items():
+        if name not in given:
+            continue
+        found[field_name] = _plain(given, name, kind)
+        allowed = _WORDS.get(name)
+        if allowed and found[field_name]:
+            podoptions.one_of(*allowed)(name, found[field_name])
+    return found
+
+
+def _plain(given: Mapping[str, Any], name: str, kind: str) -> Any:
+    return _checked(given[name], kind, (name,)) if name in given else None
+
+
+def _checked(value: object, kind: str, path: podfields.Path) -> Any:
+    """A plain copy of a value of the API's type `kind`."""
+    try:
+        return podfields.plain_value(value, kind, path=path)
+    except podfields.WrongField as wrong:
+        raise podoptions.wrong(podfields.dotted(wrong.path), wrong.problem) from None
+
+
+def _entries(given: Mapping[str, Any], name: str, kind: str) -> list[tuple[str, dict[str, Any]]]:
+    """The entries of a list, each with its path."""
+    entries = _plain(given, name, f"[{kind}]") or []
+    return [(f"{name}[{index}]", entry) for index, entry in enumerate(entries)]
+
+
+def _list(name: str, value: object) -> Sequence[Any]:
+    if not isinstance(value, list | tuple):
+        raise podoptions.wrong(name, f"must be a list, not {podoptions.described(value)}")
+    return value
+
+
+def _distinct(*entries: tuple[str, dict[str, Any]], key: str) -> list[dict[str, Any]]:
+    """The entries, of which no two may have the same key; the very same one twice counts once."""
+    seen: dict[object, tuple[str, dict[str, Any]]] = {}
+    for path, entry in entries:
+        name = entry.get(key)
+        if not isinstance(name, str) or not name:
+            raise podoptions.wrong(f"{path}.{key}", "is missing")
+        first, same = seen.setdefault(name, (path, entry))
+        if same != entry:
+            raise podoptions.wrong(path, f"{key} {name!r} is taken by {first}; give it another one")
+    return [entry for _, entry in seen.values()]
+
+
+def _env(env_vars: object) -> list[tuple[str, dict[str, Any]]]:
+    """A mapping of names to texts, or the API's list."""
+    if isinstance(env_vars, Mapping):
+        texts = _checked(env_vars, "{str}", ("env_vars",))
+        return [(f"env_vars[{name!r}]", {"name": name, "value": value}) for name, value in texts.items()]
+    return _entries({"env_vars": env_vars}, "env_vars", "EnvVar")
+
+
+def _configmaps(configmaps: object) -> list[dict[str, Any]]:
+    names = _list("configmaps", configmaps)
+    return [
+        {"configMapRef": {"name": podoptions.read_text(f"configmaps[{index}]", name)}}
+        for index, name in enumerate(names)
+    ]
+
+
+def _pull_secrets(secrets: object) -> list[dict[str, Any]]:
+    """References, names, or names in one text separated by commas."""
+    names = [name.strip() for name in secrets.split(",")] if isinstance(secrets, str) else secrets
+    entries = [{"name": name} if isinstance(name, str) else name for name in _list("image_pull_secrets", names)]
+    return [
+        entry for _, entry in _entries({"image_pull_secrets": entries}, "image_pull_secrets", "LocalObjectReference")
+    ]
+
+
+def _volumes(volumes: object) -> list[tuple[str, dict[str, Any]]]:
+    """The API's volumes; `{"name", "configs"}` is a `dispatcher.Volume`."""
+    flat = [
+        {**entry["configs"], "name": entry.get("name")}
+        if isinstance(entry, Mapping) and isinstance(entry.get("configs"), Mapping)
+        else entry
+        for entry in _list("volumes", volumes)
+    ]
+    return _entries({"volumes": flat}, "volumes", "Volume")
+
+
+def _attached(secrets: object) -> dict[str, list[tuple[str, dict[str, Any]]]]:
+    """What the secrets add: env, envFrom, volumeMounts and volumes, each entry with the path of its secret."""
+    found: dict[str, list[tuple[str, dict[str, Any]]]] = {"env": [], "envFrom": [], "volumeMounts": [], "volumes": []}
+    for index, entry in enumerate(_list("secrets", secrets)):
+        path = f"secrets[{index}]"
+        spec = _secret(path, entry)["spec"]
+        for name, value in {**spec["containers"][0], "volumes": spec.get("volumes", [])}.items():
+            if name in found:
+                found[name] += [(path, part) for part in value]
+    return found
+
+
+def _secret(path: str, entry: object) -> dict[str, Any]:
+    """The override that attaches one secret."""
+    if not isinstance(entry, Mapping):
+        raise podoptions.wrong(path, f"must be a mapping, not {podoptions.described(entry)}")
+    unknown = entry.keys() - _SECRET_KEYS.keys()
+    if unknown:
+        raise podoptions.wrong(
+            f"{path}.{min(map(str, unknown))}", f"unknown field; a secret has {', '.join(sorted(_SECRET_KEYS))}"
+        )
+    fields = {_SECRET_KEYS[name]: value for name, value in entry.items()}
+    try:
+        secret = kubernetes_types.Secret(**{"deploy_type": None, "deploy_target": None, "secret": "", **fields})
+        return secret.to_override()
+    except errors.InvalidPod as error:
+        raise podoptions.wrong(path, str(error)) from None
+
+
+def _whole_pod(name: str, value: object) -> dict[str, Any]:
+    try:
+        pod = podfields.plain_pod(value, keep_nulls=False)
+    except podfields.WrongField as wrong:
+        raise podoptions.wrong(podfields.dotted((name, *wrong.path)), wrong.problem) from None
+    return pod
+
+
+def _named(pod: dict[str, Any], base: str) -> dict[str, Any]:
+    """A pod whose first container is the task's where it has no name."""
+    containers = (pod.get("spec") or {}).get("containers") or []
+    for index, container in enumerate(containers):
+        if not container.get("name"):
+            if index:
+                raise podoptions.wrong(f"full_pod_spec.spec.containers[{index}].name", "is missing")
+            container["name"] = base
+    return pod
+
+
+def _labels(labels: object) -> dict[str, str | None]:
+    """Values may be null, which is an empty label."""
+    if not isinstance(labels, Mapping):
+        raise podoptions.wrong("labels", f"must be a mapping, not {podoptions.described(labels)}")
+    texts = _checked(labels, "{str}", ("labels",))
+    return {str(name): texts.get(name) for name in labels}
+
+
+def _namespace(given: Mapping[str, Any]) -> str | None:
+    namespace = _text(given, "namespace")
+    if namespace is not None and not _NAMESPACE.fullmatch(namespace):
+        raise podoptions.wrong("namespace", f"{namespace!r} is no namespace's name: small letters, digits and dashes")
+    return namespace
+
+
+def _text(given: Mapping[str, Any], name: str) -> str | None:
+    return podoptions.read_text(name, given[name]) if name in given else None
+
+
+def _ignored(name: str, value: object) -> None:
+    """Anything goes: it has no effect here, and docs/pods.md says why."""
+
+
+_SECRET_KEYS = {
+    "type": "deploy_type",
+    "deploy_type": "deploy_type",
+    "target": "deploy_target",
+    "deploy_target": "deploy_target",
+    "secret": "secret",
+    "key": "key",
+    "items": "items",
+}
+_CONTAINER_FIELDS: Mapping[str, tuple[str, str]] = {
+    "arguments": ("[str]", "args"),
+    "cmds": ("[str]", "command"),
+    "container_resources": ("ResourceRequirements", "resources"),
+    "container_security_context": ("SecurityContext", "securityContext"),
+    "image": ("str", "image"),
+    "image_pull_policy": ("str", "imagePullPolicy"),
+    "ports": ("[ContainerPort]", "ports"),
+    "termination_message_policy": ("str", "terminationMessagePolicy"),
+}
+"""Argument -> type and name of the field of the task container."""
+_SPEC_FIELDS: Mapping[str, tuple[str, str]] = {
+    "active_deadline_seconds": ("int", "activeDeadlineSeconds"),
+    "affinity": ("Affinity", "affinity"),
+    "automount_service_account_token": ("bool", "automountServiceAccountToken"),
+    "dns_config": ("PodDNSConfig", "dnsConfig"),
+    "dnspolicy": ("str", "dnsPolicy"),
+    "host_aliases": ("[HostAlias]", "hostAliases"),
+    "hostname": ("str", "hostname"),
+    "hostnetwork": ("bool", "hostNetwork"),
+    "init_containers": ("[Container]", "initContainers"),
+    "node_selector": ("{str}", "nodeSelector"),
+    "priority_class_name": ("str", "priorityClassName"),
+    "runtime_class_name": ("str", "runtimeClassName"),
+    "schedulername": ("str", "schedulerName"),
+    "security_context": ("PodSecurityContext", "securityContext"),
+    "service_account_name": ("str", "serviceAccountName"),
+    "subdomain": ("str", "subdomain"),
+    "termination_grace_period": ("int", "terminationGracePeriodSeconds"),
+    "tolerations": ("[Toleration]", "tolerations"),
+}
+"""Argument -> type and name of the field of the pod's spec."""
+_WORDS: Mapping[str, tuple[str, ...]] = {
+    "dnspolicy": ("ClusterFirst", "ClusterFirstWithHostNet", "Default", "None"),
+    "image_pull_policy": ("Always", "IfNotPresent", "Never"),
+    "termination_message_policy": ("File", "FallbackToLogsOnError"),
+}
+_WITHOUT_EFFECT: Mapping[str, Callable[[str, Any], object]] = {
+    "base_container_status_polling_interval": _ignored,
+    "deferrable": _ignored,
+    "durable": _ignored,
+    "log_events_on_startup": _ignored,
+    "log_pod_spec_on_failure": _ignored,
+    "logging_interval": _ignored,
+    "poll_interval": _ignored,
+    "random_name_suffix": _ignored,
+    "reattach_on_restart": _ignored,
+    "startup_check_interval_seconds": _ignored,
+}
+"""Taken so that existing DAGs run: names are deterministic, every pod is watched, and adopted after a restart."""
+_REFUSED: Mapping[str, str] = {
+    "callbacks": "functions cannot travel in a message; use Celery's signals or a task downstream",
+    "kubernetes_conn_id": "there are no connections; the dispatcher's settings name the cluster",
+    "log_formatter": "functions cannot travel in a message",
+    "progress_callback": "functions cannot travel in a message; `podyard pods logs --follow` shows progress",
+    "trigger_kwargs": "there is no triggerer: no worker waits for a pod",
+}
+PARAMETERS: frozenset[str] = frozenset(
+    {
+        *_CONTAINER_FIELDS,
+        *_SPEC_FIELDS,
+        *_WITHOUT_EFFECT,
+        *podoptions.READERS,
+        "annotations",
+        "cluster_context",
+        "config_file",
+        "configmaps",
+        "env_from",
+        "env_vars",
+        "full_pod_spec",
+        "image_pull_secrets",
+        "in_cluster",
+        "labels",
+        "name",
+        "namespace",
+        "pod_runtime_info_envs",
+        "pod_template_dict",
+        "pod_template_file",
+        "secrets",
+        "volume_mounts",
+        "volumes",
+        "xcom_sidecar_container_security_context",
+    }
+)
+"""Every argument that `dispatcher.pod` takes."""
