@@ -1,14 +1,12 @@
 """What the dispatcher is told: a profile per queue, and the options of one dispatcher process.
 
-`routing.celery_app` fills `app.conf.podyard` with an `Options`. Pure values; nothing here reads files or environment.
+`routing.celery_app` fills `app.conf.podyard` with an `Options`; for other applications `appoptions` makes one. Pure
+values; nothing here reads files or environment.
 """
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
-
-from dispatcher import errors
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,6 +26,13 @@ class QueueProfile:
     """Seconds that a finished pod stays visible after its outcome and log are stored."""
     delete: str = "always"
     """`always`, `succeeded` (failed pods stay) or `never`."""
+    credentials: str = "none"
+    """`none`: the outcome comes back through the pod and is replayed. `inherit`: the pod reaches broker and result
+    backend itself, stores its own result, and its task may send tasks."""
+    credentials_secret: str | None = None
+    """With `inherit`: the Secret whose keys become variables of the pod's environment, where the app reads them."""
+    payload: str = "inline"
+    """`secret`: arguments always travel in a Secret owned by the pod; `inline`: only where they are large."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,17 +59,3 @@ class Options:
     result_max_bytes: int = 1_048_576
     create_concurrency: int = 64
     """Create requests in flight at once. A server on loopback gains nothing beyond 16; one that is 150 ms away does."""
-
-
-def from_app(app: Any) -> Options:
-    """The options that a Celery app carries in `app.conf.podyard`.
-
-    Raises DispatcherError where it carries none.
-    """
-    options = app.conf.get("podyard")
-    if not isinstance(options, Options):
-        raise errors.DispatcherError(
-            f"the Celery app {app.main or '(without a name)'} has no options for pods: set app.conf.podyard to a "
-            "dispatcher.options.Options, or start it by `podyard dispatcher`"
-        )
-    return options

@@ -14,12 +14,12 @@ import time
 import traceback
 from collections.abc import Callable
 from dataclasses import replace
-from importlib import import_module
 from pathlib import Path
 from types import FrameType
 from typing import Any, NoReturn
 
 from celery.app.task import Context, Task
+from celery.app.utils import find_app
 from celery.exceptions import Ignore, Reject, Retry
 from kombu.utils import json
 
@@ -71,10 +71,9 @@ def bounded(result: outcome.Outcome, *, max_bytes: int) -> outcome.Outcome:
 
 
 def _task(app_path: str, name: str) -> Any:
-    module, _, attribute = app_path.partition(":")
-    if not module:
+    if not app_path:
         raise LookupError("PODYARD_APP is not set: the pod does not know which Celery app has the task")
-    app = getattr(import_module(module), attribute or "app")
+    app = find_app(app_path)  # as `celery -A` does
     app.set_current()
     app.loader.import_default_modules()
     app.finalize()

@@ -17,7 +17,7 @@ from celery.concurrency.base import BasePool
 from celery.exceptions import Ignore
 from celery.worker import state as worker_state
 
-from dispatcher import adoption, lifecycle, manifest, options, outcome
+from dispatcher import adoption, appoptions, lifecycle, manifest, options, outcome, pod_task
 from dispatcher.attempt import Attempt, Callbacks
 from dispatcher.bridge import Bridge
 from dispatcher.message import Message
@@ -41,6 +41,7 @@ class KubernetesPool(BasePool):
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
+        self._bridge = Bridge(name="podyard-cluster")
         self._hub: Any = None
         self._consumer: Any = None
         self._adoption: adoption.Adoption | None = None
@@ -51,8 +52,8 @@ class KubernetesPool(BasePool):
     def on_start(self) -> None:
         """Starts the thread that speaks to the API server."""
         self._nodename = str(self.options["initargs"][1])
-        self._options = options.from_app(self.app)
-        self._bridge = Bridge(name="podyard-cluster")
+        self._options = appoptions.from_app(self.app)
+        pod_task.register(self.app)
         self._replay = Replay(self.app, hostname=self._nodename)
         self._lifecycle = lifecycle.Lifecycle(
             options=self._options,

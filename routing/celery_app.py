@@ -53,7 +53,7 @@ def _config(settings: Settings, role: Role) -> dict[str, Any]:
         "task_acks_late": False,
         "task_send_sent_event": False,
         "worker_send_task_events": True,  # what Flower shows
-        "worker_prefetch_multiplier": 2,
+        "worker_prefetch_multiplier": 1,
         "worker_cancel_long_running_tasks_on_connection_loss": False,
         "enable_utc": True,
         "timezone": "UTC",
@@ -99,10 +99,12 @@ def _prepare_dispatcher(app: Celery, settings: Settings) -> None:
 
     pod_task.register(app)
     run.register(app, folder=settings.dags.folder.absolute(), max_bytes=settings.results.max_bytes)
-    app.conf.podyard = _dispatcher_options(settings)
+    app.conf.podyard = dispatcher_options(settings)
 
 
-def _dispatcher_options(settings: Settings) -> options.Options:
+def dispatcher_options(settings: Settings) -> options.Options:
+    """What a dispatcher of this installation is told."""
+
     def profile_for(queue: str) -> options.QueueProfile:
         route = settings.router.route(queue)
         if route.side != "kubernetes":

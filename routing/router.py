@@ -301,9 +301,11 @@ def _environment(value: object) -> str | None:
     return None if name is None else f"the value of {name} must be a text; put it in quotes"
 
 
-def _delete(value: object) -> str | None:
-    allowed = ("always", "succeeded", "never")
-    return None if value in allowed else f"must be {_quoted(allowed)}{_nearest(value, allowed)}"
+def _one_of(*allowed: str) -> Callable[[object], str | None]:
+    def check(value: object) -> str | None:
+        return None if value in allowed else f"must be {_quoted(allowed)}{_nearest(value, allowed)}"
+
+    return check
 
 
 CHECKS: Mapping[str, Callable[[object], str | None]] = {
@@ -313,6 +315,9 @@ CHECKS: Mapping[str, Callable[[object], str | None]] = {
     "image": _text,
     "env": _environment,
     "keep_finished_s": _seconds,
-    "delete": _delete,
+    "delete": _one_of("always", "succeeded", "never"),
+    "credentials": _one_of("none", "inherit"),
+    "credentials_secret": _text,
+    "payload": _one_of("inline", "secret"),
 }
 """What a rule may say beside its side: each key of QueueProfile, and what is wrong with a value of it."""

@@ -8,8 +8,10 @@ import signal
 import sys
 import threading
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from types import FrameType
+from typing import Any
 
 import click
 
@@ -120,32 +122,87 @@ def worker(session: Session, *, concurrency: int | None, queues: str | None, nam
 
 
 @click.command()
+@click.option(
+    "--app", "app_path", metavar="MODULE:APP", help="A Celery application of your own, as `celery -A` has it."
+)
 @click.option("--max-pods", type=click.IntRange(min=1), help="Pods at once over all queues; else the sum of max_pods.")
 @queues_option
 @click.option("--name", default="dispatcher@%h", show_default=True, help="Celery's node name; %h is the host.")
 @loglevel_option
 @common_options
 @pass_session
-def dispatcher(session: Session, *, max_pods: int | None, queues: str | None, name: str, loglevel: str) -> None:
+def dispatcher(
+    session: Session, *, app_path: str | None, max_pods: int | None, queues: str | None, name: str, loglevel: str
+) -> None:
     """Run tasks of Kubernetes-side queues in pods, one each: every such queue that a rule names, and --queues.
 
-    It is a Celery worker whose slots are pods: `celery inspect`, revoke and Flower work on it.
+    It is a Celery worker whose slots are pods: `celery inspect`, revoke and Flower work on it. Without --app it serves
+    the tasks of DAGs; with --app it serves a Celery application, on the broker of that application.
 
     \b
     Example:  podyard dispatcher --queues gpu-a100,gpu-h100
+              podyard dispatcher --app shop:app
     """
-    settings = session.settings
-    names = dispatcher_queues(settings.router, _split(queues))
-    _say_about_patterns(settings)
     os.environ["CELERY_CUSTOM_WORKER_POOL"] = "dispatcher.pool:KubernetesPool"  # Celery reads it when it is imported
-    from routing import celery_app  # noqa: PLC0415 - as above
+    settings, wanted = session.settings, _split(queues)
+    if app_path:
+        app, names = _own_app(app_path, settings, wanted)
+    else:
+        app, names = _app_of_dags(settings, wanted)
+    profile_for = app.conf.podyard.profile_for
+    size = max_pods or sum({name: profile_for(name).max_pods for name in names}.values())
+    pool = ["-P", "custom", f"--concurrency={size}"]
+    app.worker_main(["worker", *pool, "-Q", ",".join(names), "-n", name, f"--loglevel={loglevel}"])
+
+
+def _app_of_dags(settings: Settings, wanted: Sequence[str]) -> tuple[Any, tuple[str, ...]]:
+    """The application that runs tasks of DAGs, and its queues, once everything that it needs answers."""
+    names = dispatcher_queues(settings.router, wanted)
+    _say_about_patterns(settings)
+    from routing import celery_app  # noqa: PLC0415 - Celery and SQLAlchemy, for these commands alone
     from routing.cli import reach  # noqa: PLC0415 - as above
 
     reach.wait_for(settings, broker=reach.broker, result_backend=reach.results, Kubernetes_API_server=reach.kubernetes)
-    app = celery_app.build(settings, role="dispatcher")
-    size = max_pods or sum({name: settings.router.route(name).profile.max_pods for name in names}.values())
-    pool = ["-P", "custom", f"--concurrency={size}"]
-    app.worker_main(["worker", *pool, "-Q", ",".join(names), "-n", name, f"--loglevel={loglevel}"])
+    return celery_app.build(settings, role="dispatcher"), names
+
+
+def _own_app(path: str, settings: Settings, wanted: Sequence[str]) -> tuple[Any, tuple[str, ...]]:
+    """The Celery application at `path` and its queues; how its pods are made it says itself, or else the settings do.
+
+    Raises Failure where there is no such application or it cannot be served so.
+    """
+    app = _found_app(path)
+    if app.conf.get("podyard") is not None:
+        from dispatcher import appoptions, errors  # noqa: PLC0415 - as above
+
+        try:
+            app.conf.podyard = appoptions.from_app(app, argv=["--app", path])
+        except errors.DispatcherError as error:
+            raise Failure(f"--app {path}: {error}") from error
+        return app, tuple(wanted) or (appoptions.DEFAULT_QUEUE,)
+    from routing import celery_app  # noqa: PLC0415 - as above
+
+    named = settings.deployment if "deployment" in settings.source else app.main or settings.deployment
+    database = settings.database.url if "database.url" in settings.source else None
+    options = celery_app.dispatcher_options(settings)
+    app.conf.podyard = replace(options, app_path=path, deployment=named, database_url=database)
+    return app, dispatcher_queues(settings.router, wanted)
+
+
+def _found_app(path: str) -> Any:
+    from celery import Celery  # noqa: PLC0415 - as above
+    from celery.app.utils import find_app  # noqa: PLC0415 - as above
+
+    try:
+        app = find_app(path)  # looks in the current folder too, as `celery -A` does
+    except Exception as error:  # importing runs the author's code, which may raise anything
+        raise Failure(
+            f"--app {path}: no Celery application could be loaded: {type(error).__name__}: {error};"
+            " name it as MODULE:APP, from the folder where MODULE can be imported"
+        ) from error
+    if not isinstance(app, Celery):
+        raise Failure(f"--app {path}: is a {type(app).__name__}, not a Celery application; name one as MODULE:APP")
+    return app
 
 
 @click.command()
