@@ -6,7 +6,7 @@ Ends with 0 for alive; else with 1 and one line on stderr.
 
 import socket
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -23,12 +23,33 @@ PARTS = ("scheduler", "worker", "dispatcher")
 
 def is_answering(app: Any, name: str, *, timeout_s: float) -> bool:
     """Whether the Celery worker `name@<this host>` answers a ping; False where the broker cannot be reached."""
+    return ask(app, "ping", name, timeout_s=timeout_s) is not None
+
+
+def ask(
+    app: Any, command: str, name: str, *, timeout_s: float, arguments: Mapping[str, Any] | None = None
+) -> Mapping[str, Any] | None:
+    """What the Celery worker `name@<this host>` answers to a remote command; None where nothing came in time.
+
+    A connection of its own for each question: one from Celery's pool may be of a broker that was restarted since.
+    """
+    connection = app.connection_for_write()
+    unreachable = (kombu.exceptions.OperationalError, *connection.connection_errors, *connection.channel_errors)
     node = f"{name}@{socket.gethostname()}"
     try:
-        answers = app.control.broadcast("ping", destination=[node], reply=True, limit=1, timeout=timeout_s)
-    except kombu.exceptions.OperationalError:
-        return False
-    return bool(answers)
+        with connection:
+            answers = app.control.broadcast(
+                command,
+                arguments=dict(arguments or {}),
+                destination=[node],
+                connection=connection,
+                reply=True,
+                limit=1,
+                timeout=timeout_s,
+            )
+    except unreachable:
+        return None
+    return next((answer[node] for answer in answers or () if node in answer), None)
 
 
 def is_scheduling(store: Store, *, since: datetime) -> bool:

@@ -8,9 +8,7 @@ import time
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from kombu.exceptions import OperationalError
-
-from routing import router
+from routing import health, router
 from routing.store import rows
 
 EVERY_S = 1.0
@@ -50,20 +48,10 @@ class Consumers:
         return True
 
     def _tell(self, name: str, queue: str) -> bool:
-        """Whether a process of that node name has confirmed that it consumes the queue."""
-        try:
-            answers = self._app.control.broadcast(
-                "add_consumer",
-                arguments={"queue": queue, "exchange": None, "exchange_type": "direct", "routing_key": None},
-                pattern=f"{name}@*",
-                matcher="glob",
-                reply=True,
-                limit=1,
-                timeout=REPLY_TIMEOUT_S,
-            )
-        except OperationalError:  # the broker is being restarted; the next look tries again
-            return False
-        return any("ok" in answer for answers_of_one in answers or () for answer in answers_of_one.values())
+        """Whether the process of that node name has confirmed that it consumes the queue."""
+        arguments = {"queue": queue, "exchange": None, "exchange_type": "direct", "routing_key": None}
+        answer = health.ask(self._app, "add_consumer", name, arguments=arguments, timeout_s=REPLY_TIMEOUT_S)
+        return answer is not None and "ok" in answer
 
 
 def queues_of(dags: Iterable[rows.DagRow]) -> set[str]:

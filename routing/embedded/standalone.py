@@ -82,6 +82,8 @@ class Installation:
     supervisor: supervisor.Supervisor
     consumers: consumers.Consumers
     say: Say
+    last_line: str = ""
+    """The last one about queues: the same trouble is told once."""
 
     @property
     def is_ready(self) -> bool:
@@ -92,8 +94,17 @@ class Installation:
         """Keep the parts running, and let them consume the queues that DAGs use; call it a few times per second."""
         self.supervisor.tick()
         if self.is_ready and self.consumers.is_due():
-            for line in self.consumers.look(self.store.dags(), self.supervisor.pids()):
+            self._look_at_queues()
+
+    def _look_at_queues(self) -> None:
+        try:
+            lines = self.consumers.look(self.store.dags(), self.supervisor.pids())
+        except Exception as error:  # noqa: BLE001 - the database may be away for a while: the parts are kept running
+            lines = [f"the queues of DAGs are not known now: {_first_line(error)}"]
+        for line in lines:
+            if line != self.last_line:
                 self.say(line)
+            self.last_line = line
 
 
 def run(wish: Wish, *, say: Say) -> None:
@@ -176,10 +187,21 @@ def _make_dags_folder(folder: Path, say: Say) -> None:
 
 def _checks(app: Any, store: Store) -> layout.Checks:
     since = datetime.now(UTC)
+
+    def is_scheduling() -> bool:
+        try:
+            return health.is_scheduling(store, since=since)
+        except Exception:  # noqa: BLE001 - a database that is away for a moment is no reason to stop all parts
+            return False
+
     return layout.Checks(
         is_answering=lambda name: health.is_answering(app, name, timeout_s=PING_TIMEOUT_S),
-        is_scheduling=lambda: health.is_scheduling(store, since=since),
+        is_scheduling=is_scheduling,
     )
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error) or type(error).__name__).partition("\n")[0]
 
 
 def _where_to_look(installation: Installation) -> list[str]:
