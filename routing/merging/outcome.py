@@ -103,6 +103,12 @@ def lost(attempt_id: str, why: str, *, at: datetime) -> Ended:
     )
 
 
+def refused(attempt_id: str, why: str, details: Mapping[str, Any], *, at: datetime) -> Ended:
+    """The failure of an attempt whose message could not be made. `details` as those of a `TaskFailed`."""
+    ended = Ended(attempt_id=attempt_id, verdict="failed", at=at, message=why[:REASON_MAX_CHARS], error=why)
+    return _detailed(replace(ended, cause="application"), details)
+
+
 def revoked(attempt_id: str, why: str, *, at: datetime) -> Ended:
     """The verdict on an attempt that was stopped before anybody ran it."""
     return Ended(attempt_id=attempt_id, verdict="revoked", at=at, message=why, error=why, reason="Revoked")

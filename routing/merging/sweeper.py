@@ -7,6 +7,7 @@ sent again that nobody has, and stops attempts that nobody wants any more. It de
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
+from itertools import compress
 
 from routing.merging import collector, outcome
 from routing.store import ledger
@@ -48,7 +49,9 @@ class Sweeper:
         seen = self._collector.look_up([row.id for row in rows], now=now)
         ended = {one.attempt_id for one in seen.outcomes if isinstance(one, outcome.Ended)}
         gone = self._gone(set(seen.holders.values()), clock_s)
-        findings = Findings(outcomes=list(seen.outcomes))
+        running = {row.id for row in rows if row.state == "running"}
+        is_news = [isinstance(one, outcome.Ended) or one.attempt_id not in running for one in seen.outcomes]
+        findings = Findings(outcomes=list(compress(seen.outcomes, is_news)))
         silent = []
         for row in rows:
             if row.id in ended:

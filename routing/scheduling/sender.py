@@ -16,6 +16,8 @@ from routing.scheduling import messages
 from routing.store import ledger
 
 BATCH = 500
+ONCE = {"max_retries": 1, "interval_start": 0, "interval_step": 0}
+"""No waiting between tries: the loop has other things to do meanwhile."""
 
 
 class BrokerUnavailable(Exception):  # noqa: N818 - says what is the matter
@@ -77,7 +79,7 @@ class Sender:
     def _open(self) -> Any:
         if self._producer is None:
             connection = self._app.connection_for_write()
-            connection.ensure_connection(max_retries=1, timeout=5)
+            connection.ensure_connection(**ONCE)
             self._producer = self._app.amqp.Producer(connection, auto_declare=False)
         return self._producer
 

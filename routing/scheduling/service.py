@@ -18,7 +18,7 @@ from uuid import uuid4
 
 from routing import celery_app
 from routing.merging import collector, outcome, sweeper
-from routing.scheduling import dagfolder, outage, presence, scheduler, sender
+from routing.scheduling import dagfolder, outage, presence, renderer, scheduler, sender
 from routing.settings import Settings
 from routing.store import errors, ledger
 from routing.store.store import Store
@@ -42,6 +42,8 @@ KEEP_MAX = 5000
 SWEEP_PAGE = 500
 REASONS_S = 2.0
 UNSENT_S = 5.0
+JOIN_S = 1.0
+"""The threads beside the loop are not worth a longer wait: what they write is written again by the next scheduler."""
 
 
 def run(settings: Settings, *, stop: threading.Event) -> None:
@@ -68,7 +70,7 @@ def run(settings: Settings, *, stop: threading.Event) -> None:
         service.close()
         for thread in (folder, around):
             if thread.ident is not None:
-                thread.join(timeout=5)
+                thread.join(timeout=JOIN_S)
         store.close()
 
 
@@ -94,7 +96,9 @@ class _Desk:
     has_more: bool = False
     is_busy: bool = False
     is_restart: bool = True
-    """The next turn asks the record for everything, and for all unsent messages."""
+    """The next turn asks the record for everything."""
+    owes_all: bool = True
+    """All messages that the record calls unsent are to be sent, not only old ones."""
 
 
 class Service:
@@ -108,7 +112,8 @@ class Service:
         self._sender = sending
         self._collector = collecting
         self._sweeper = sweeper.Sweeper(collecting, lost_after_s=2 * settings.scheduler.sweep_s)
-        self._scheduler = scheduler.Scheduler(router=settings.router, limits=settings.scheduler)
+        self._render = renderer.Renderer()
+        self._scheduler = scheduler.Scheduler(router=settings.router, limits=settings.scheduler, render=self._render)
         self._holder = f"{socket.gethostname()}:{os.getpid()}:{uuid4().hex[:8]}"
         self._due = _Due()
         self._desk = _Desk()
@@ -131,7 +136,8 @@ class Service:
                 stop.wait(self._database.fail(error))
                 continue
             if holder is None:
-                self._desk.is_restart = True
+                self._desk.is_restart = self._desk.owes_all = True
+                self._due = _Due()
                 return True
             if not told:
                 log.info("standing by: another scheduler is at work: holder=%s", holder)
@@ -154,6 +160,7 @@ class Service:
                 book.mark_sent(self._desk.sent, at=_now())
             book.end_lease(ROLE, self._holder)
         self._sender.close()
+        self._render.close()
 
     # --- the loop
 
@@ -223,12 +230,15 @@ class Service:
     def _is_poll(self, clock_s: float, *, is_wake: bool) -> bool:
         """Whether the record is to be asked for what this process does not know."""
         if is_wake or self._desk.is_restart:
+            self._due.sweep = 0.0  # a cancelled run has attempts to stop
             return True
         if clock_s < self._due.poll:
             return False
         with self._store.reading() as book:
             has_news = self._scheduler.has_news(book, now=_now())
-        if not has_news:
+        if has_news:
+            self._due.sweep = 0.0
+        else:
             self._due.poll = clock_s + POLL_S
         return has_news
 
@@ -246,8 +256,7 @@ class Service:
         self._due.renew = clock_s + RENEW_S
         self._desk.has_more = result.has_more
         if is_poll:
-            if self._desk.is_restart:
-                self._due.unsent = 0.0
+            self._desk.is_restart = False
             self._due.poll = clock_s + POLL_S
         if retry_at is not None:
             self._due.poll = min(self._due.poll, clock_s + max(0.0, (retry_at - now).total_seconds()))
@@ -262,23 +271,25 @@ class Service:
                 self._sweeper.suspect(now=_now())
         except sender.BrokerUnavailable as error:
             self._due.unsent = clock_s + self._broker.fail(error)
+            self._desk.owes_all = True
             return
         self._desk.sent.extend(attempt.id for attempt in unsent)
 
     def _send_unsent(self, clock_s: float) -> None:
         """Send messages again of which it is not known that the broker has them."""
-        self._due.unsent = clock_s + UNSENT_S
-        is_all = self._desk.is_restart or self._broker.is_on
-        self._desk.is_restart = False
         if self._desk.sent:
-            return  # the record does not know of those yet
+            self._due.unsent = clock_s + MARK_S  # the record does not know of those yet
+            return
         with self._store.reading() as book:
-            before = _now() - timedelta(seconds=0 if is_all else UNSENT_S)
+            before = _now() - timedelta(seconds=0 if self._desk.owes_all else UNSENT_S)
             unsent = book.unsent(before=before, limit=sender.BATCH)
+        self._due.unsent = clock_s + UNSENT_S
         if unsent:
             self._send(unsent, clock_s)
-            if len(unsent) == sender.BATCH and not self._broker.is_on:
-                self._due.unsent = clock_s
+        if len(unsent) < sender.BATCH and not self._broker.is_on:
+            self._desk.owes_all = False
+        elif not self._broker.is_on:
+            self._due.unsent = clock_s
 
     # --- backstops
 

@@ -126,7 +126,9 @@ def _compare(folder: Path, url: str, database: str | None, *, tasks: int, rounds
             for number in range(rounds):
                 pair = measure_raw(app, tasks), measure_ours(half)
                 figures.append(pair)
-                print(f"  round {number + 1}: raw {pair[0]:,.0f}/s, ours {pair[1]:,.0f}/s, ratio {pair[1] / pair[0]:.2f}")
+                print(
+                    f"  round {number + 1}: raw {pair[0]:,.0f}/s, ours {pair[1]:,.0f}/s, ratio {pair[1] / pair[0]:.2f}"
+                )
             ratio = statistics.median(ours / raw for raw, ours in figures)
             print(f"  median ratio {ratio:.2f}; hop median {statistics.median(hops):.1f} ms, worst {max(hops):.1f} ms")
     finally:

@@ -256,6 +256,26 @@ def test_broker_and_results_may_be_away(
     half.close()
 
 
+def test_a_broker_that_is_not_there_at_the_start_is_waited_for(
+    tmp_path: Path, own_valkey: parts.Valkey, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Runs are taken, recorded and explained meanwhile, and their messages sent when the broker is there."""
+    half = Half.make(tmp_path / "half", broker=own_valkey.fresh().url, dag="flows")
+    own_valkey.kill()
+    with half.scheduler():
+        parts.eventually(lambda: half.store.dag("chain"), 20)
+        run = half.store.create_run("chain", at=datetime.now(UTC))
+        half.wait_task(run, "c0", lambda task: task.state == "queued")
+        lines = half.store.explain(run.run_id, "c0", at=datetime.now(UTC)).lines
+        assert "the broker or the scheduler is away" in lines[1]
+        own_valkey.restart()
+        with half.worker():
+            assert half.wait(run).state == "success"
+    assert [caplog.text.count(f"{what} is away") for what in ("broker", "result backend", "database")] == [1, 1, 0]
+    assert "Traceback" not in caplog.text
+    half.close()
+
+
 def test_a_database_may_be_away(tmp_path: Path, valkey: parts.ValkeyDatabase, caplog: pytest.LogCaptureFixture) -> None:
     """PostgreSQL stops in the middle of a run and comes back: the outcomes that came meanwhile are not lost."""
     postgres = parts.Postgres.start()
