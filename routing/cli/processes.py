@@ -97,6 +97,10 @@ def scheduler(session: Session, loglevel: str) -> None:
     service.run(session.settings, stop=_stop_on_signals())
 
 
+ALONE = ("--without-mingle", "--without-gossip")
+"""Workers of DAGs need not ask each other what was revoked, for a second at each start: the record knows."""
+
+
 @click.command()
 @click.option("--concurrency", "-c", type=click.IntRange(min=1), help="Processes; else the setting worker.concurrency.")
 @queues_option
@@ -118,7 +122,8 @@ def worker(session: Session, *, concurrency: int | None, queues: str | None, nam
     reach.wait_for(settings, broker=reach.broker, result_backend=reach.results)
     app = celery_app.build(settings, role="worker")
     size = concurrency or settings.worker.concurrency
-    app.worker_main(["worker", f"--concurrency={size}", "-Q", ",".join(names), "-n", name, f"--loglevel={loglevel}"])
+    words = [f"--concurrency={size}", "-Q", ",".join(names), "-n", name, f"--loglevel={loglevel}"]
+    app.worker_main(["worker", *words, *ALONE])
 
 
 @click.command()
@@ -152,7 +157,8 @@ def dispatcher(
     profile_for = app.conf.podyard.profile_for
     size = max_pods or sum({name: profile_for(name).max_pods for name in names}.values())
     pool = ["-P", "custom", f"--concurrency={size}"]
-    app.worker_main(["worker", *pool, "-Q", ",".join(names), "-n", name, f"--loglevel={loglevel}"])
+    words = ["-Q", ",".join(names), "-n", name, f"--loglevel={loglevel}"]
+    app.worker_main(["worker", *pool, *words, *(() if app_path else ALONE)])
 
 
 def _app_of_dags(settings: Settings, wanted: Sequence[str]) -> tuple[Any, tuple[str, ...]]:
