@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any, Unpack
 
-from routing.authoring import spec, xcom
+from routing.authoring import rendering, spec, xcom
 from routing.authoring.dag import DAG
 from routing.authoring.operator import Operator
 from routing.authoring.options import Options
@@ -19,8 +19,9 @@ class BashOperator(Operator):
     """Runs `bash -c bash_command`; the last line of its standard output is the task's result.
 
     `env` is added to the environment of the process that runs the task (`append_env=False`: it replaces that), and
-    may hold results of other tasks. `PODYARD_CTX_DAG_ID`, `…_TASK_ID`, `…_RUN_ID`, `…_DS`, `…_LOGICAL_DATE`,
-    `…_TRY_NUMBER` and `…_MAP_INDEX` are set. It runs in `cwd`, or in an empty folder that is removed afterwards.
+    may hold results of other tasks. The command and the values of `env` may be Jinja templates.
+    `PODYARD_CTX_DAG_ID`, `…_TASK_ID`, `…_RUN_ID`, `…_DS`, `…_LOGICAL_DATE`, `…_TRY_NUMBER` and `…_MAP_INDEX` are set.
+    It runs in `cwd`, or in an empty folder that is removed afterwards.
     """
 
     kind = "bash"
@@ -43,11 +44,17 @@ class BashOperator(Operator):
             raise InvalidDag(f"{self.where}: bash_command must be a command as text, not {bash_command!r}")
         if not isinstance(self.env, Mapping):
             raise InvalidDag(f"{self.where}: env must be a mapping, not {env!r}")
+        self.env = dict(self.env)
         for name, value in self.env.items():
             if not isinstance(name, str) or not name or "=" in name or "\0" in name:
                 raise InvalidDag(f"{self.where}: env: {name!r} cannot name an environment variable")
             if not isinstance(value, str | int | float | xcom.XComArg) or isinstance(value, bool) or "\0" in str(value):
                 raise InvalidDag(f"{self.where}: env[{name!r}] must be text, not {value!r}")
+
+    def templates(self) -> Iterator[spec.Template]:
+        """The command, and the values of `env`."""
+        yield from rendering.find(self.bash_command, "bash_command")
+        yield from rendering.find(self.env, "env")
 
     def execute(self, context: Mapping[str, Any], inputs: Mapping[str, Any]) -> str:
         """Runs the command. Raises TaskFailed with the exit code if that is not 0."""
@@ -56,7 +63,8 @@ class BashOperator(Operator):
 
         from routing.authoring import shell  # noqa: PLC0415
 
-        command = spec.text(xcom.resolve(self.bash_command, inputs))
+        command = rendering.rendered(self.bash_command, context, inputs, "bash_command")
+        command = spec.text(xcom.resolve(command, inputs))
         with tempfile.TemporaryDirectory(prefix="podyard-") as empty:
             try:
                 ended = shell.run(
@@ -75,10 +83,11 @@ class BashOperator(Operator):
         return ended.last_line
 
     def _environment(self, context: Mapping[str, Any], inputs: Mapping[str, Any]) -> dict[str, str]:
+        env = rendering.rendered(self.env, context, inputs, "env")
         return {
             **(os.environ if self.append_env else {}),
             **{f"PODYARD_CTX_{name.upper()}": str(context[name]) for name in _CONTEXT_IN_ENV},
-            **{name: spec.text(xcom.resolve(value, inputs)) for name, value in self.env.items()},
+            **{name: spec.text(xcom.resolve(value, inputs)) for name, value in env.items()},
         }
 
 

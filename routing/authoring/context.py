@@ -22,6 +22,7 @@ NAMES = frozenset(
         "task_id",
         "try_number",
         "ts",
+        "ts_nodash",
     }
 )
 """The keys of a context; a callable's parameter of this name is filled from it."""
@@ -47,6 +48,7 @@ def build(message: Mapping[str, Any], *, params: Mapping[str, Any], attempt_id: 
         "task_id": message["task_id"],
         "try_number": message.get("try_number", 1),
         "ts": logical_date.isoformat(),
+        "ts_nodash": logical_date.strftime("%Y%m%dT%H%M%S"),
     }
 
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 import sys
+import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from types import FrameType
@@ -55,6 +57,7 @@ class DAG:
         if refusal:
             raise InvalidDag(f"{where}: params: {refusal}")
         self.tasks: dict[str, Node] = {}
+        self.warnings: list[str] = []
         self.file = _module_file()
         self.line = line_in(self.file)
         for found in _collecting[-1:]:
@@ -79,6 +82,13 @@ class DAG:
             raise InvalidDag(f"DAG {self.dag_id!r} has two tasks with the task_id {node.task_id!r}; rename one")
         self.tasks[node.task_id] = node
 
+    def warn(self, message: str, kind: type[Warning] | None = None) -> None:
+        """Keeps a sentence for `podyard dags show`; with a kind, Python's warnings tell it too."""
+        self.warnings.append(message)
+        if kind is not None:
+            depth = sum(1 for _ in itertools.takewhile(lambda frame: frame.f_code.co_filename != self.file, _frames()))
+            warnings.warn(message, kind, stacklevel=depth + 1)
+
     def free_id(self, task_id: str) -> str:
         """The id, with `__1`, `__2` … appended if it is taken: a `@task` function may be called many times."""
         number, candidate = 0, task_id
@@ -95,7 +105,14 @@ class DAG:
                 f"DAG {self.dag_id!r} has a cycle: {' >> '.join(cycle)}; take one arrow out", line=self.line
             )
         tasks = tuple(node.spec() for node in self.tasks.values())
-        return DagSpec(dag_id=self.dag_id, file=file, description=self.description, tasks=tasks)
+        return DagSpec(
+            dag_id=self.dag_id,
+            file=file,
+            description=self.description,
+            tasks=tasks,
+            params=self.params,
+            warnings=tuple(self.warnings),
+        )
 
 
 def current() -> DAG | None:

@@ -157,7 +157,7 @@ class FolderLoader:
             command = [sys.executable, "-P", "-m", "routing.authoring.child", str(folder), file, str(self.timeout_s)]
             process = subprocess.Popen(
                 [*command, str(result.fileno()), str(trace.fileno())],
-                env=_environment(folder),
+                env={**child_environment(), "PODYARD_DAGS__FOLDER": str(folder)},
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL,
                 stderr=subprocess.DEVNULL,
@@ -182,6 +182,11 @@ class FolderLoader:
         finally:
             _kill(process)  # with whatever the author's code has started
             self._running.discard(process)
+
+
+def child_environment() -> dict[str, str]:
+    """This process's environment for author's code, without what the scheduler alone needs to know."""
+    return {name: value for name, value in os.environ.items() if not _SECRET.match(name)}
 
 
 def load_folder(folder: Path, *, timeout_s: float) -> Loaded:
@@ -301,12 +306,6 @@ def _signal_name(number: int) -> str:
         return signal.Signals(number).name
     except ValueError:
         return f"signal {number}"
-
-
-def _environment(folder: Path) -> dict[str, str]:
-    """This process's environment for author's code, without what the scheduler alone needs to know."""
-    kept = {name: value for name, value in os.environ.items() if not _SECRET.match(name)}
-    return {**kept, "PODYARD_DAGS__FOLDER": str(folder)}
 
 
 def _signature(path: Path) -> Signature | None:

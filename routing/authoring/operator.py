@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any, ClassVar
 
 from routing.authoring import dag as dags
-from routing.authoring import edges, names, options, xcom
-from routing.authoring.spec import TaskSpec
+from routing.authoring import edges, names, options, rendering, xcom
+from routing.authoring.spec import TaskSpec, Template
 from routing.errors import InvalidDag
 
 
@@ -59,6 +59,20 @@ class Operator(edges.Node):
         """For the spec: arguments of a pod operator."""
         return None
 
+    def beside(self, path: str) -> str:
+        """A path whose file lies beside the DAG file, made whole; any other text as it is (a name, or a path that
+        means something elsewhere)."""
+        if not self.dag.file or path.startswith("/") or not ("/" in path or "." in path):
+            return path
+        from pathlib import Path  # noqa: PLC0415 - only while a file is loaded
+
+        found = Path(self.dag.file).parent / path
+        return str(found) if found.is_file() else path
+
+    def templates(self) -> Iterable[Template]:
+        """The texts that are rendered for each run."""
+        return ()
+
     def spec(self) -> TaskSpec:
         """The task as a plain value."""
         chosen = self.options
@@ -66,16 +80,43 @@ class Operator(edges.Node):
             task_id=self.task_id,
             operator=self.kind,
             upstream=tuple(self.upstream),
-            inputs=self.inputs,
+            inputs=tuple(dict.fromkeys((*self.inputs, *self._pulled()))),
             queue=chosen.queue,
             retries=chosen.retries,
             retry_delay_s=chosen.retry_delay_s,
             trigger_rule=chosen.trigger_rule,
             pod_override=self._pod_override(),
-            pod_template_file=chosen.pod_template_file,
+            pod_template_file=None if chosen.pod_template_file is None else self.beside(chosen.pod_template_file),
             pod=self.pod_arguments(),
             execution_timeout_s=chosen.execution_timeout_s,
         )
+
+    def _pulled(self) -> tuple[str, ...]:
+        """Ids of the tasks whose results its templates ask for. Raises InvalidDag for a template that cannot be one."""
+        try:
+            pulls = [rendering.check(self.where, template) for template in self.templates()]
+        except InvalidDag as error:
+            raise InvalidDag(str(error), line=self.line) from None
+        named = dict.fromkeys(task_id for pull in pulls for task_id in sorted(pull.task_ids))
+        before = self._before() if named else frozenset()
+        for task_id in named:
+            if task_id not in before:
+                why = "is not before this task; write an arrow" if task_id in self.dag.tasks else "does not exist"
+                raise InvalidDag(
+                    f"{self.where}: a template pulls the result of task {task_id!r}, which {why}", line=self.line
+                )
+        return (*named, *(self.upstream if any(pull.is_open for pull in pulls) else ()))
+
+    def _before(self) -> frozenset[str]:
+        """Ids of all tasks before it, near and far."""
+        found: dict[str, None] = {}
+        waiting = [*self.upstream]
+        while waiting:
+            task_id = waiting.pop()
+            if task_id not in found:
+                found[task_id] = None
+                waiting += self.dag.tasks[task_id].upstream
+        return frozenset(found)
 
     def _pod_override(self) -> dict[str, Any] | None:
         override = self.options.pod_override

@@ -1,14 +1,15 @@
 """PythonOperator: a task whose body is a Python callable."""
 
 import inspect
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, Unpack
 
 from routing.authoring import context as contexts
-from routing.authoring import xcom
+from routing.authoring import rendering, xcom
 from routing.authoring.dag import DAG
 from routing.authoring.operator import Operator
 from routing.authoring.options import Options
+from routing.authoring.spec import Template
 from routing.errors import InvalidDag
 
 
@@ -16,7 +17,7 @@ class PythonOperator(Operator):
     """Calls `python_callable(*op_args, **op_kwargs)`; its return value is the task's result.
 
     A parameter that is named like a key of the context (`ds`, `run_id`, `params` …) and is not given gets that value; a
-    callable with `**kwargs` gets them all.
+    callable with `**kwargs` gets them all. Texts in `op_args` and `op_kwargs` may be Jinja templates.
     """
 
     kind = "python"
@@ -41,12 +42,20 @@ class PythonOperator(Operator):
             raise InvalidDag(f"{self.where}: op_args must be a list, not {op_args!r}")
         if not isinstance(self.op_kwargs, Mapping):
             raise InvalidDag(f"{self.where}: op_kwargs must be a mapping, not {op_kwargs!r}")
+        self.op_args, self.op_kwargs = tuple(op_args), dict(self.op_kwargs)
         self._context_names = _context_names(self.where, python_callable, self.op_args, self.op_kwargs)
 
+    def templates(self) -> Iterator[Template]:
+        """Texts in `op_args` and `op_kwargs`, at any depth."""
+        yield from rendering.find(self.op_args, "op_args")
+        yield from rendering.find(self.op_kwargs, "op_kwargs")
+
     def execute(self, context: Mapping[str, Any], inputs: Mapping[str, Any]) -> Any:
-        """Calls the callable with results in place of references."""
-        args = [xcom.resolve(value, inputs) for value in self.op_args]
-        kwargs = {name: xcom.resolve(value, inputs) for name, value in self.op_kwargs.items()}
+        """Calls the callable with results in place of references, and templates rendered."""
+        op_args = rendering.rendered(self.op_args, context, inputs, "op_args")
+        op_kwargs = rendering.rendered(self.op_kwargs, context, inputs, "op_kwargs")
+        args = [xcom.resolve(value, inputs) for value in op_args]
+        kwargs = {name: xcom.resolve(value, inputs) for name, value in op_kwargs.items()}
         for name in self._context_names:
             kwargs[name] = context[name]
         return self.python_callable(*args, **kwargs)

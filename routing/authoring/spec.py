@@ -3,12 +3,21 @@
 Authors' objects (callables, open files) stay in the process that loaded the file; the scheduler sees only these. Pure.
 """
 
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass
-from typing import Any, Self
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from typing import Any, NamedTuple, Self
 
 XCOM = "podyard.xcom"
 """The only key of a mapping that stands for an upstream's result inside the arguments of a pod operator."""
+TEMPLATE = "podyard.template"
+"""The only key of a mapping that stands for a text with template marks there."""
+
+
+class Template(NamedTuple):
+    """A text with template marks, and where it stands (`op_kwargs['day']`)."""
+
+    path: str
+    text: str
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -21,7 +30,7 @@ class TaskSpec:
     upstream: tuple[str, ...] = ()
     """Ids of all tasks directly before it, in the author's order."""
     inputs: tuple[str, ...] = ()
-    """Those of `upstream` whose result is an argument."""
+    """Tasks whose results it needs: as arguments (they stand in `upstream`), or by `ti.xcom_pull` in a template."""
     queue: str | None = None
     retries: int = 0
     retry_delay_s: float = 300.0
@@ -29,7 +38,7 @@ class TaskSpec:
     pod_override: dict[str, Any] | None = None
     pod_template_file: str | None = None
     pod: dict[str, Any] | None = None
-    """The arguments of a pod operator; `pod_arguments` puts results of upstreams in."""
+    """The arguments of a pod operator; `pod_arguments` puts results of upstreams in, and renders templates."""
     execution_timeout_s: float | None = None
 
     def to_json(self) -> dict[str, Any]:
@@ -51,6 +60,10 @@ class DagSpec:
     """Path relative to the DAG folder, with forward slashes."""
     description: str | None = None
     tasks: tuple[TaskSpec, ...] = ()
+    params: dict[str, Any] = field(default_factory=dict)
+    """Defaults of a run's `conf`."""
+    warnings: tuple[str, ...] = ()
+    """What was accepted, but should be written otherwise."""
 
     def to_json(self) -> dict[str, Any]:
         """Plain JSON values; `from_json` gives an equal value back."""
@@ -59,30 +72,55 @@ class DagSpec:
             "file": self.file,
             "description": self.description,
             "tasks": [task.to_json() for task in self.tasks],
+            "params": self.params,
+            "warnings": list(self.warnings),
         }
 
     @classmethod
     def from_json(cls, fields: Mapping[str, Any]) -> Self:
         """The DAG that `to_json` described. Raises TypeError for a field that does not exist."""
-        return cls(**{**fields, "tasks": tuple(TaskSpec.from_json(task) for task in fields["tasks"])})
+        tasks = tuple(TaskSpec.from_json(task) for task in fields["tasks"])
+        return cls(**{**fields, "tasks": tasks, "warnings": tuple(fields.get("warnings", ()))})
 
 
-def pod_arguments(task: TaskSpec, inputs: Mapping[str, Any]) -> dict[str, Any]:
-    """The arguments of a pod operator for one run: results of upstreams stand where the author put them.
+Renderer = Callable[[Sequence[Template]], Sequence[str]]
+"""The texts of templates, in their order; raises TaskFailed with the path of the one that cannot be rendered."""
 
-    `inputs` maps upstream task ids to their results; a missing one counts as None. Only text is possible in the places
-    where results may stand, so any other value is written there as JSON.
+
+def pod_arguments(task: TaskSpec, inputs: Mapping[str, Any], render: Renderer) -> dict[str, Any]:
+    """The arguments of a pod operator for one run: results of upstreams and texts of templates in their places.
+
+    `inputs` maps task ids to their results; a missing one counts as None. Only text is possible in the places where
+    results may stand, so any other value is written there as JSON. `render` is not asked where nothing is a template.
     """
-    return {name: _filled(value, inputs) for name, value in (task.pod or {}).items()}
+    pod = task.pod or {}
+    found = [template for name, value in pod.items() for template in templates(value, name)]
+    texts = dict(zip(found, render(found), strict=True)) if found else {}
+    return {name: _filled(value, name, inputs, texts) for name, value in pod.items()}
 
 
-def _filled(value: Any, inputs: Mapping[str, Any]) -> Any:
+def templates(value: Any, path: str) -> Iterator[Template]:
+    """The templates in the arguments of a pod operator."""
+    if isinstance(value, Mapping):
+        if value.keys() == {TEMPLATE}:
+            yield Template(path, value[TEMPLATE])
+            return
+        for key, part in value.items():
+            yield from templates(part, f"{path}[{key!r}]")
+    elif isinstance(value, list):
+        for index, part in enumerate(value):
+            yield from templates(part, f"{path}[{index}]")
+
+
+def _filled(value: Any, path: str, inputs: Mapping[str, Any], texts: Mapping[Template, str]) -> Any:
     if isinstance(value, Mapping):
         if value.keys() == {XCOM}:
             return text(inputs.get(value[XCOM]))
-        return {key: _filled(part, inputs) for key, part in value.items()}
+        if value.keys() == {TEMPLATE}:
+            return texts[Template(path, value[TEMPLATE])]
+        return {key: _filled(part, f"{path}[{key!r}]", inputs, texts) for key, part in value.items()}
     if isinstance(value, list):
-        return [_filled(part, inputs) for part in value]
+        return [_filled(part, f"{path}[{index}]", inputs, texts) for index, part in enumerate(value)]
     return value
 
 

@@ -3,12 +3,12 @@
 Both halves run the same message; the dispatcher reads only the header `podyard` (the pod's name, labels, overrides).
 """
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
-from routing.authoring import spec
+from routing.authoring import rendering, spec
 
 TASK = "routing.run"
 POD_TASK = "dispatcher.pod"
@@ -27,22 +27,42 @@ class Occasion:
     conf: Mapping[str, Any]
     try_number: int
     inputs: Mapping[str, Any]
-    """Upstream task id -> its result."""
+    """Task id -> its result."""
+    params: Mapping[str, Any] = field(default_factory=dict)
+    """The DAG's defaults of `conf`, for templates."""
 
 
-def build(task: spec.TaskSpec, occasion: Occasion) -> dict[str, Any]:
-    """Name, kwargs and headers as plain JSON."""
-    if task.operator == "pod":
-        name, kwargs = POD_TASK, spec.pod_arguments(task, occasion.inputs)
-    else:
-        name, kwargs = TASK, _run_arguments(task, occasion)
-    return {"name": name, "kwargs": kwargs, "headers": {"podyard": _header(task, occasion)}}
+Render = Callable[[Sequence[spec.Template], Mapping[str, Any]], Sequence[str]]
+"""(templates, the arguments of `routing.run` for this task with `params` beside) -> their texts; raises TaskFailed."""
+
+
+def build(task: spec.TaskSpec, occasion: Occasion, *, render: Render = rendering.render) -> dict[str, Any]:
+    """Name, kwargs and headers as plain JSON. Raises TaskFailed where a template of a pod cannot be rendered.
+
+    The scheduler gives a `render` that runs in another process: what authors wrote does not run in its own.
+    """
+    if task.operator != "pod":
+        return _message(task, occasion, name=TASK, kwargs=_run_arguments(task, occasion))
+
+    def here(templates: Sequence[spec.Template]) -> Sequence[str]:
+        return render(templates, {**_run_arguments(task, occasion), "params": dict(occasion.params)})
+
+    return _message(task, occasion, name=POD_TASK, kwargs=spec.pod_arguments(task, occasion.inputs, here))
+
+
+def unsendable(task: spec.TaskSpec, occasion: Occasion) -> dict[str, Any]:
+    """For the record of an attempt that failed before its message could be made."""
+    return _message(task, occasion, name=POD_TASK, kwargs={})
 
 
 def describe(message: Mapping[str, Any]) -> str:
     """The arguments in a few words, for Flower: no values of the author's."""
     labels = message["headers"]["podyard"]["labels"]
     return f"{labels['dag_id']}.{labels['task_id']} run={labels['run_id']} try={labels['try_number']}"
+
+
+def _message(task: spec.TaskSpec, occasion: Occasion, *, name: str, kwargs: Mapping[str, Any]) -> dict[str, Any]:
+    return {"name": name, "kwargs": kwargs, "headers": {"podyard": _header(task, occasion)}}
 
 
 def _run_arguments(task: spec.TaskSpec, occasion: Occasion) -> dict[str, Any]:

@@ -13,8 +13,9 @@ from typing import Any
 from uuid import uuid4
 
 from routing import router as routers
+from routing.errors import TaskFailed
 from routing.merging import merge, outcome
-from routing.scheduling import messages, ready, retrying, runs
+from routing.scheduling import messages, ready, renderer, retrying, runs
 from routing.sections import Scheduler as Limits
 from routing.store import ledger
 
@@ -24,6 +25,8 @@ SEND_MAX = 500
 """Attempts recorded in one turn: a large run begins to work before all of it is recorded."""
 START_MAX = 50
 RETRIES_MAX = 500
+RENDER_MAX_S = 2.0
+"""After so long in templates of pods, the rest of a turn's tasks waits for the next one."""
 AUDIT_S = 60.0
 """A run is read again from the record after so long, whatever is remembered of it."""
 REASON_MAX_CHARS = 500
@@ -49,14 +52,17 @@ class _Work:
     moves: dict[int, ledger.TaskMove] = field(default_factory=dict)
     results: list[tuple[int, str, Any]] = field(default_factory=list)
     touched: dict[int, runs.Run] = field(default_factory=dict)
+    is_cut_short: bool = False
+    """More may be ready than was recorded."""
 
 
 class Scheduler:
     """The runs at work, and one turn after the other."""
 
-    def __init__(self, *, router: routers.Router, limits: Limits) -> None:
+    def __init__(self, *, router: routers.Router, limits: Limits, render: renderer.Renderer) -> None:
         self._router = router
         self._limits = limits
+        self._render = render
         self._runs = runs.Runs()
 
     def forget(self) -> None:
@@ -89,11 +95,11 @@ class Scheduler:
             self._start_runs(work)
             self._find_running(work)
             self._find_retries(work)
-        retries = [move.next_try_at for move in work.moves.values() if move.next_try_at is not None]
-        self._flush(work)
+        retries = self._flush(work)
         unsent = self._record_ready(work)
+        retries += self._flush(work)
         self._end_runs(work)
-        has_more = len(unsent) >= SEND_MAX and any(run.ready for run in self._runs)
+        has_more = work.is_cut_short and any(run.ready for run in self._runs)
         return Result(unsent=unsent, has_more=has_more, retry_at=min(retries, default=None))
 
     # --- merging
@@ -217,11 +223,14 @@ class Scheduler:
             instance = run.instances[task_id]
             work.moves[instance.id] = ledger.TaskMove(task_instance=instance.id, state=state, ended_at=work.now)
 
-    def _flush(self, work: _Work) -> None:
+    def _flush(self, work: _Work) -> list[datetime]:
+        """Write what was gathered; gives the times of retries."""
+        retries = [move.next_try_at for move in work.moves.values() if move.next_try_at is not None]
         work.book.move_tasks(work.moves.values())
         work.book.insert_xcoms(work.results)
         work.moves = {}
         work.results = []
+        return retries
 
     # --- recording
 
@@ -232,20 +241,48 @@ class Scheduler:
         room = min(SEND_MAX, self._limits.max_active_tasks - work.book.count_open())
         chosen = list(islice(_by_turns([run for run in self._runs if run.ready]), max(0, room)))
         results = work.book.results(_input_instances(chosen))
-        new = [self._attempt(work, run, run.version.tasks[task_id], results) for run, task_id in chosen]
+        new, refused = self._attempts(work, chosen, results)
         work.book.move_tasks(
             ledger.TaskMove(task_instance=attempt.task_instance, state="queued", attempts=attempt.number)
             for attempt in new
         )
         work.book.insert_attempts(new)
-        for run, task_id in chosen:
+        for run, task_id in chosen[: len(new)]:
             del run.ready[task_id]
             run.instances[task_id].attempts += 1
-        return [ledger.Unsent(id=attempt.id, queue=attempt.queue, message=attempt.message) for attempt in new]
+        if refused:
+            self._merge(work, refused)
+        work.is_cut_short = len(new) >= SEND_MAX or len(new) < len(chosen) or bool(refused)
+        ended = {one.attempt_id for one in refused}
+        return [
+            ledger.Unsent(id=attempt.id, queue=attempt.queue, message=attempt.message)
+            for attempt in new
+            if attempt.id not in ended
+        ]
 
-    def _attempt(self, work: _Work, run: runs.Run, task: Any, results: Mapping[int, Any]) -> ledger.NewAttempt:
+    def _attempts(
+        self, work: _Work, chosen: Iterable[tuple[runs.Run, str]], results: Mapping[int, Any]
+    ) -> tuple[list[ledger.NewAttempt], list[outcome.Ended]]:
+        """Attempts of the chosen tasks, or of the first of them where templates take long, and the failures of those
+        whose message cannot be made."""
+        new: list[ledger.NewAttempt] = []
+        refused = []
+        began_s = self._render.spent_s
+        for run, task_id in chosen:
+            attempt, failure = self._attempt(work, run, run.version.tasks[task_id], results)
+            new.append(attempt)
+            if failure is not None:
+                refused.append(outcome.refused(attempt.id, str(failure), failure.details, at=work.now))
+            if self._render.spent_s - began_s > RENDER_MAX_S:
+                break
+        return new, refused
+
+    def _attempt(
+        self, work: _Work, run: runs.Run, task: Any, results: Mapping[int, Any]
+    ) -> tuple[ledger.NewAttempt, TaskFailed | None]:
         instance = run.instances[task.task_id]
         number = instance.attempts + 1
+        failure = None
         occasion = messages.Occasion(
             dag_file=run.version.dag.file,
             dag_id=run.row.dag_id,
@@ -254,19 +291,25 @@ class Scheduler:
             conf=run.row.conf,
             try_number=number,
             inputs={name: results.get(run.instances[name].id) for name in task.inputs},
+            params=run.version.dag.params,
         )
+        try:
+            message = messages.build(task, occasion, render=self._render)
+        except TaskFailed as error:
+            message, failure = messages.unsendable(task, occasion), error
         route = self._route(task)
-        return ledger.NewAttempt(
+        attempt = ledger.NewAttempt(
             id=str(uuid4()),
             task_instance=instance.id,
             number=number,
             side=route.side,
             queue=route.queue,
             rule=route.rule,
-            message=messages.build(task, occasion),
+            message=message,
             created_at=work.now,
             waiting_reason=waiting_reason(route.side),
         )
+        return attempt, failure
 
     def _route(self, task: Any) -> routers.Route:
         """Where a task goes; a pod operator always to a Kubernetes side."""

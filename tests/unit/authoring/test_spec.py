@@ -1,7 +1,14 @@
 """Specs: plain values of DAGs."""
 
+from collections.abc import Sequence
+
 from routing import DAG, BashOperator, KubernetesPodOperator
 from routing.authoring import spec
+
+
+def no_templates(templates: Sequence[spec.Template]) -> list[str]:
+    """A renderer that nobody may ask."""
+    raise AssertionError(templates)
 
 
 def test_results_stand_in_a_pods_arguments_as_text() -> None:
@@ -17,7 +24,7 @@ def test_results_stand_in_a_pods_arguments_as_text() -> None:
             labels={"a": a},
         )
     pod = next(one for one in dag.spec("f.py").tasks if one.task_id == "pod")
-    assert spec.pod_arguments(pod, {"a": "text", "b": {"n": [1, "ü"]}}) == {
+    assert spec.pod_arguments(pod, {"a": "text", "b": {"n": [1, "ü"]}}, no_templates) == {
         "image": "i",
         "cmds": ["run", "text"],
         "arguments": ['{"n": [1, "ü"]}'],
