@@ -5,13 +5,15 @@ chords and fires signals. Here its body is a stand-in that returns or raises wha
 is Celery's code. Runs on the hub thread; imported by the pool alone. What it never does: run an author's body.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, cast
 
-from celery import Celery
+from billiard.einfo import ExceptionInfo
+from celery import Celery, signals
 from celery.app.trace import build_tracer
-from celery.exceptions import Ignore, Reject
+from celery.exceptions import Ignore, Reject, Retry
 
 from dispatcher import outcome
 from dispatcher.message import Message
@@ -59,12 +61,43 @@ class Replay:
             value.traceback = stand_in.remote_traceback
         return Replayed(failed=True, value=value, runtime_s=runtime_s)
 
+    def announced(self, message: Message, ended: outcome.Outcome) -> Replayed:
+        """What Celery's Request wants to hear of an outcome that its pod has stored itself. Stores nothing."""
+        if ended.state == "SUCCESS":
+            return Replayed(failed=False, value=ended.value, runtime_s=ended.runtime_s)
+        stand_in, _ = self._tracer(message.name)
+        error = _rebuilt(stand_in, ended.failure) if ended.failure is not None else None
+        told = {"RETRY": lambda: Retry(exc=error), "IGNORED": Ignore, "REJECTED": lambda: _rejection(ended, error)}
+        value = raised(told.get(ended.state, lambda: error or RuntimeError("the pod's outcome names no error"))())
+        if ended.failure is not None:
+            value.traceback = ended.failure.traceback
+        return Replayed(failed=True, value=value, runtime_s=ended.runtime_s)
+
     def _tracer(self, name: str) -> tuple[Any, Callable[..., Any]]:
         if name not in self._tracers:
             stand_in = _stand_in(self._app.tasks[name])
-            tracer = build_tracer(name, stand_in, app=self._app, hostname=self._hostname)
+            with _unheard(signals.task_prerun), _unheard(signals.task_postrun):  # they were sent where the body ran
+                tracer = build_tracer(name, stand_in, app=self._app, hostname=self._hostname)
             self._tracers[name] = (stand_in, tracer)
         return self._tracers[name]
+
+
+def raised(error: BaseException) -> ExceptionInfo:
+    """An exception as Celery's requests want it: one that was raised."""
+    try:
+        raise error
+    except BaseException:  # noqa: BLE001 - the one that was raised a line before
+        return ExceptionInfo()
+
+
+@contextmanager
+def _unheard(signal: Any) -> Iterator[None]:
+    """A tracer that is built meanwhile sends this signal to nobody: it takes the list of receivers with it."""
+    receivers, signal.receivers = signal.receivers, []
+    try:
+        yield
+    finally:
+        signal.receivers = receivers
 
 
 def _stand_in(task: Any) -> Any:
@@ -83,12 +116,22 @@ def _stand_in(task: Any) -> Any:
         def before_start(self, *args: Any) -> None:
             """It ran in the pod."""
 
+        def on_failure(self, exc: Any, task_id: Any, args: Any, kwargs: Any, einfo: Any) -> Any:
+            einfo.traceback = self.remote_traceback or einfo.traceback
+            return super().on_failure(exc, task_id, args, kwargs, einfo)
+
+        def on_retry(self, exc: Any, task_id: Any, args: Any, kwargs: Any, einfo: Any) -> Any:
+            einfo.traceback = self.remote_traceback or einfo.traceback
+            return super().on_retry(exc, task_id, args, kwargs, einfo)
+
         @property
         def backend(self) -> Any:
             return _PodsBackend(super().backend, self)
 
     twin = StandIn.__new__(StandIn)
     twin.__dict__.update(task.__dict__)
+    twin.track_started = False  # the pool has said STARTED, with the pod's own time
+    twin.track_started = False  # the pool said so when the container started
     return twin
 
 
@@ -101,11 +144,17 @@ def _answer(task: Any, ended: outcome.Outcome | BaseException | None) -> Any:
         raise Ignore
     error = task.raised = _rebuilt(task, ended.failure) if ended.failure is not None else None
     if ended.state == "REJECTED":
-        raise Reject(str(error), requeue=False)
+        raise _rejection(ended, error)
     if ended.state == "RETRY":
         wanted = {key: value for key, value in (ended.retry or {}).items() if key != "reason"}
         task.retry(exc=error, **wanted)
     raise error or RuntimeError("the pod's outcome names no error")
+
+
+def _rejection(ended: outcome.Outcome, error: BaseException | None) -> Reject:
+    """The Reject of the body; its second argument asks for the message to be put back."""
+    reason, requeue, *_ = [*(ended.failure.args if ended.failure else ()), None, None]
+    return Reject(reason or str(error), requeue=requeue is True)
 
 
 def _rebuilt(task: Any, failure: outcome.Failure) -> BaseException:

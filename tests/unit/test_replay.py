@@ -1,6 +1,7 @@
 """Replaying an outcome leaves what Celery's own worker would have left: state, result, traceback, signals, links."""
 
 import itertools
+from typing import ClassVar
 
 import pytest
 from celery import Celery, signals
@@ -18,7 +19,12 @@ class FlakyBackend(CacheBackend):
     """Celery's backend in memory, which can be away."""
 
     is_away = False
+    heard: ClassVar[list[str]] = []
     connection_errors = (ConnectionError,)
+
+    def _set_with_state(self, key, value, state):
+        self.heard.append(state)
+        return super()._set_with_state(key, value, state)
 
     def set(self, key, value):
         if self.is_away:
@@ -167,3 +173,15 @@ def test_an_outcome_that_cannot_be_stored_is_given_back(app: Celery) -> None:
 
     assert app.AsyncResult(hooked.id).result == 7
     assert RAN.count("on_success 7") == 1
+
+
+def test_the_replay_is_no_second_start(app: Celery) -> None:
+    """STARTED was stored when the pod's container started; the replay stores the end alone."""
+    app.tasks["double"].track_started = True
+    sent = message()
+    stored: list[str] = []
+    FlakyBackend.heard = stored
+
+    Replay(app, hostname="d").replay(sent, ended("SUCCESS", 1))
+
+    assert stored == ["SUCCESS"]
