@@ -57,6 +57,8 @@ _SETTINGS: Mapping[str, tuple[str, Callable[[Any], Any]]] = {
 _PROFILE: Mapping[str, Callable[[Any], Any]] = {
     "max_pods": _whole_number,
     "keep_finished_s": float,
+    "schedule_timeout_s": float,
+    "startup_timeout_s": float,
     "env": _pairs,
 }
 """Keys of a queue that are no texts."""

@@ -4,11 +4,14 @@
 pure. `key_of` and `message_of` read a pod's identity back. No network.
 """
 
-from collections.abc import Mapping, Sequence
+import functools
+import importlib
+from collections.abc import Mapping
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
-from dispatcher import names, podspec, template
+from dispatcher import errors, names, podmerge, podrequest, podspec, policy, resultsidecar, template
 from dispatcher.message import Message
 from dispatcher.options import Options, QueueProfile
 
@@ -22,18 +25,16 @@ _BARE_POD: Mapping[str, Any] = {
     "apiVersion": "v1",
     "kind": "Pod",
     "metadata": {"name": "replaced-at-launch"},
-    "spec": {
-        "restartPolicy": "Never",
-        "automountServiceAccountToken": False,
-        "containers": [{"name": "base", "image": "required"}],
-    },
+    "spec": {"restartPolicy": "Never", "automountServiceAccountToken": False},
 }
+"""What a pod of any image starts from. The queue's template is for task pods: it names a user and an image of ours."""
 
 
 def build(message: Message, *, profile: QueueProfile, options: Options, owner: str) -> dict[str, Any]:
-    """The manifest of the pod for one message.
+    """The manifest of the pod for one message: what is launched, and what `podyard dags render` shows.
 
-    Raises InvalidTemplate, InvalidOverride or InvalidPod, each naming the path and the way out.
+    Raises InvalidTemplate, InvalidOverride or InvalidPod, each naming the path and the way out, and DispatcherError for
+    a hook that cannot be imported.
     """
     wishes = message.wishes
     common: dict[str, Any] = {
@@ -48,16 +49,27 @@ def build(message: Message, *, profile: QueueProfile, options: Options, owner: s
             name=tuple(wishes.get("name") or (message.name,)),
         ),
         "labels": wishes.get("labels") or {},
+        "hook": _hook(options.pod_mutation_hook) if options.pod_mutation_hook else None,
     }
     if message.name == ANY_IMAGE_TASK:
-        return _any_image(message, profile=profile, common=common)
-    source = wishes.get("pod_template_file") or profile.template
+        pod = _any_image(message, profile=profile, options=options, common=common)
+    else:
+        pod = _task_pod(wishes, profile=profile, options=options, common=common)
+    policy.check(pod, options.policy, namespaces=(profile.namespace,))
+    return pod
+
+
+def _task_pod(
+    wishes: Mapping[str, Any], *, profile: QueueProfile, options: Options, common: Mapping[str, Any]
+) -> dict[str, Any]:
+    """A pod that runs the message's task."""
+    override = wishes.get("pod_override")
     return podspec.build_pod(
         **common,
-        template=_TEMPLATES.get(source),
-        override=wishes.get("pod_override"),
+        template=_TEMPLATES.get(wishes.get("pod_template_file") or profile.template),
+        override=override,
         image=profile.image or options.image,
-        namespace=profile.namespace,
+        namespace=_namespace_in(override) or profile.namespace,
         command=COMMAND,
         env={
             **profile.env,
@@ -67,33 +79,99 @@ def build(message: Message, *, profile: QueueProfile, options: Options, owner: s
     )
 
 
-def _any_image(message: Message, *, profile: QueueProfile, common: Mapping[str, Any]) -> dict[str, Any]:
-    wanted = message.kwargs
-    container: dict[str, Any] = {"name": "base", "image": wanted["image"]}
-    if wanted.get("cmds"):
-        container["command"] = list(wanted["cmds"])
-    if wanted.get("arguments"):
-        container["args"] = list(wanted["arguments"])
-    if wanted.get("env_vars"):
-        container["env"] = _env(wanted["env_vars"])
-    override = {"metadata": {"labels": wanted.get("labels") or {}}, "spec": {"containers": [container]}}
-    stem = wanted.get("name")
+def _any_image(
+    message: Message, *, profile: QueueProfile, options: Options, common: Mapping[str, Any]
+) -> dict[str, Any]:
+    """A pod that is all the sender's: `podrequest` says what may be asked for."""
+    if message.args:
+        raise errors.InvalidPod("dispatcher.pod: takes its arguments by name, such as image='busybox'")
+    wanted = podrequest.read(message.kwargs)
+    _check_access(wanted.access, options)
+    base = wanted.options.base
+    lower = _template_of(wanted, message.wishes)
+    _check_base(lower, base)
+    upper = podmerge.overlay(
+        dict(wanted.override), podmerge.plain_override(message.wishes.get("pod_override"), base=base)
+    )
+    if wanted.options.result_path is not None:
+        for part in (lower, upper):
+            resultsidecar.check(part, path=wanted.options.result_path, base=base)
+        sidecar = resultsidecar.build(
+            path=wanted.options.result_path,
+            image=options.xcom_sidecar_image,
+            max_bytes=options.result_max_bytes,
+            base=base,
+            security_context=wanted.sidecar_security_context,
+        )
+        podmerge.overlay(upper, sidecar)
     identity = common["identity"]
-    if stem:
-        identity = replace(identity, name=(str(stem),))
+    if wanted.name:
+        identity = replace(identity, name=(wanted.name,))
     return podspec.build_pod(
-        **{**common, "identity": identity},
-        template=_BARE_POD,
-        override=override,
-        namespace=wanted.get("namespace") or profile.namespace,
+        **{**common, "identity": identity, "labels": {**wanted.labels, **common["labels"]}},
+        template=lower,
+        override=upper,
+        namespace=wanted.namespace or _namespace_in(upper) or _namespace_in(lower) or profile.namespace,
         command=None,
+        base=base,
     )
 
 
-def _env(env_vars: Mapping[str, Any] | Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    if isinstance(env_vars, Mapping):
-        return [{"name": name, "value": str(value)} for name, value in env_vars.items()]
-    return [dict(entry) for entry in env_vars]
+def _template_of(wanted: podrequest.PodRequest, wishes: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The lowest layer: a file wins over a mapping in the arguments."""
+    file = wanted.template_file or wishes.get("pod_template_file")
+    given = _TEMPLATES.get(str(file), base=None) if file else wanted.template
+    return _BARE_POD if given is None else given
+
+
+def _check_base(pod: Mapping[str, Any], base: str) -> None:
+    """A template whose containers are all strangers would run beside the task container, not be it."""
+    named = [container.get("name") for container in (pod.get("spec") or {}).get("containers") or ()]
+    if named and base not in named:
+        raise errors.InvalidTemplate(
+            f"pod template: spec.containers: none is named {base!r}, which decides; name one so, or say "
+            f"base_container_name={named[0]!r}"
+        )
+
+
+def _namespace_in(pod: Any) -> str | None:
+    """The namespace that a mapping or a `V1Pod` names."""
+    metadata = pod.get("metadata") if isinstance(pod, Mapping) else getattr(pod, "metadata", None)
+    namespace = metadata.get("namespace") if isinstance(metadata, Mapping) else getattr(metadata, "namespace", None)
+    return namespace if isinstance(namespace, str) and namespace else None
+
+
+def _check_access(wanted: podrequest.Access, options: Options) -> None:
+    """An author may name the cluster, but a dispatcher has one."""
+    way_out = "a dispatcher has one cluster: run another one with these settings for a queue of its own"
+    if wanted.kubeconfig and Path(wanted.kubeconfig).expanduser() != options.kubeconfig:
+        raise errors.InvalidPod(
+            f"dispatcher.pod: config_file: is {wanted.kubeconfig}, the dispatcher's kubernetes.kubeconfig is "
+            f"{options.kubeconfig or 'not set'}; {way_out}"
+        )
+    if wanted.context and wanted.context != options.context:
+        raise errors.InvalidPod(
+            f"dispatcher.pod: cluster_context: is {wanted.context!r}, the dispatcher's kubernetes.context is "
+            f"{options.context or 'not set'}; {way_out}"
+        )
+    if None not in (wanted.in_cluster, options.in_cluster) and wanted.in_cluster != options.in_cluster:
+        raise errors.InvalidPod(f"dispatcher.pod: in_cluster: is not what the dispatcher's settings say; {way_out}")
+
+
+@functools.cache
+def _hook(path: str) -> podspec.Hook:
+    """The function that `kubernetes.pod_mutation_hook` names. Raises DispatcherError."""
+    module, _, name = path.partition(":") if ":" in path else path.rpartition(".")
+    try:
+        hook = getattr(importlib.import_module(module), name)
+    except (ImportError, AttributeError, ValueError) as error:
+        raise errors.DispatcherError(
+            f"kubernetes.pod_mutation_hook = {path!r}: cannot be imported: {error}; write module:function, and put the "
+            "module where the dispatcher finds it (PYTHONPATH)"
+        ) from error
+    if not callable(hook):
+        raise errors.DispatcherError(f"kubernetes.pod_mutation_hook = {path!r}: is no function")
+    return hook  # type: ignore[no-any-return]
 
 
 def selector(*, deployment: str, owner: str | None = None) -> str:
@@ -102,6 +180,12 @@ def selector(*, deployment: str, owner: str | None = None) -> str:
     if owner is not None:
         parts.append(f"{podspec.OWNER_LABEL}={names.label_value(owner)}")
     return ",".join(parts)
+
+
+def base_of(pod: Mapping[str, Any]) -> str:
+    """The name of the container that decides."""
+    annotations = (pod.get("metadata") or {}).get("annotations") or {}
+    return str(annotations.get(podspec.CONTAINER_ANNOTATION) or podmerge.BASE)
 
 
 def key_of(pod: Mapping[str, Any]) -> tuple[str, int] | None:

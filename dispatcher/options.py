@@ -8,6 +8,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from dispatcher.policy import Policy
+
 
 @dataclass(frozen=True, kw_only=True)
 class QueueProfile:
@@ -25,7 +27,11 @@ class QueueProfile:
     keep_finished_s: float = 0.0
     """Seconds that a finished pod stays visible after its outcome and log are stored."""
     delete: str = "always"
-    """`always`, `succeeded` (failed pods stay) or `never`."""
+    """`always`, `succeeded` (failed pods stay) or `never`. A pod task's `on_finish_action` wins over it."""
+    schedule_timeout_s: float = 3600.0
+    """How long a node may be looked for; then the pod is deleted and its attempt fails. 0: for ever."""
+    startup_timeout_s: float = 3600.0
+    """How long the container may take to start, once a node is found. 0: for ever."""
     credentials: str = "none"
     """`none`: the outcome comes back through the pod and is replayed. `inherit`: the pod reaches broker and result
     backend itself, stores its own result, and its task may send tasks."""
@@ -57,5 +63,11 @@ class Options:
     """Where logs of pods are saved before deletion; None saves none."""
     log_max_bytes: int = 10_485_760
     result_max_bytes: int = 1_048_576
+    policy: Policy = field(default_factory=Policy)
+    """What no pod may be."""
+    pod_mutation_hook: str | None = None
+    """`module:function` that is called with every manifest before its identity is set."""
+    xcom_sidecar_image: str = "busybox:1.37"
+    """Runs beside pods of any image that leave a result; it needs sh, base64 and sha256sum."""
     create_concurrency: int = 64
     """Create requests in flight at once. A server on loopback gains nothing beyond 16; one that is 150 ms away does."""

@@ -108,7 +108,7 @@ def _override(given: Mapping[str, Any], *, base: str) -> dict[str, Any]:
     whole = given.get("full_pod_spec")
     if whole is None:
         return arguments
-    return podmerge.overlay(_named(_whole_pod("full_pod_spec", whole), base), arguments)
+    return podmerge.overlay(_with_base(_whole_pod("full_pod_spec", whole), base), arguments)
 
 
 def _fields(given: Mapping[str, Any], table: Mapping[str, tuple[str, str]]) -> dict[str, Any]:
@@ -233,14 +233,20 @@ def _whole_pod(name: str, value: object) -> dict[str, Any]:
     return pod
 
 
-def _named(pod: dict[str, Any], base: str) -> dict[str, Any]:
-    """A pod whose first container is the task's where it has no name."""
+def _with_base(pod: dict[str, Any], base: str) -> dict[str, Any]:
+    """A whole pod one of whose containers decides; the first is it where it has no name."""
     containers = (pod.get("spec") or {}).get("containers") or []
     for index, container in enumerate(containers):
         if not container.get("name"):
             if index:
                 raise podoptions.wrong(f"full_pod_spec.spec.containers[{index}].name", "is missing")
             container["name"] = base
+    named = [container["name"] for container in containers]
+    if named and base not in named:
+        raise podoptions.wrong(
+            "full_pod_spec.spec.containers",
+            f"none is named {base!r}, which decides; name one so, or say base_container_name={named[0]!r}",
+        )
     return pod
 
 

@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 from celery import Celery, signals
 
-from dispatcher import options
+from dispatcher import options, policy
 from routing import router
 from routing.settings import Settings
 
@@ -128,4 +128,11 @@ def dispatcher_options(settings: Settings) -> options.Options:
         log_folder=settings.logs.folder,
         log_max_bytes=settings.logs.max_bytes,
         result_max_bytes=settings.results.max_bytes,
+        policy=policy.Policy(**{key: _frozen(value) for key, value in settings.policy.model_dump().items()}),
+        pod_mutation_hook=kubernetes.pod_mutation_hook,
+        xcom_sidecar_image=kubernetes.xcom_sidecar_image,
     )
+
+
+def _frozen(value: Any) -> Any:
+    return tuple(value) if isinstance(value, list) else value

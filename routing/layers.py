@@ -26,7 +26,13 @@ KeyPath = tuple[str, ...]
 Where = Callable[..., str]
 """The keys that lead to a value -> its place, such as `podyard.toml:7`."""
 
-_QUEUE_KINDS: Mapping[str, type[Any]] = {"max_pods": int, "keep_finished_s": float, "env": dict}
+_QUEUE_KINDS: Mapping[str, type[Any]] = {
+    "max_pods": int,
+    "keep_finished_s": float,
+    "schedule_timeout_s": float,
+    "startup_timeout_s": float,
+    "env": dict,
+}
 """How a rule's key is read from the environment, where it is no text."""
 _BOOLS = {"true": True, "1": True, "yes": True, "on": True, "false": False, "0": False, "no": False, "off": False}
 
@@ -206,6 +212,8 @@ def _parse(text: str, kind: type[Any]) -> object:
             return _BOOLS.get(text.lower(), text)
         if kind is dict:
             return json.loads(text)
+        if kind is list:
+            return [part.strip() for part in text.split(",") if part.strip()]
         return kind(text) if kind in (int, float) else text
     except ValueError:
         return text

@@ -316,6 +316,8 @@ CHECKS: Mapping[str, Callable[[object], str | None]] = {
     "env": _environment,
     "keep_finished_s": _seconds,
     "delete": _one_of("always", "succeeded", "never"),
+    "schedule_timeout_s": _seconds,
+    "startup_timeout_s": _seconds,
     "credentials": _one_of("none", "inherit"),
     "credentials_secret": _text,
     "payload": _one_of("inline", "secret"),

@@ -6,9 +6,11 @@ field's `title` ends the sentence "must be …", its `description` says what it 
 
 import re
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, get_origin
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+
+from dispatcher import policy
 
 BROKER_SCHEMES = ("redis", "rediss", "redis+socket", "sentinel", "amqp", "amqps")
 RESULT_SCHEMES = ("redis", "rediss", "redis+socket")
@@ -60,6 +62,7 @@ _SECONDS = "a number of seconds above 0"
 _DELAY = "a number of seconds, 0 or more"
 _BOOL = "true or false"
 _TEXT = "a text that is not empty"
+_TEXTS = "a list of texts (in the environment separated by commas)"
 _FOLDER = "the path of a folder"
 
 
@@ -178,6 +181,44 @@ class Kubernetes(Section):
         "routing.run:pod_app", title="module:attribute of a Celery app", description="What a task pod imports."
     )
     verify_ssl: bool = Field(True, title=_BOOL, description="Whether the API server's certificate is checked.")
+    pod_mutation_hook: Annotated[str, _pattern(_APP)] | None = Field(
+        None,
+        title="module:function of a function that the dispatcher can import",
+        description="Called with every pod's manifest before its identity is set; it changes it or returns another.",
+    )
+    xcom_sidecar_image: Text = Field(
+        "busybox:1.37",
+        title=_TEXT,
+        description="Runs beside pods of any image that leave a result; it needs `sh`, `base64` and `sha256sum`.",
+    )
+
+
+class Policy(Section):
+    """What no pod of this installation may be, whoever asks for it; see docs/pods.md."""
+
+    namespaces: list[Text] = Field(
+        [],
+        title=_TEXTS,
+        description="Where tasks may put their pods, beside the namespaces of the queues. `*` and `?` fit.",
+    )
+    service_accounts: list[Text] = Field(
+        ["default"], title=_TEXTS, description="The service accounts that pods may have. `*` and `?` fit."
+    )
+    images: list[Text] = Field(["*"], title=_TEXTS, description="The images that containers may run. `*` and `?` fit.")
+    host_paths: list[Text] = Field(
+        [], title=_TEXTS, description="Folders of the node that pods may mount, with all that is below them."
+    )
+    host_network: bool = Field(False, title=_BOOL, description="Whether pods may use the node's network.")
+    host_pid: bool = Field(False, title=_BOOL, description="Whether pods may see the node's processes.")
+    host_ipc: bool = Field(False, title=_BOOL, description="Whether pods may share the node's memory segments.")
+    host_ports: bool = Field(False, title=_BOOL, description="Whether containers may take ports of the node.")
+    privileged: bool = Field(False, title=_BOOL, description="Whether containers may be privileged.")
+    capabilities: list[Text] = Field(
+        list(policy.BASELINE_CAPABILITIES), title=_TEXTS, description="The capabilities that containers may add."
+    )
+    unconfined: bool = Field(
+        False, title=_BOOL, description="Whether containers may do without seccomp, AppArmor or a masked /proc."
+    )
 
 
 class Flower(Section):
@@ -201,6 +242,7 @@ SECTIONS: dict[str, type[Section]] = {
     "scheduler": Scheduler,
     "worker": Worker,
     "kubernetes": Kubernetes,
+    "policy": Policy,
     "flower": Flower,
 }
 """Section name in the file -> its model. `queues` is the router's, not a model."""
@@ -215,8 +257,10 @@ def model_of(section: str) -> type[Section]:
 
 
 def kind_of(section: str, key: str) -> type[Any]:
-    """The plain type of a key's values: str, int, float, bool or Path (None, where allowed, means "not set")."""
+    """The plain type of a key's values: str, int, float, bool, list or Path (None, where allowed, means "not set")."""
     annotation: Any = model_of(section).model_fields[key].annotation
     while not isinstance(annotation, type):
+        if get_origin(annotation) is list:
+            return list
         annotation = annotation.__args__[0]
     return annotation

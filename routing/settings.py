@@ -57,6 +57,7 @@ class Settings:
     scheduler: sections.Scheduler
     worker: sections.Worker
     kubernetes: sections.Kubernetes
+    policy: sections.Policy
     flower: sections.Flower
     router: rules.Router
     source: Mapping[str, str]
