@@ -14,6 +14,8 @@ from routing.errors import InvalidDag
 
 MAX_QUEUE_LENGTH = 255
 EXECUTOR_CONFIG_KEYS = ("pod_override", "pod_template_file")
+LEGACY_KEY = "KubernetesExecutor"
+"""Of Airflow 1; refused with the new form."""
 
 
 class Options(TypedDict, total=False):
@@ -101,6 +103,10 @@ def _executor_config(where: str, value: Any) -> dict[str, Any]:
         return {}
     if not isinstance(value, Mapping):
         raise InvalidDag(f"{where} must be a mapping with {' or '.join(EXECUTOR_CONFIG_KEYS)}, not {value!r}")
+    if LEGACY_KEY in value:
+        from routing.authoring import legacy_config  # noqa: PLC0415 - only a mistake needs it
+
+        raise InvalidDag(f"{where}: {legacy_config.refusal(value[LEGACY_KEY])}")
     names.refuse_unknown(f"{where}: key", map(str, value), EXECUTOR_CONFIG_KEYS)
     override, template = value.get("pod_override"), value.get("pod_template_file")
     if template is not None and not hasattr(template, "__fspath__") and not (isinstance(template, str) and template):

@@ -292,13 +292,17 @@ _FLAT_RESOURCES = {
 def _resources(where: str, value: Any) -> Any:
     """As the API has it, or Airflow's first form, which was flat: `{"request_memory": "1Gi", "limit_cpu": 1}`."""
     if isinstance(value, dict) and value and value.keys() <= _FLAT_RESOURCES.keys():
-        nested: dict[str, dict[str, Any]] = {}
-        for name, amount in value.items():
-            side, resource = _FLAT_RESOURCES[name]
-            if amount is not None:
-                nested.setdefault(side, {})[resource] = amount
-        value = nested
+        value = nested_resources(value)
     return _of_kind(where, value, "ResourceRequirements")
+
+
+def nested_resources(flat: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+    """`{"request_memory": "1Gi"}` as the API has it; other keys are not looked at."""
+    nested: dict[str, dict[str, Any]] = {}
+    for name, (side, resource) in _FLAT_RESOURCES.items():
+        if flat.get(name) is not None:
+            nested.setdefault(side, {})[resource] = flat[name]
+    return nested
 
 
 # --- the list
