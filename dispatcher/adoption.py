@@ -94,7 +94,7 @@ class Adoption:
 
     def _request(self, message: Message) -> Request:
         consumer = self._consumer
-        return Request(
+        request = Request(
             _Delivered(message),
             app=self._pool.app,
             hostname=consumer.hostname,
@@ -108,6 +108,8 @@ class Adoption:
             on_ack=_acknowledged,
             on_reject=_acknowledged,
         )
+        request.on_reject = lambda logger, errors, requeue: _put_back(request) if requeue else None  # noqa: ARG005 - Celery's words
+        return request
 
 
 class _Delivered:
@@ -120,6 +122,12 @@ class _Delivered:
         self.body = [message.args, message.kwargs, message.embed]
         self.acknowledged = True
         self.received_at = time.monotonic()
+
+
+def _put_back(request: Any) -> None:
+    """Sends the message of an adopted pod anew: the broker has none that could be put back."""
+    again = request.task.signature_from_request(request._context, retries=request._context.retries)  # noqa: SLF001 - as Celery does
+    again.apply_async(task_id=request.id)
 
 
 def _acknowledged(*args: Any) -> None:

@@ -23,6 +23,11 @@ class Callbacks:
     error: Callable[..., Any]
     timeout: Callable[..., Any]
 
+    @property
+    def request(self) -> Any:
+        """Celery's Request, whose methods these are."""
+        return getattr(self.accept, "__self__", None)
+
 
 @dataclass(kw_only=True, eq=False)
 class Attempt:
@@ -48,6 +53,9 @@ class Attempt:
     created_mono: float = 0.0
     """The same on the monotonic clock, to compare with the time of a list."""
     started_at: datetime | None = None
+    ended_at: datetime | None = None
+    is_timed_out: bool = False
+    """Celery has stored that its hard limit passed: how the pod ends does not count any more."""
     timer: Any = None
     on_terminate: Callable[["Attempt"], None] = field(default=lambda _: None, repr=False)
 

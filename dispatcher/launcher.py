@@ -26,6 +26,7 @@ logger = logging.getLogger(__name__)
 
 BACKOFF_FIRST_S = 0.5
 BACKOFF_LAST_S = 30.0
+NAME_AGAIN_S = 0.5
 
 
 @dataclass(frozen=True)
@@ -77,7 +78,10 @@ class Launcher:
         on_refused: Callable[[Attempt, BaseException], None],
         on_changed: Callable[[Attempt], None],
         on_withdrawn: Callable[[Attempt], None],
-        is_revoked: Callable[[str], bool],
+        is_revoked: Callable[[Attempt], bool],
+        is_leaving: Callable[[Mapping[str, Any]], bool],
+        on_finished: Callable[[Attempt], None],
+        is_finished: Callable[[Mapping[str, Any]], bool],
         watch: Callable[[str], None],
     ) -> None:
         self._cluster = cluster
@@ -90,6 +94,9 @@ class Launcher:
         self._on_changed = on_changed
         self._on_withdrawn = on_withdrawn
         self._is_revoked = is_revoked
+        self._is_leaving = is_leaving
+        self._on_finished = on_finished
+        self._is_finished = is_finished
         self._watch = watch
         self._waiting: dict[str, deque[Attempt]] = {}
         self._paused_until: dict[str, float] = {}
@@ -116,7 +123,7 @@ class Launcher:
         for queue, waiting in self._waiting.items():
             while waiting and self._may_create(queue, waiting[0]):
                 attempt = waiting.popleft()
-                if self._is_revoked(attempt.message.id):
+                if self._is_revoked(attempt):
                     self._on_withdrawn(attempt)
                     continue
                 self._register.move(attempt, "creating")
@@ -201,8 +208,33 @@ class Launcher:
             )
             self._on_refused(attempt, foreign)
             return
+        if self._is_leaving(pod):
+            self._wait_for_name(attempt)
+            return
+        if self._is_finished(pod):
+            self._on_finished(attempt)
+            return
         logger.info("pod adopted attempt_id=%s pod=%s", attempt.message.id, attempt.pod)
         self._created(attempt, pod)
+
+    def _wait_for_name(self, attempt: Attempt) -> None:
+        """The pod of an earlier delivery is about to go: this attempt alone comes back in a moment."""
+        self._register.move(attempt, "waiting")
+        attempt.reason = "PodLeaving"
+        attempt.detail = f"the pod {attempt.pod} of an earlier delivery is not gone yet"
+        self._on_changed(attempt)
+        asyncio.get_running_loop().call_later(NAME_AGAIN_S, self._line_up_again, attempt)
+
+    def _line_up_again(self, attempt: Attempt) -> None:
+        if attempt.stage == "waiting":
+            self._line_up(attempt)
+            self.pump()
+
+    def _line_up(self, attempt: Attempt) -> None:
+        """Into its queue's waiting line, by the time at which it was received."""
+        line = self._waiting.setdefault(attempt.queue, deque())
+        place = next((place for place, other in enumerate(line) if other.received_at > attempt.received_at), len(line))
+        line.insert(place, attempt)
 
     def _park(self, attempt: Attempt, *, reason: str, error: errors.ApiError | errors.ApiUnavailable) -> None:
         """Puts it back at the head of its line, and pauses its namespace with back-off and jitter."""
@@ -218,9 +250,7 @@ class Launcher:
             )
         self._register.move(attempt, "waiting")
         attempt.reason, attempt.detail = reason, str(error)
-        line = self._waiting.setdefault(attempt.queue, deque())
-        place = next((place for place, other in enumerate(line) if other.received_at > attempt.received_at), len(line))
-        line.insert(place, attempt)
+        self._line_up(attempt)
         self._on_changed(attempt)
 
 

@@ -65,7 +65,7 @@ class Lifecycle:
         owner: str,
         limit: int,
         hub: Hub,
-        is_revoked: Callable[[str], bool],
+        is_revoked: Callable[[Attempt], bool],
         alive: Callable[[], set[str] | None],
     ) -> None:
         self._options = options
@@ -78,6 +78,8 @@ class Lifecycle:
         self._early: list[Attempt] = []
         self._closed: set[str] = set()
         """uids of pods whose story is told; their last events are no news."""
+        self._returned: set[str] = set()
+        """Of those the ones whose message was put back into its queue: their name is wanted again."""
         self._tasks: set[asyncio.Task[None]] = set()
         self._cluster: cluster.Cluster | None = None
         self._launcher: launcher.Launcher | None = None
@@ -110,6 +112,9 @@ class Lifecycle:
                 on_changed=self._record_waiting,
                 on_withdrawn=self._on_withdrawn,
                 is_revoked=self._is_revoked,
+                is_leaving=lambda pod: bool(pod["metadata"].get("deletionTimestamp")) or _uid(pod) in self._returned,
+                is_finished=lambda pod: _uid(pod) in self._closed or manifest.is_done(pod),
+                on_finished=self._on_finished,
                 watch=self._watcher.watch,
             )
             for namespace in self._options.namespaces:
@@ -206,6 +211,15 @@ class Lifecycle:
             self._janitor.take(self._ended_of(attempt, is_success=is_success))
         self._pump()
 
+    def given_back(self, attempt: Attempt) -> None:
+        """Celery put its message back into the queue: the pod goes at once, whatever the policy, to free its name."""
+        self._register.remove(attempt)
+        if attempt.uid is not None and self._janitor is not None:
+            self._closed.add(attempt.uid)
+            self._returned.add(attempt.uid)
+            self._janitor.kill(self._ended_of(attempt, is_success=False))
+        self._pump()
+
     def clean(self, pod: Mapping[str, Any], profile: QueueProfile, *, is_success: bool) -> None:
         """Cleans up behind a pod whose outcome had been stored by a dispatcher before us."""
         key = manifest.key_of(pod)
@@ -254,6 +268,12 @@ class Lifecycle:
         self._recorder.record(self._row(attempt, phase="Revoked"))
         self._hub.withdrawn(attempt)
 
+    def _on_finished(self, attempt: Attempt) -> None:
+        """A delivery of what was run and stored before: no second run, and no second result."""
+        logger.info("delivered again after its end attempt_id=%s", attempt.message.id)
+        self._register.remove(attempt)
+        self._hub.dropped(attempt)
+
     def _on_refused(self, attempt: Attempt, error: BaseException) -> None:
         self._register.move(attempt, "ended")
         details = getattr(error, "details", {})
@@ -268,6 +288,7 @@ class Lifecycle:
         if metadata["uid"] in self._closed:
             if kind == "DELETED":
                 self._closed.discard(metadata["uid"])
+                self._returned.discard(metadata["uid"])
             return
         attempt = self._register.by_pod(metadata["namespace"], metadata["name"])
         seen = podstatus.observe(pod, kind)
@@ -293,6 +314,7 @@ class Lifecycle:
         ):
             attempt.started_at = _time(seen.started_at)
             self._hub.started(attempt)
+        attempt.ended_at = _time(seen.ended_at)
         self._recorder.record(
             self._row(
                 attempt,
@@ -419,6 +441,10 @@ class Lifecycle:
         task = asyncio.get_running_loop().create_task(work)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
+
+
+def _uid(pod: Mapping[str, Any]) -> str:
+    return str(pod["metadata"]["uid"])
 
 
 def _plain_result(attempt: Attempt, seen: podstatus.Observation) -> outcome.Outcome | errors.PodFailed:

@@ -188,6 +188,11 @@ def base_of(pod: Mapping[str, Any]) -> str:
     return str(annotations.get(podspec.CONTAINER_ANNOTATION) or podmerge.BASE)
 
 
+def is_done(pod: Mapping[str, Any]) -> bool:
+    """Whether the outcome of a pod is stored, and the pod only kept for people."""
+    return DONE_LABEL in ((pod.get("metadata") or {}).get("labels") or {})
+
+
 def key_of(pod: Mapping[str, Any]) -> tuple[str, int] | None:
     """(task id, retries) that a pod claims to be, or None where it does not say or says nonsense."""
     annotations = pod.get("metadata", {}).get("annotations") or {}

@@ -79,11 +79,11 @@ class Message:
         )
 
     def encode(self) -> str:
-        """The JSON text for the annotation. Wishes are left out: the pod is their answer.
+        """The JSON text for the annotation: all that a retry needs, the sender's wishes for its pod too.
 
         Raises kombu's EncodeError (a TypeError for JSON) where an argument has no JSON form.
         """
-        headers = {key: value for key, value in self.headers.items() if key != HEADER and value not in (None, {}, [])}
+        headers = {key: value for key, value in self.headers.items() if value not in (None, {}, [])}
         return str(
             json.dumps(
                 {

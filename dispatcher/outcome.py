@@ -46,6 +46,8 @@ class Outcome:
     failure: Failure | None = None
     retry: Mapping[str, Any] | None = None
     runtime_s: float = 0.0
+    is_stored: bool = False
+    """The pod held credentials and did all that follows itself; the value is then only a text for people."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -158,6 +160,7 @@ def _outcome(fields: dict[str, Any]) -> Outcome:
             failure=Failure(**failure) if failure else None,
             retry=fields.get("retry"),
             runtime_s=float(fields.get("runtime_s") or 0.0),
+            is_stored=fields.get("is_stored") is True,
         )
     except (KeyError, TypeError, ValueError) as error:
         raise UnreadableOutcome(f"the outcome lacks a field or has a wrong one: {error}") from error

@@ -1,11 +1,14 @@
 """The entry point inside a task pod: runs the body of one task message and leaves its outcome.
 
-`python -m dispatcher.podrun` needs `PODYARD_APP` (module:attribute of the Celery app) and `PODYARD_MESSAGE` (the JSON
-of `message.Message`). It holds no broker or database credential: retries, results, links and chords are carried out by
-the dispatcher, which replays the outcome. The exit code is 0 for a success and 1 for anything else, so that
-`kubectl get pods` tells the truth. Its start is paid by every pod, so it imports little.
+`python -m dispatcher.podrun` needs `PODYARD_APP` (the Celery app, as `celery -A` names it) and `PODYARD_MESSAGE` (the
+JSON of `message.Message`) or a `PODYARD_MESSAGE_FILE`. By default it holds no broker or database credential: retries,
+results, links and chords are carried out by the dispatcher, which replays the outcome. With
+`PODYARD_CREDENTIALS=inherit` Celery's own tracer does all that in the pod, and the outcome only says so. The exit code
+is 0 for a success and 1 for anything else, so that `kubectl get pods` tells the truth. Its start is paid by every pod,
+so it imports little.
 """
 
+import logging
 import os
 import signal
 import sys
@@ -18,37 +21,49 @@ from pathlib import Path
 from types import FrameType
 from typing import Any, NoReturn
 
+from celery import signals
+from celery._state import _task_stack
 from celery.app.task import Context, Task
 from celery.app.utils import find_app
-from celery.exceptions import Ignore, Reject, Retry
+from celery.exceptions import Ignore, NotRegistered, Reject, Retry, TimeLimitExceeded
 from kombu.utils import json
 
-from dispatcher import outcome
+from dispatcher import outcome, podcredentials, podlimits
 from dispatcher.message import Message
 
 TERMINATION_FILE = Path("/dev/termination-log")
 DEFAULT_MAX_BYTES = 1_048_576
+LOG_FORMAT = "%(asctime)s %(levelname)s %(name)s: %(message)s"
 
 
 def main() -> int:
     """Runs the message of the environment. Returns the exit code: 0 success, 1 anything else, 2 no message."""
     signal.signal(signal.SIGTERM, _on_term)
     try:
-        message = Message.decode(os.environ["PODYARD_MESSAGE"])
-    except (KeyError, ValueError) as error:
-        sys.stderr.write(f"podrun: PODYARD_MESSAGE: {error}. The dispatcher sets it; see docs/architecture.md\n")
+        message = Message.decode(_message_text())
+    except (KeyError, ValueError, OSError) as error:
+        sys.stderr.write(f"podrun: no task message: {error}. The dispatcher passes it; see docs/architecture.md\n")
         return 2
     limit = int(os.environ.get("PODYARD_RESULT_MAX_BYTES", DEFAULT_MAX_BYTES))
-    result = bounded(run(message, os.environ.get("PODYARD_APP", "")), max_bytes=limit)
+    is_tracer = os.environ.get("PODYARD_CREDENTIALS") == "inherit"
+    result = bounded(run(message, os.environ.get("PODYARD_APP", ""), is_tracer=is_tracer), max_bytes=limit)
     _leave(result)
+    signals.worker_process_shutdown.send(sender=None, pid=os.getpid(), exitcode=int(result.state != "SUCCESS"))
     return 0 if result.state == "SUCCESS" else 1
 
 
-def run(message: Message, app_path: str) -> outcome.Outcome:
+def _message_text() -> str:
+    file = os.environ.get("PODYARD_MESSAGE_FILE")
+    return Path(file).read_text() if file else os.environ["PODYARD_MESSAGE"]
+
+
+def run(message: Message, app_path: str, *, is_tracer: bool = False) -> outcome.Outcome:
     """Runs the body once and returns how it ended; whatever the body raises becomes an outcome."""
     started = time.monotonic()
     try:
-        ended = _run_body(_task(app_path, message.name), message)
+        task = _task(app_path, message.name)
+        with podlimits.kept(podlimits.Limits.of(message.headers, task), on_hard=lambda limit_s: _end(message, limit_s)):
+            ended = _traced(task, message) if is_tracer else _run_body(task, message)
     except _Terminated:
         raise
     except BaseException as error:  # noqa: BLE001 - the one place where a body's errors, SystemExit too, become data
@@ -56,9 +71,15 @@ def run(message: Message, app_path: str) -> outcome.Outcome:
     return replace(ended, runtime_s=round(time.monotonic() - started, 6))
 
 
+def _end(message: Message, limit_s: float) -> NoReturn:
+    """Ends this pod in the middle of its body: the hard limit passed, and nobody came to end it."""
+    _leave(_outcome(message, "FAILURE", failure=_failure(TimeLimitExceeded(limit_s))))
+    os._exit(1)
+
+
 def bounded(result: outcome.Outcome, *, max_bytes: int) -> outcome.Outcome:
     """The outcome itself, or a failure that says why its value cannot travel."""
-    if result.state != "SUCCESS":
+    if result.state != "SUCCESS" or result.is_stored:
         return result
     try:
         size = len(str(json.dumps(result.value)).encode())
@@ -71,32 +92,68 @@ def bounded(result: outcome.Outcome, *, max_bytes: int) -> outcome.Outcome:
 
 
 def _task(app_path: str, name: str) -> Any:
+    """The task, from its app, in a process prepared as Celery prepares those of its workers."""
     if not app_path:
         raise LookupError("PODYARD_APP is not set: the pod does not know which Celery app has the task")
     app = find_app(app_path)  # as `celery -A` does
     app.set_current()
     app.loader.import_default_modules()
     app.finalize()
+    if name not in app.tasks:
+        raise NotRegistered(
+            f"{name!r} is not a task of {app_path} in this pod's image; is the image older than the task?"
+        )
+    if not signals.setup_logging.send(
+        sender=None, loglevel=logging.INFO, logfile=None, format=LOG_FORMAT, colorize=False
+    ):
+        logging.basicConfig(level=logging.INFO, format=LOG_FORMAT, stream=sys.stderr)
+    signals.worker_process_init.send(sender=None)
     return app.tasks[name]
 
 
 def _run_body(task: Any, message: Message) -> outcome.Outcome:
+    podcredentials.withhold(task.app, queue=message.queue)
     asked = _record_retries(task)
     context = Context({**message.request, "hostname": os.environ.get("HOSTNAME", ""), "called_directly": False})
     task.request_stack.push(context)
+    _task_stack.push(task)
+    about: dict[str, Any] = {"task_id": message.id, "task": task, "args": message.args, "kwargs": message.kwargs}
+    signals.task_prerun.send(sender=task, **about)
+    ended, value = None, None
     try:
         task.before_start(message.id, message.args, message.kwargs)
         value = _body(task)(*message.args, **message.kwargs)
+        ended = _outcome(message, "SUCCESS", value=value)
     except Retry as error:
+        value = error
         cause = _failure(error.exc) if isinstance(error.exc, BaseException) else None
-        return _outcome(message, "RETRY", retry={**asked, "reason": str(error)}, failure=cause)
+        ended = _outcome(message, "RETRY", retry={**asked, "reason": str(error)}, failure=cause)
     except Ignore as error:
-        return _outcome(message, "IGNORED", failure=_failure(error))
+        value, ended = error, _outcome(message, "IGNORED", failure=_failure(error))
     except Reject as error:
-        return _outcome(message, "REJECTED", failure=_failure(error))
+        value, ended = error, _outcome(message, "REJECTED", failure=_failure(error))
+    except Exception as error:  # noqa: BLE001 - an author's error is data
+        value, ended = error, _outcome(message, "FAILURE", failure=_failure(error))
     finally:
+        signals.task_postrun.send(sender=task, **about, retval=value, state=ended.state if ended else "FAILURE")
+        _task_stack.pop()
         task.request_stack.pop()
-    return _outcome(message, "SUCCESS", value=value)
+    return ended
+
+
+def _traced(task: Any, message: Message) -> outcome.Outcome:
+    """The same by Celery's own tracer, which stores the result and sends what follows: this pod may."""
+    from celery.app import trace  # noqa: PLC0415 - only pods with credentials need it, and it costs each 20 ms
+
+    request = {**message.request, "hostname": os.environ.get("HOSTNAME", "")}
+    _, info, _, text = trace.trace_task(
+        task, message.id, message.args, message.kwargs, request, app=task.app, hostname=request["hostname"]
+    )
+    if info is None:
+        return _outcome(message, "SUCCESS", value=text, is_stored=True)
+    error = info.retval.exc if isinstance(info.retval, Retry) else info.retval
+    failure = _failure(error) if isinstance(error, BaseException) else None
+    return _outcome(message, info.state, failure=failure, is_stored=True)
 
 
 def _body(task: Any) -> Callable[..., Any]:

@@ -7,21 +7,20 @@ Semi-internal Celery 5.7 behaviour that it relies on is listed in docs/adr/0001-
 """
 
 import logging
-import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
 from billiard.einfo import ExceptionInfo
 from celery.concurrency.base import BasePool
-from celery.exceptions import Ignore
+from celery.exceptions import Ignore, Reject, WorkerLostError
 from celery.worker import state as worker_state
 
-from dispatcher import adoption, appoptions, lifecycle, manifest, options, outcome, pod_task
+from dispatcher import adoption, announce, appoptions, errors, lifecycle, manifest, options, outcome, pod_task
 from dispatcher.attempt import Attempt, Callbacks
 from dispatcher.bridge import Bridge
 from dispatcher.message import Message
-from dispatcher.replay import Replay
+from dispatcher.replay import Replay, Replayed, raised
 
 logger = logging.getLogger(__name__)
 
@@ -60,7 +59,7 @@ class KubernetesPool(BasePool):
             owner=self._nodename,
             limit=self.limit,
             hub=_Passed(self._bridge, self),
-            is_revoked=lambda task_id: task_id in worker_state.revoked,
+            is_revoked=_is_revoked,
             alive=self._alive_nodes,
         )
         self._bridge.start(self._lifecycle.run)
@@ -165,13 +164,17 @@ class KubernetesPool(BasePool):
         self._by_pod[attempt.pod] = attempt
         if not attempt.is_accepted:
             attempt.is_accepted = True
-            attempt.callbacks.accept(attempt.pod, time.monotonic())
+            announce.accepted(attempt.callbacks.request, attempt.pod)
 
     def started(self, attempt: Attempt) -> None:
         """The container runs: the time limit counts from here, and `STARTED` is stored if the task asks for it."""
+        if attempt.started_at is None:
+            return
         self._start_timer(attempt)
-        task = self.app.tasks.get(attempt.message.name)
-        if task is None or not task.track_started or attempt.started_at is None:
+        request = attempt.callbacks.request
+        announce.started(request, pod=attempt.pod, not_before=attempt.created_at, at=attempt.started_at)
+        task = request.task
+        if not task.track_started or request.ignore_result or attempt.profile.credentials == "inherit":
             return
         meta = {
             "pid": attempt.pod,
@@ -188,17 +191,54 @@ class KubernetesPool(BasePool):
         """Replays the outcome; where the result backend or broker is away, again and again with back-off."""
         self.created(attempt)  # an attempt refused before it had a pod was not accepted yet
         self._stop_timer(attempt)
+        if attempt.is_timed_out:
+            self._bridge.to_loop(lambda: self._lifecycle.closed(attempt, is_success=False))
+            return
+        if self._is_lost(attempt, result):
+            self._give_back(attempt, raised(WorkerLostError(str(result))), attempt.callbacks.error)
+            return
         try:
-            replayed = self._replay.replay(attempt.message, result)
+            replayed = self._told(attempt, result)
         except Exception as error:  # noqa: BLE001 - whatever keeps the outcome from being stored: it is kept
-            delay_s = min(REPLAY_AGAIN_LAST_S, REPLAY_AGAIN_FIRST_S * 2 ** min(failures, 8))
-            logger.warning("outcome not stored yet attempt_id=%s seconds=%.1f: %r", attempt.message.id, delay_s, error)
-            self.call_later(delay_s, self.ended, attempt, result, failures + 1)
+            self._again(attempt, failures, error, self.ended, result)
+            return
+        announce.ending(
+            attempt.callbacks.request,
+            started_at=attempt.started_at,
+            ended_at=attempt.ended_at,
+            runtime_s=replayed.runtime_s,
+        )
+        answer = (int(replayed.failed), replayed.value, replayed.runtime_s)
+        if replayed.failed and _is_requeued(replayed.value) and attempt.callbacks.request.task.acks_late:
+            self._give_back(attempt, answer, attempt.callbacks.done)
             return
         self._by_pod.pop(attempt.pod, None)
         is_success = not replayed.failed
         self._bridge.to_loop(lambda: self._lifecycle.closed(attempt, is_success=is_success))
-        attempt.callbacks.done((int(replayed.failed), replayed.value, replayed.runtime_s))
+        attempt.callbacks.done(answer)
+
+    def _told(self, attempt: Attempt, result: outcome.Outcome | BaseException) -> Replayed:
+        """The outcome replayed; one that the pod stored itself is only announced."""
+        if attempt.profile.credentials == "inherit":
+            if isinstance(result, outcome.Outcome) and result.is_stored:
+                return self._replay.announced(attempt.message, result)
+            stored = self._replay.stored(attempt.message)
+            if stored is not None:
+                return self._replay.announced(attempt.message, stored)
+        return self._replay.replay(attempt.message, result)
+
+    def _is_lost(self, attempt: Attempt, result: outcome.Outcome | BaseException) -> bool:
+        """Whether the pod counts as a lost worker, and the task says what should happen then."""
+        if not isinstance(result, errors.PodFailed) or result.details.get("cause") != "infrastructure":
+            return False
+        task = attempt.callbacks.request.task
+        return bool((task.acks_late and task.reject_on_worker_lost) or getattr(task, "retry_on_worker_lost", False))
+
+    def _give_back(self, attempt: Attempt, answer: Any, callback: Callable[[Any], Any]) -> None:
+        """Celery puts the message back into its queue; the pod goes first, because its name is wanted again."""
+        self._by_pod.pop(attempt.pod, None)
+        self._bridge.to_loop(self._lifecycle.given_back, attempt)
+        callback(answer)
 
     def dropped(self, attempt: Attempt) -> None:
         """Somebody else finishes it: the request ends here without a result."""
@@ -207,14 +247,12 @@ class KubernetesPool(BasePool):
             del self._by_pod[attempt.pod]
         if not attempt.is_accepted:
             attempt.is_accepted = True
-            attempt.callbacks.accept(attempt.pod or attempt.message.id, time.monotonic())
-        attempt.callbacks.error(_ignored())
+            announce.accepted(attempt.callbacks.request, attempt.pod or attempt.message.id)
+        attempt.callbacks.error(raised(Ignore()))
 
     def withdrawn(self, attempt: Attempt) -> None:
         """It was revoked before it had a pod: Celery's request stores that itself when it is asked."""
-        request = getattr(attempt.callbacks.accept, "__self__", None)
-        if request is not None:
-            request.revoked()
+        attempt.callbacks.request.revoked()
 
     def found(self, pod: Mapping[str, Any], *, is_ended: bool) -> None:
         """A pod of ours without an attempt: it is adopted as soon as requests can be rebuilt."""
@@ -237,11 +275,24 @@ class KubernetesPool(BasePool):
         if attempt.timer is not None:
             attempt.timer.cancel()
 
-    def _time_is_up(self, attempt: Attempt) -> None:
-        if self._by_pod.pop(attempt.pod, None) is None:
+    def _time_is_up(self, attempt: Attempt, failures: int = 0) -> None:
+        """Celery stores that the hard limit passed; only then the pod is deleted."""
+        if attempt.pod not in self._by_pod and not attempt.is_timed_out:
+            return
+        self._by_pod.pop(attempt.pod, None)
+        attempt.is_timed_out = True
+        try:
+            attempt.callbacks.timeout(_HARD, attempt.timeout_s)
+        except Exception as error:  # noqa: BLE001 - as with outcomes: it is kept until it can be stored
+            self._again(attempt, failures, error, self._time_is_up)
             return
         self._bridge.to_loop(self._lifecycle.terminate, attempt)
-        attempt.callbacks.timeout(_HARD, attempt.timeout_s)
+
+    def _again(self, attempt: Attempt, failures: int, error: Exception, call: Callable[..., None], *args: Any) -> None:
+        """Comes back to what could not be stored, later each time."""
+        delay_s = min(REPLAY_AGAIN_LAST_S, REPLAY_AGAIN_FIRST_S * 2 ** min(failures, 8))
+        logger.warning("outcome not stored yet attempt_id=%s seconds=%.1f: %r", attempt.message.id, delay_s, error)
+        self.call_later(delay_s, call, attempt, *args, failures + 1)
 
 
 class _Passed:
@@ -270,8 +321,15 @@ class _Passed:
         self._bridge.to_hub(lambda: self._pool.found(pod, is_ended=is_ended))
 
 
-def _ignored() -> ExceptionInfo:
-    try:
-        raise Ignore  # noqa: TRY301 - an ExceptionInfo is made of an exception that was raised
-    except Ignore:
-        return ExceptionInfo()
+def _is_revoked(attempt: Attempt) -> bool:
+    """Whether it was revoked or has expired while it waited. Called from the loop's thread: it only reads."""
+    expires = attempt.callbacks.request.expires
+    return attempt.message.id in worker_state.revoked or (
+        expires is not None and expires < datetime.now(expires.tzinfo)
+    )
+
+
+def _is_requeued(value: ExceptionInfo) -> bool:
+    """Whether a body rejected its message and wants it put back."""
+    error = value.exception
+    return isinstance(getattr(error, "exc", error), Reject) and getattr(error, "exc", error).requeue

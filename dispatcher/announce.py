@@ -1,0 +1,57 @@
+"""Announcements: Celery's events of a pod task carry the pod's times, not those of the dispatcher's bookkeeping.
+
+Celery's Request announces a task as started when a pool accepts it, and as ended when the pool calls back. Here a pod
+is accepted when it exists, starts later, and ended before its outcome was replayed. Runs on the hub's thread.
+"""
+
+import time
+from datetime import datetime
+from typing import Any
+
+
+class _Timed:
+    """Celery's event dispatcher as one request sees it: its events carry a given time."""
+
+    def __init__(self, eventer: Any, *, at: float) -> None:
+        self._eventer = eventer
+        self._at = at
+
+    @property
+    def enabled(self) -> bool:
+        return bool(self._eventer.enabled)
+
+    def send(self, kind: str, **fields: Any) -> Any:
+        return self._eventer.send(kind, timestamp=self._at, **fields)
+
+
+def accepted(request: Any, pod: str) -> None:
+    """Celery takes note of the pod and acknowledges the message; nobody is told that the task has started."""
+    eventer, request.eventer = request.eventer, None
+    try:
+        request.on_accepted(pod, time.monotonic())
+    finally:
+        request.eventer = eventer
+
+
+def started(request: Any, *, pod: str, not_before: datetime | None, at: datetime) -> None:
+    """Tells that the container started, when it did. A pod's status has whole seconds; its creation bounds them."""
+    moment = at.timestamp() if not_before is None else max(at.timestamp(), not_before.timestamp())
+    _retimed(request, moment)
+    request.send_event("task-started", pod=pod)
+
+
+def ending(request: Any, *, started_at: datetime | None, ended_at: datetime | None, runtime_s: float) -> None:
+    """Gives what the request announces next the time at which the container ended, as near as it is known."""
+    moments = [moment.timestamp() for moment in (ended_at,) if moment is not None]
+    if started_at is not None and runtime_s:
+        moments.append(started_at.timestamp() + runtime_s)
+    if moments:
+        _retimed(request, max(moments))
+
+
+def _retimed(request: Any, moment: float) -> None:
+    eventer = request.eventer
+    if isinstance(eventer, _Timed):
+        eventer = eventer._eventer  # noqa: SLF001 - our own
+    if eventer is not None:
+        request.eventer = _Timed(eventer, at=min(moment, time.time()))
