@@ -22,7 +22,12 @@ from routing.embedded import errors, standalone, supervisor
 from routing.store import rows
 
 DAG_ID = "stdlib_census"
-EXAMPLES = Path(__file__).parents[2] / "docs" / "examples"
+_ROOT = Path(__file__).parents[2]
+EXAMPLES = next(
+    (folder for folder in (_ROOT / "docs" / "examples", _ROOT / "podyard_examples") if folder.is_dir()),
+    _ROOT / "podyard_examples",
+)
+"""In a source checkout, or beside the packages of an installed wheel."""
 REPORT_FILE = "census-report.txt"
 START_TIMEOUT_S = 60.0
 RUN_TIMEOUT_S = 300.0
@@ -37,7 +42,9 @@ def run(wish: standalone.Wish, *, console: Console | None = None) -> bool:
     """
     console = console or Console(highlight=False, soft_wrap=True)
     if not (EXAMPLES / f"{DAG_ID}.py").is_file():
-        raise errors.EmbeddedError(f"the example is not installed ({EXAMPLES}): run the demo from a source checkout")
+        raise errors.EmbeddedError(
+            f"the example is not installed ({EXAMPLES}): install podyard again, or run the demo from a source checkout"
+        )
     began = time.monotonic()
     wish = replace(wish, dags=EXAMPLES, flower_port=0 if wish.flower_port is None else wish.flower_port)
     console.print("starting Valkey, SQLite, a local Kubernetes API, scheduler, worker, dispatcher and Flower …")
