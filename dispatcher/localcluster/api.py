@@ -196,9 +196,10 @@ class Api:
         asked = calls.log_query(request.query)
         pod = self.rules.get(at.resource, at.namespace, at.name)
         container = _log_container(pod.read(), request.query.get("container", ""))
-        if calls.flag(request.query, "previous"):
+        previous = calls.flag(request.query, "previous")
+        found = self.pods.log_of(pod.uid, container, previous=previous)
+        if previous and found is None:
             raise refusal.bad_request(f'previous terminated container "{container}" in pod "{at.name}" not found')
-        found = self.pods.log_of(pod.uid, container)
         state = self.pods.state_of(pod.uid, container)
         if state is None or isinstance(state, statuses.Waiting):
             reason = state.reason if state is not None else "ContainerCreating"

@@ -18,11 +18,26 @@ class Bell:
 
     async def wait(self, timeout_s: float | None = None) -> bool:
         """Returns True at the next ring, False when `timeout_s` seconds passed without one."""
-        waiter = asyncio.get_running_loop().create_future()
+        return await any_of(self, timeout_s=timeout_s)
+
+    def join(self, waiter: asyncio.Future[None]) -> None:
+        """A waiter that the next ring wakes."""
         self._waiting.add(waiter)
-        try:
-            done, _ = await asyncio.wait({waiter}, timeout=timeout_s)
-            return bool(done)
-        finally:
-            self._waiting.discard(waiter)
-            waiter.cancel()
+
+    def leave(self, waiter: asyncio.Future[None]) -> None:
+        """It waits no longer."""
+        self._waiting.discard(waiter)
+
+
+async def any_of(*bells: Bell, timeout_s: float | None = None) -> bool:
+    """Returns True at the next ring of any of the bells, False when `timeout_s` seconds passed without one."""
+    waiter = asyncio.get_running_loop().create_future()
+    for bell in bells:
+        bell.join(waiter)
+    try:
+        done, _ = await asyncio.wait({waiter}, timeout=timeout_s)
+        return bool(done)
+    finally:
+        for bell in bells:
+            bell.leave(waiter)
+        waiter.cancel()

@@ -42,10 +42,10 @@ class InstantRuntime:
     def mount(self) -> None:
         """Nothing to mount."""
 
-    def start(self, container: manifest.Container) -> runtime.Running:  # noqa: ARG002 - the interface's signature
-        return _Pretended(hold=self._hold, message=self._message)
+    def start(self, container: manifest.Container) -> runtime.Running:
+        return _Pretended(hold=self._hold or container.is_sidecar, message=self._message)
 
-    def log(self, container: str) -> logs.ContainerLog | None:  # noqa: ARG002 - the interface's signature
+    def log(self, container: str, *, previous: bool = False) -> logs.ContainerLog | None:  # noqa: ARG002 - as above
         return None
 
     async def remove(self) -> None:

@@ -36,10 +36,10 @@ class Kubelet:
         rules.hooks.pod_deleting = self._deleting
         rules.hooks.pod_gone = self._gone
 
-    def log_of(self, uid: str, container: str) -> logs.ContainerLog | None:
-        """What a container of a pod has printed; None before it started."""
+    def log_of(self, uid: str, container: str, *, previous: bool = False) -> logs.ContainerLog | None:
+        """What a container of a pod has printed, in this run or in the one before; None without such a run."""
         worker = self._workers.get(uid)
-        return worker.sandbox.log(container) if worker else None
+        return worker.sandbox.log(container, previous=previous) if worker else None
 
     def state_of(self, uid: str, container: str) -> statuses.State | None:
         """A container's state as of now, which the stored status may trail."""
@@ -50,7 +50,7 @@ class Kubelet:
         """Wakes pods that wait for a ConfigMap or Secret when one of them changes. Runs until cancelled."""
         maps, secrets = (self._rules.store.of(resource) for resource in (resources.CONFIGMAPS, resources.SECRETS))
         while True:
-            await podworker.any_of(maps.changed, secrets.changed)
+            await bell.any_of(maps.changed, secrets.changed)
             self._around.config_changed.ring()
 
     async def close(self, timeout_s: float) -> None:

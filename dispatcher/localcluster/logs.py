@@ -67,6 +67,12 @@ class ContainerLog:
         self.closed = True
         self._changed.ring()
 
+    def remove(self) -> None:
+        """Takes its files away."""
+        self.close()
+        for start in self._starts:
+            self._path(start).unlink(missing_ok=True)
+
     def _open_segment(self) -> None:
         if self._file >= 0:
             os.close(self._file)

@@ -85,6 +85,11 @@ class Container(_Part):
     lifecycle: dict[str, Any] | None = None
     security_context: dict[str, Any] | None = None
 
+    @property
+    def is_sidecar(self) -> bool:
+        """Said of an init container: it serves the others until they have ended."""
+        return self.restart_policy == "Always"
+
 
 class KeyToPath(_Part):
     key: str = ""

@@ -1,31 +1,35 @@
 """One pod's life on the node: from its creation to the end of its last container. One small task each.
 
-Started and stopped by the `kubelet`; runs containers through a `runtime`, decides statuses in `statuses`. Status writes
-are batched, so a short pod is often never seen Running, as on a real cluster.
+Started and stopped by the `kubelet`; runs containers through a `runtime`, decides statuses in `statuses`, tells them
+through `podreport`. Sidecars are init containers with `restartPolicy: Always`: started in their order, not waited for,
+started again when they end, and ended after the containers that they serve.
+https://kubernetes.io/docs/concepts/workloads/pods/sidecar-containers/
 """
 
 import asyncio
+import itertools
 import logging
-from collections.abc import Callable
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field, replace
 
 from dispatcher.localcluster import (
     bell,
     manifest,
     placement,
+    podreport,
     recorder,
     registry,
     resources,
     runtime,
     statuses,
     store,
+    timers,
     times,
 )
 
 log = logging.getLogger(__name__)
-BATCH_S = 0.1
-"""A change that is not the last word waits so long for the next one before it is written."""
 _RETRY_S = 10.0
+_LONGEST_RESTART_S = 300
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,14 +53,9 @@ class Surroundings:
     config_changed: bell.Bell
 
 
-async def any_of(*bells: bell.Bell) -> None:
-    """Waits for the first of some bells, or for the time to look again."""
-    waits = [asyncio.ensure_future(one.wait(_RETRY_S)) for one in bells]
-    try:
-        await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
-    finally:
-        for wait in waits:
-            wait.cancel()
+def restart_delays() -> Iterator[int]:
+    """Seconds before each restart of a container: at once, then 10 and twice as long each time, up to five minutes."""
+    return itertools.chain([0], (min(10 * 2**power, _LONGEST_RESTART_S) for power in itertools.count()))
 
 
 @dataclass(eq=False)
@@ -74,12 +73,16 @@ class PodWorker:
         self.sandbox = self.around.run.sandbox(self.pod)
         self._init = self.pod.spec.init_containers or []
         self._main = self.pod.spec.containers or []
+        self._sidecars = {container.name: container for container in self._init if container.is_sidecar}
         self._situation = statuses.Situation(uid=self.first.uid, address=self.around.node.address)
         self._running: dict[str, runtime.Running] = {}
         self._stopping = False
-        self._told: set[tuple[str, str]] = set()
         self._changed = bell.Bell()
-        self._timers: dict[Callable[..., None], asyncio.TimerHandle] = {}
+        self._due = timers.Timers()
+        around = self.around
+        self._report = podreport.PodReport(
+            self.first, self.pod, rules=around.rules, events=around.events, due=self._due, seen=self._seen
+        )
 
     # --- the story ---
 
@@ -97,7 +100,7 @@ class PodWorker:
             log.exception("pod failed inside the local cluster", extra={"pod": self.first.name})
             self._give_up()
         finally:
-            self._cancel_timers()
+            self._due.cancel()
         self._finish()
 
     async def _until_fitting(self) -> None:
@@ -109,7 +112,7 @@ class PodWorker:
             if not why:
                 return
             self._unschedulable(why)
-            await any_of(nodes.changed, self._changed)
+            await bell.any_of(nodes.changed, self._changed, timeout_s=_RETRY_S)
 
     def _slot(self) -> asyncio.Semaphore:
         """One of the pods that may run at once; a pod that must wait for its turn says so."""
@@ -121,43 +124,49 @@ class PodWorker:
     def _unschedulable(self, why: str) -> None:
         if self.pod.spec.node_name:
             return  # it has a node already, only not this one: nobody will ever look at it
-        if ("", why) not in self._told:
-            self._told.add(("", why))
-            self._event("FailedScheduling", why, warning=True)
-        self._write(statuses.Situation(uid=self.first.uid, unschedulable=why))
+        self._report.warn_once("FailedScheduling", why)
+        self._report.write(statuses.Situation(uid=self.first.uid, unschedulable=why))
 
     def _begin(self) -> None:
         """On the node: every container waits."""
         reason = "PodInitializing" if self._init else "ContainerCreating"
         for container in [*self._init, *self._main]:
             self.states[container.name] = statuses.Waiting(reason=reason)
-        self._situation = statuses.Situation(
-            uid=self.first.uid, address=self.around.node.address, started_at=times.now()
-        )
+        self._situation = replace(self._situation, started_at=times.now())
         deadline_s = self.pod.spec.active_deadline_seconds
         if deadline_s is not None:
-            self._later(deadline_s, self._expire)
+            self._due.later(deadline_s, self._expire)
         node = self.around.node.name
-        current = self._current()
-        if current is not None:
-            status = statuses.status(self._seen(), before=current.read()["status"], now=times.now())
-            self.around.rules.bind(current, node, status)
-        self._event("Scheduled", f"Successfully assigned {self.first.namespace}/{self.first.name} to {node}")
+        self._report.bind(node)
+        self._report.event("Scheduled", f"Successfully assigned {self.first.namespace}/{self.first.name} to {node}")
         for note in self.sandbox.notes:
-            self._event(note.reason, note.message)
+            self._report.event(note.reason, note.message)
 
     async def _run(self) -> None:
         if not await self._until_ready(self.sandbox.mount, container=""):
             return
-        for container in self._init:
-            await self._run_container(container)
-            state = self.states[container.name]
-            if self._stopping or not isinstance(state, statuses.Terminated) or state.exit_code:
-                return
-        if len(self._main) == 1:
+        if len(self._main) == 1 and not self._init:
             await self._run_container(self._main[0])
-        else:
-            await asyncio.gather(*(self._run_container(container) for container in self._main))
+            return
+        async with asyncio.TaskGroup() as group:
+            if await self._initialize(group):
+                await asyncio.gather(*(self._run_container(container) for container in self._main))
+            await self._end_sidecars()
+
+    async def _initialize(self, group: asyncio.TaskGroup) -> bool:
+        """Runs the init containers one after the other; False where the pod ends with them."""
+        for container in self._init:
+            if container.is_sidecar:
+                group.create_task(self._keep_running(container))
+                await self._until_started(container)
+            else:
+                await self._run_container(container)
+                state = self.states[container.name]
+                if not isinstance(state, statuses.Terminated) or state.exit_code:
+                    return False
+            if self._stopping:
+                return False
+        return True
 
     async def _run_container(self, container: manifest.Container) -> None:
         if not await self._until_ready(lambda: self._start(container), container=container.name):
@@ -167,34 +176,46 @@ class PodWorker:
             return  # it failed to start, and says so
         ended = await handle.ended
         del self._running[container.name]
+        before = self.states[container.name]
         self.states[container.name] = statuses.Terminated(
             exit_code=ended.exit_code,
             reason="Error" if ended.exit_code else "Completed",
             started_at=handle.started_at,
             finished_at=ended.at,
             message=ended.message,
+            restarts=before.restarts,
+            last=before.last,
         )
-        self._write_soon()
+        self._report.write_soon()
 
     def _start(self, container: manifest.Container) -> None:
+        before = statuses.next_run(self.states[container.name])
         try:
             handle = self.sandbox.start(container)
         except (runtime.StartFailed, OSError) as error:  # OSError: no disk, no descriptors, no processes left
-            self._fail_to_start(container, str(error))
+            self._fail_to_start(container, str(error), before)
             return
         self._running[container.name] = handle
-        self.states[container.name] = statuses.Running(started_at=handle.started_at)
-        words = f'image "{container.image}" is not pulled: the container runs as a process of this machine'
-        self._event("Pulled", words, container=container.name)
-        self._event("Created", f"Created container: {container.name}", container=container.name)
-        self._event("Started", f"Started container {container.name}", container=container.name)
-        self._write_soon()
-
-    def _fail_to_start(self, container: manifest.Container, why: str) -> None:
-        self.states[container.name] = statuses.Terminated(
-            exit_code=128, reason="StartError", started_at=None, finished_at=times.now(), message=why
+        self.states[container.name] = statuses.Running(
+            started_at=handle.started_at, restarts=before.restarts, last=before.last
         )
-        self._event("Failed", f"Error: {why}", container=container.name, warning=True)
+        words = f'image "{container.image}" is not pulled: the container runs as a process of this machine'
+        self._report.event("Pulled", words, container=container.name)
+        self._report.event("Created", f"Created container: {container.name}", container=container.name)
+        self._report.event("Started", f"Started container {container.name}", container=container.name)
+        self._report.write_soon()
+
+    def _fail_to_start(self, container: manifest.Container, why: str, before: statuses.Waiting) -> None:
+        self.states[container.name] = statuses.Terminated(
+            exit_code=128,
+            reason="StartError",
+            started_at=None,
+            finished_at=times.now(),
+            message=why,
+            restarts=before.restarts,
+            last=before.last,
+        )
+        self._report.event("Failed", f"Error: {why}", container=container.name, warning=True)
 
     async def _until_ready(self, attempt: Callable[[], None], *, container: str) -> bool:
         """Tries until it works; False when the pod is stopped before that."""
@@ -203,38 +224,83 @@ class PodWorker:
                 attempt()
             except runtime.NotReady as error:
                 self._wait_for(error, container)
-                await any_of(self.around.config_changed, self._changed)
+                await bell.any_of(self.around.config_changed, self._changed, timeout_s=_RETRY_S)
             else:
+                self._changed.ring()
                 return True
         return False
 
     def _wait_for(self, missing: runtime.NotReady, container: str) -> None:
         if container:
-            self.states[container] = statuses.Waiting(reason=missing.reason, message=missing.message)
+            before = self.states[container]
+            self.states[container] = statuses.Waiting(
+                reason=missing.reason, message=missing.message, restarts=before.restarts, last=before.last
+            )
         reason = "Failed" if container else missing.reason
         words = f"Error: {missing.message}" if container else missing.message
-        if (container, words) not in self._told:
-            self._told.add((container, words))
-            self._event(reason, words, container=container, warning=True)
-        self._write(self._seen())
+        self._report.warn_once(reason, words, container=container)
+        self._report.write()
+
+    # --- sidecars ---
+
+    async def _keep_running(self, container: manifest.Container) -> None:
+        """Starts a sidecar again whenever it ends, later each time, until the pod stops."""
+        for delay_s in restart_delays():
+            await self._run_container(container)
+            if self._stopping:
+                return
+            if delay_s:
+                await self._back_off(container, delay_s)
+
+    async def _back_off(self, container: manifest.Container, delay_s: float) -> None:
+        words = f"back-off {delay_s:g}s restarting failed container={container.name} pod={self.first.name}"
+        ended = self.states[container.name]
+        if isinstance(ended, statuses.Terminated):
+            self.states[container.name] = statuses.Waiting(
+                reason="CrashLoopBackOff", message=words, restarts=ended.restarts, last=ended
+            )
+        self._report.event("BackOff", words, container=container.name, warning=True)
+        self._report.write_soon()
+        end = asyncio.get_running_loop().time() + delay_s
+        while not self._stopping and (left_s := end - asyncio.get_running_loop().time()) > 0:
+            await self._changed.wait(left_s)
+
+    async def _until_started(self, container: manifest.Container) -> None:
+        while not self._stopping and not statuses.has_started(self.states[container.name]):
+            await self._changed.wait(_RETRY_S)
+
+    async def _end_sidecars(self) -> None:
+        """SIGTERM in reverse order, each when the one after it has ended; SIGKILL when the grace period is over."""
+        if not self._stopping:
+            self._due.later(self.pod.spec.termination_grace_period_seconds or 0, self._kill)
+        self._stopping = True
+        self._changed.ring()
+        for name in reversed(self._sidecars):
+            handle = self._running.get(name)
+            if handle is not None:
+                self._terminate(name, handle)
+                await asyncio.wait({handle.ended})
 
     # --- the end ---
 
     def stop(self, grace_s: float) -> None:
         """SIGTERM now, SIGKILL after `grace_s` seconds; a shorter period replaces a longer one."""
-        if not self._stopping or grace_s == 0:
+        if not self._stopping and grace_s:
             for name, handle in self._running.items():
-                self._event("Killing", f"Stopping container {name}", container=name)
-                if grace_s:
-                    handle.terminate()
+                if name not in self._sidecars:  # they are told when the others have ended
+                    self._terminate(name, handle)
         self._stopping = True
-        self._later(grace_s, self._kill)
+        self._due.later(grace_s, self._kill)
         self._changed.ring()
+
+    def _terminate(self, name: str, handle: runtime.Running) -> None:
+        self._report.event("Killing", f"Stopping container {name}", container=name)
+        handle.terminate()
 
     async def vanish(self) -> None:
         """The object is gone: nothing of the pod may stay."""
         self._stopping = True
-        self._cancel_timers()
+        self._due.cancel()
         self._kill()
         self._changed.ring()
         if self.task is not None and not self.task.done():
@@ -249,7 +315,9 @@ class PodWorker:
 
     def _expire(self) -> None:
         self._end_pod("DeadlineExceeded", "Pod was active on the node longer than the specified deadline")
-        self._event("DeadlineExceeded", "Pod was active on the node longer than specified deadline", warning=True)
+        self._report.event(
+            "DeadlineExceeded", "Pod was active on the node longer than specified deadline", warning=True
+        )
         self.stop(self.pod.spec.termination_grace_period_seconds or 0)
 
     def _give_up(self) -> None:
@@ -263,61 +331,19 @@ class PodWorker:
         self._end_pod("LocalClusterError", "the local cluster failed on this pod; its own log says why")
 
     def _end_pod(self, reason: str, message: str) -> None:
-        self._situation = statuses.with_reason(self._situation, reason, message)
+        self._situation = replace(self._situation, reason=reason, message=message)
 
     def _finish(self) -> None:
         """The last word; a deleted pod goes now."""
         if self.states:
-            self._write(self._seen())
-        current = self._current()
+            self._report.write()
+        current = self._report.current()
         if current is not None and self.deleted:
             self.around.rules.finish_deletion(current)
 
-    # --- telling ---
-
     def _seen(self) -> statuses.Situation:
-        return statuses.Situation(
+        return replace(
+            self._situation,
             init=[(container, self.states[container.name]) for container in self._init],
             main=[(container, self.states[container.name]) for container in self._main],
-            uid=self._situation.uid,
-            address=self._situation.address,
-            started_at=self._situation.started_at,
-            reason=self._situation.reason,
-            message=self._situation.message,
         )
-
-    def _current(self) -> store.Snapshot | None:
-        found = self.around.rules.store.get(resources.PODS, self.first.namespace, self.first.name)
-        return found if found is not None and found.uid == self.first.uid else None
-
-    def _write(self, situation: statuses.Situation) -> None:
-        current = self._current()
-        if current is not None:
-            status = statuses.status(situation, before=current.read()["status"], now=times.now())
-            self.around.rules.set_status(current, status)
-
-    def _write_soon(self) -> None:
-        if self._write_now not in self._timers:
-            self._later(BATCH_S, self._write_now)
-
-    def _write_now(self) -> None:
-        self._timers.pop(self._write_now, None)
-        self._write(self._seen())
-
-    def _later(self, delay_s: float, action: Callable[[], None]) -> None:
-        """Runs `action` once after `delay_s` seconds, or sooner if it was set for sooner."""
-        loop = asyncio.get_running_loop()
-        old = self._timers.get(action)
-        if old is not None and old.when() <= loop.time() + delay_s:
-            return
-        if old is not None:
-            old.cancel()
-        self._timers[action] = loop.call_later(delay_s, action)
-
-    def _cancel_timers(self) -> None:
-        for timer in self._timers.values():
-            timer.cancel()
-        self._timers.clear()
-
-    def _event(self, reason: str, message: str, *, container: str = "", warning: bool = False) -> None:
-        self.around.events.record(self.pod, reason, message, container=container, warning=warning)

@@ -7,6 +7,7 @@ sees to it that nothing stays behind when the local cluster is killed.
 import asyncio
 import contextlib
 import functools
+import itertools
 import logging
 import os
 import re
@@ -15,6 +16,7 @@ import shutil
 import signal
 import subprocess
 import sys
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from datetime import datetime
 from pathlib import Path
@@ -135,7 +137,9 @@ class ProcessSandbox:
         self._pod = pod
         self._folder = owner.folder / (pod.metadata.uid or "")
         self._volumes: dict[str, Path] = {}
-        self._logs: dict[str, logs.ContainerLog] = {}
+        self._logs: dict[str, list[logs.ContainerLog]] = {}
+        """The log of each container's last two runs."""
+        self._runs: Counter[str] = Counter()
         self._lookup: environment.Lookup = functools.partial(owner.lookup, pod.metadata.namespace or "")
         self.notes = limits.notes(pod, self._folder / "volumes")
 
@@ -160,7 +164,7 @@ class ProcessSandbox:
         for made in (self._folder, folder, home):  # one by one: cheaper than parents=True
             made.mkdir(mode=0o700, exist_ok=True)
         termination.touch(mode=0o600)
-        output = self._logs[container.name] = logs.ContainerLog(folder)
+        output = self._new_log(container.name, folder)
         workdir = mounts.rewrite(container.working_dir, paths) if container.working_dir else str(home)
         argv = [_plain(mounts.rewrite(word, paths)) for word in command]
         with _closing_log_on_failure(output):
@@ -178,13 +182,29 @@ class ProcessSandbox:
             TERMINATION_VARIABLE: str(termination),
         }
 
-    def log(self, container: str) -> logs.ContainerLog | None:
-        """What a container has printed."""
-        return self._logs.get(container)
+    def _new_log(self, container: str, folder: Path) -> logs.ContainerLog:
+        """A log for the next run; of the runs before only the last one is kept."""
+        kept = self._logs.setdefault(container, [])
+        if kept:
+            (folder / "termination-log").write_bytes(b"")
+            folder = folder / str(self._runs[container])
+            folder.mkdir(mode=0o700)
+            if len(kept) > 1:
+                kept.pop(0).remove()
+        self._runs[container] += 1
+        kept.append(logs.ContainerLog(folder))
+        return kept[-1]
+
+    def log(self, container: str, *, previous: bool = False) -> logs.ContainerLog | None:
+        """What a container has printed, in this run or in the one before."""
+        kept = self._logs.get(container, [])
+        if previous:
+            return kept[-2] if len(kept) > 1 else None
+        return kept[-1] if kept else None
 
     async def remove(self) -> None:
         """Takes the folder away."""
-        for log in self._logs.values():
+        for log in itertools.chain(*self._logs.values()):
             log.close()
         if self._folder.exists():
             await asyncio.to_thread(shutil.rmtree, self._folder, ignore_errors=True)

@@ -67,8 +67,8 @@ class Sandbox(Protocol):
     def start(self, container: manifest.Container) -> Running:
         """Starts a container; raises NotReady or StartFailed."""
 
-    def log(self, container: str) -> logs.ContainerLog | None:
-        """What a container has printed; None before it started."""
+    def log(self, container: str, *, previous: bool = False) -> logs.ContainerLog | None:
+        """What a container has printed, in this run or in the one before; None without such a run."""
 
     async def remove(self) -> None:
         """Takes away all files."""

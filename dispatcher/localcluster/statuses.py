@@ -15,7 +15,15 @@ NEVER = "1970-01-01T00:00:00Z"
 
 
 @dataclass(frozen=True, kw_only=True)
-class Waiting:
+class _Run:
+    """What a container's runs before this one left: only sidecars are started more than once."""
+
+    restarts: int = 0
+    last: "Terminated | None" = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Waiting(_Run):
     """Not started, and why."""
 
     reason: str
@@ -23,14 +31,14 @@ class Waiting:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Running:
+class Running(_Run):
     """Started."""
 
     started_at: datetime
 
 
 @dataclass(frozen=True, kw_only=True)
-class Terminated:
+class Terminated(_Run):
     """Ended. `started_at` None: it never started."""
 
     exit_code: int
@@ -60,15 +68,32 @@ class Situation:
     """Why no node takes it; empty once it has one."""
 
 
+def has_started(state: State) -> bool:
+    """Whether the container runs, or ever did."""
+    if isinstance(state, Terminated) and state.started_at is not None:
+        return True
+    return isinstance(state, Running) or (state.last is not None and state.last.started_at is not None)
+
+
+def next_run(state: State) -> Waiting:
+    """What a container is before it is started, for the first time or again."""
+    last = state if isinstance(state, Terminated) else state.last
+    last = None if last is None else replace(last, last=None)
+    return Waiting(reason="", restarts=state.restarts + 1 if last else 0, last=last)
+
+
 def phase(situation: Situation) -> str:
-    """Pending, Running, Succeeded or Failed, for restartPolicy Never."""
+    """Pending, Running, Succeeded or Failed, for restartPolicy Never.
+
+    How sidecars ended does not count; while one runs the pod is not over.
+    """
     main = [state for _, state in situation.main]
-    init = [state for _, state in situation.init]
-    over = not any(isinstance(state, Running) for state in main + init)
+    init = [state for container, state in situation.init if not container.is_sidecar]
+    over = not any(isinstance(state, Running) for _, state in [*situation.main, *situation.init])
     if situation.reason and over:
         return "Failed"
     if any(isinstance(state, Terminated) and state.exit_code for state in init):
-        return "Failed"
+        return "Failed" if over else "Pending"
     if any(isinstance(state, Waiting) for state in main):
         return "Pending"
     if not over:
@@ -105,9 +130,9 @@ def _container_status(uid: str, pair: Pair) -> Json:
     made: Json = {
         "name": container.name,
         "state": _state(state),
-        "lastState": {},
+        "lastState": _state(state.last) if state.last else {},
         "ready": isinstance(state, Running),
-        "restartCount": 0,
+        "restartCount": state.restarts,
         "image": container.image,
         "imageID": "",
         "started": isinstance(state, Running),
@@ -116,6 +141,8 @@ def _container_status(uid: str, pair: Pair) -> Json:
         made["containerID"] = f"process://{uid}/{container.name}"
         if isinstance(state, Terminated):
             made["state"]["terminated"]["containerID"] = made["containerID"]
+    if state.last:
+        made["lastState"]["terminated"]["containerID"] = f"process://{uid}/{container.name}"
     return made
 
 
@@ -146,8 +173,9 @@ def _condition(kind: str, value: str, reason: str = "", message: str = "") -> Js
 
 def _conditions(situation: Situation, name: str) -> list[Json]:
     over = name in {"Succeeded", "Failed"}
-    pending = [container.name for container, state in situation.init if not _is_done(state)]
-    unready = [container.name for container, state in situation.main if not isinstance(state, Running)]
+    pending = [container.name for container, state in situation.init if not _is_initialized(container, state)]
+    serving = [pair for pair in situation.init if pair[0].is_sidecar] + list(situation.main)
+    unready = [container.name for container, state in serving if not isinstance(state, Running)]
     if name == "Succeeded":
         pods, containers = ("False", "PodCompleted", ""), ("False", "PodCompleted", "")
     elif name == "Failed":
@@ -169,7 +197,9 @@ def _conditions(situation: Situation, name: str) -> list[Json]:
     ]
 
 
-def _is_done(state: State) -> bool:
+def _is_initialized(container: manifest.Container, state: State) -> bool:
+    if container.is_sidecar:
+        return not isinstance(state, Waiting) or state.last is not None
     return isinstance(state, Terminated) and state.exit_code == 0
 
 
@@ -181,8 +211,3 @@ def _dated(conditions: list[Json], before: Json, now: datetime) -> list[Json]:
         condition["lastProbeTime"] = None
         condition["lastTransitionTime"] = kept or times.write(now)
     return conditions
-
-
-def with_reason(situation: Situation, reason: str, message: str) -> Situation:
-    """The same, ended for a reason of the pod's own."""
-    return replace(situation, reason=reason, message=message)

@@ -69,9 +69,10 @@ def pod_status(pod: Json) -> str:
     if pod["metadata"].get("deletionTimestamp"):
         return "Terminating"
     said = status.get("reason") or status.get("phase", "Unknown")
+    sidecars = {entry["name"] for entry in pod["spec"].get("initContainers") or [] if _is_sidecar(entry)}
     for entry in status.get("initContainerStatuses") or []:
         reason = _reason(entry)
-        if entry.get("state", {}).get("terminated", {}).get("exitCode") == 0:
+        if entry.get("state", {}).get("terminated", {}).get("exitCode") == 0 or entry["name"] in sidecars:
             continue
         if reason and reason != "PodInitializing":
             return f"Init:{reason}"
@@ -88,8 +89,22 @@ def _reason(entry: Json) -> str:
 
 
 def _pod_ready(pod: Json, now: datetime) -> Any:  # noqa: ARG001 - one signature for all cells
-    entries = pod.get("status", {}).get("containerStatuses") or []
-    return f"{sum(bool(entry.get('ready')) for entry in entries)}/{len(pod['spec'].get('containers') or [])}"
+    sidecars = {entry["name"] for entry in pod["spec"].get("initContainers") or [] if _is_sidecar(entry)}
+    status = pod.get("status", {})
+    entries = [entry for entry in status.get("initContainerStatuses") or [] if entry["name"] in sidecars]
+    entries += status.get("containerStatuses") or []
+    total = len(sidecars) + len(pod["spec"].get("containers") or [])
+    return f"{sum(bool(entry.get('ready')) for entry in entries)}/{total}"
+
+
+def _is_sidecar(container: Json) -> bool:
+    return container.get("restartPolicy") == "Always"
+
+
+def _restarts(pod: Json, now: datetime) -> Any:  # noqa: ARG001 - as above
+    status = pod.get("status", {})
+    entries = (status.get("initContainerStatuses") or []) + (status.get("containerStatuses") or [])
+    return str(sum(entry.get("restartCount", 0) for entry in entries))
 
 
 def _node_status(node: Json, now: datetime) -> Any:  # noqa: ARG001 - as above
@@ -104,7 +119,7 @@ _COLUMNS: Mapping[str, tuple[Column, ...]] = {
         _NAME,
         Column("Ready", _pod_ready),
         Column("Status", lambda pod, now: pod_status(pod)),  # noqa: ARG005 - as above
-        Column("Restarts", lambda pod, now: "0"),  # noqa: ARG005 - as above
+        Column("Restarts", _restarts),
         _AGE,
         Column("IP", _path("status", "podIP"), priority=1),
         Column("Node", _path("spec", "nodeName"), priority=1),

@@ -160,6 +160,15 @@ def _containers(spec: manifest.PodSpec) -> Iterator[Cause]:
                 yield _duplicate(f"{field}.name", container.name)
             seen.add(container.name)
             yield from _container(field, container, volumes)
+            yield from _restarts(field, container, is_init=group == "initContainers")
+
+
+def _restarts(field: str, container: manifest.Container, *, is_init: bool) -> Iterator[Cause]:
+    """An init container that is always restarted is a sidecar; no other container is restarted here."""
+    policy = container.restart_policy
+    if policy is not None and policy not in ({"Always", "Never"} if is_init else {"Never"}):
+        hint = " (the local cluster restarts only sidecars: init containers with `restartPolicy: Always`)"
+        yield _unsupported(f"{field}.restartPolicy", policy, ("Always", "Never") if is_init else ("Never",), hint)
 
 
 def _container(field: str, container: manifest.Container, volumes: set[str]) -> Iterator[Cause]:
@@ -176,9 +185,6 @@ def _container(field: str, container: manifest.Container, volumes: set[str]) -> 
     pull = container.image_pull_policy
     if pull not in {None, "Always", "IfNotPresent", "Never"}:
         yield _unsupported(f"{field}.imagePullPolicy", pull or "", ("Always", "IfNotPresent", "Never"))
-    if container.restart_policy not in {None, "Never"}:
-        hint = " (the local cluster restarts no container and has no native sidecars)"
-        yield _unsupported(f"{field}.restartPolicy", container.restart_policy or "", ("Never",), hint)
 
 
 def _environment(field: str, container: manifest.Container) -> Iterator[Cause]:
