@@ -18,6 +18,7 @@ from routing.errors import InvalidDag
 _open: list[DAG] = []
 """The DAGs of the `with` blocks around the running line, the innermost last."""
 _collecting: list[list[DAG]] = []
+_OUR_FOLDER = __file__.removesuffix("dag.py")
 
 
 class DAG:
@@ -86,8 +87,8 @@ class DAG:
         """Keeps a sentence for `podyard dags show`; with a kind, Python's warnings tell it too."""
         self.warnings.append(message)
         if kind is not None:
-            depth = sum(1 for _ in itertools.takewhile(lambda frame: frame.f_code.co_filename != self.file, _frames()))
-            warnings.warn(message, kind, stacklevel=depth + 1)
+            ours = list(itertools.takewhile(_is_ours, _frames()))
+            warnings.warn(message, kind, stacklevel=len(ours) + 1)
 
     def free_id(self, task_id: str) -> str:
         """The id, with `__1`, `__2` … appended if it is taken: a `@task` function may be called many times."""
@@ -150,6 +151,10 @@ def line_in(file: str | None) -> int | None:
 def _module_file() -> str | None:
     """The file whose module body is being executed: a DAG belongs to it, also when another file's function makes it."""
     return next((frame.f_code.co_filename for frame in _frames() if frame.f_code.co_name == "<module>"), None)
+
+
+def _is_ours(frame: FrameType) -> bool:
+    return frame.f_code.co_filename.startswith(_OUR_FOLDER)
 
 
 def _frames() -> Iterator[FrameType]:
