@@ -4,14 +4,18 @@ All fields are changed on the loop's thread only. `callbacks` are Celery's and a
 register is a cache: the pods in the cluster are the truth, and adoption rebuilds it from them.
 """
 
+import functools
 from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
+from dispatcher import errors, podoptions
 from dispatcher.message import Message
 from dispatcher.options import QueueProfile
+from dispatcher.podoptions import PodOptions
+from dispatcher.podstatus import Observation
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,6 +60,16 @@ class Attempt:
     ended_at: datetime | None = None
     is_timed_out: bool = False
     """Celery has stored that its hard limit passed: how the pod ends does not count any more."""
+    scheduled_mono: float | None = None
+    """When its node was known, on the monotonic clock."""
+    seen: Observation | None = None
+    """What its pod said last."""
+    awaits_result_mono: float | None = None
+    """Since when its container has ended and the result sidecar has not."""
+    must_go: bool = False
+    """Its pod may still start, and must not: it is deleted whatever the policy."""
+    epilogue: tuple[str, ...] = ()
+    """What is added to its log: how it failed, and what the cluster said about its pod."""
     timer: Any = None
     on_terminate: Callable[["Attempt"], None] = field(default=lambda _: None, repr=False)
 
@@ -63,6 +77,14 @@ class Attempt:
     def key(self) -> tuple[str, int]:
         """(task id, Celery retries): what makes a launch one and the same."""
         return (self.message.id, self.message.retries)
+
+    @functools.cached_property
+    def wanted(self) -> PodOptions:
+        """What its sender asked for around the pod; what cannot be read was refused when the pod was built."""
+        try:
+            return podoptions.read(self.message.kwargs) if self.is_any_image else PodOptions()
+        except errors.InvalidPod:
+            return PodOptions()
 
     @property
     def queue(self) -> str:

@@ -28,6 +28,9 @@ WATCH_SERVER_TIMEOUT_S = 290
 PAGE_SIZE = 500
 TOKEN_AGE_S = 10.0
 """A token is asked of the official client at most so often: asking costs as much as sending a create."""
+EVENTS = 100
+"""Events of one pod that are read at most."""
+_REVIEWS = "/apis/authorization.k8s.io/v1/selfsubjectaccessreviews"
 _SERVICE_ACCOUNT = Path("/var/run/secrets/kubernetes.io/serviceaccount/token")
 _MERGE_PATCH = "application/merge-patch+json"
 _NO_ANSWER = (aiohttp.ClientError, TimeoutError, OSError)
@@ -121,12 +124,13 @@ class Cluster:
         if self._session is not None:
             await self._session.close()
 
-    async def create_pod(self, namespace: str, manifest: bytes) -> dict[str, Any]:
-        """Creates a pod from its JSON; returns the pod as the server has it.
+    async def create_pod(self, namespace: str, manifest: bytes, *, dry_run: bool = False) -> dict[str, Any]:
+        """Creates a pod from its JSON, or with `dry_run` asks whether it could; returns the pod as the server has it.
 
         Raises ApiError, with reason `AlreadyExists` where a pod of that name is there.
         """
-        return await self._call("POST", _pods(namespace), body=manifest)
+        query = {"dryRun": "All"} if dry_run else None
+        return await self._call("POST", _pods(namespace), body=manifest, query=query)
 
     async def read_pod(self, namespace: str, name: str) -> dict[str, Any]:
         """One pod. Raises ApiError 404 where there is none."""
@@ -223,6 +227,24 @@ class Cluster:
                     yield piece
         except _NO_ANSWER as error:
             raise errors.ApiUnavailable(f"the log of {name} broke: {_words(error)}") from error
+
+    async def list_events(self, namespace: str, *, uid: str) -> list[dict[str, Any]]:
+        """The newest events about the object of this uid, as far as the server still has them."""
+        query = {"fieldSelector": f"involvedObject.uid={uid}", "limit": str(EVENTS)}
+        answer = await self._call("GET", f"/api/v1/namespaces/{quote(namespace, safe='')}/events", query=query)
+        items: list[dict[str, Any]] = answer["items"]
+        return items
+
+    async def may(self, verb: str, resource: str, *, namespace: str | None, subresource: str = "") -> bool:
+        """Whether we may do that in a namespace (None: in all), as the server says (SelfSubjectAccessReview)."""
+        wanted = {"verb": verb, "resource": resource, "subresource": subresource, "namespace": namespace or ""}
+        review = {
+            "apiVersion": "authorization.k8s.io/v1",
+            "kind": "SelfSubjectAccessReview",
+            "spec": {"resourceAttributes": {key: value for key, value in wanted.items() if value}},
+        }
+        answer = await self._call("POST", _REVIEWS, body=msgspec.json.encode(review))
+        return bool((answer.get("status") or {}).get("allowed"))
 
     async def read_version(self) -> dict[str, Any]:
         """The server's version, as a sign of life."""

@@ -8,6 +8,7 @@ DispatcherError                    about us: something that we were given cannot
 ├── ApiError                       the API server answered with an error status
 └── ApiUnavailable                 the API server gave no answer: nothing is known of the call's effect
 PodFailed                          about the author's pod: how it ended; stored as the task's result
+└── PodSkipped                     its exit code says that there was nothing to do: a DAG's task is skipped
 """
 
 from collections.abc import Mapping
@@ -64,3 +65,10 @@ class PodFailed(Exception):  # noqa: N818 - an outcome, not an error of ours
     def __str__(self) -> str:
         """Only the message: details are for programs."""
         return self.message
+
+
+class PodSkipped(PodFailed):
+    """A pod ended with an exit code that its sender takes for "nothing to do" (`skip_on_exit_code`).
+
+    A DAG's task is skipped. A plain Celery task has no such state: there it is a failure of this class.
+    """

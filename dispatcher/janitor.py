@@ -8,14 +8,15 @@ tried again with back-off, a bounded number of times, and blocks nobody else. A 
 import asyncio
 import logging
 import random
-from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from dispatcher import errors, launcher, manifest, names, outcome
+from dispatcher import errors, launcher, manifest, names, podlog
 from dispatcher.cluster import Cluster
 from dispatcher.options import Options, QueueProfile
+from dispatcher.podoptions import PodOptions
 
 logger = logging.getLogger(__name__)
 
@@ -36,7 +37,10 @@ class Ended:
     is_success: bool
     is_gone: bool = False
     """The object is not there any more: there is neither log nor pod."""
-    container: str = "base"
+    wanted: PodOptions = field(default_factory=PodOptions)
+    """What its sender asked for."""
+    epilogue: tuple[str, ...] = ()
+    """Lines that follow its log: how it failed, and its events."""
 
 
 class Janitor:
@@ -59,12 +63,25 @@ class Janitor:
         task.add_done_callback(self._tasks.discard)
 
     def kill(self, ended: Ended) -> None:
-        """Takes over a pod that must end now: its log so far is saved, then it is deleted, whatever the policy."""
-        task = asyncio.get_running_loop().create_task(self._kill(ended))
+        """Takes over a pod whose task was revoked: it is deleted, unless its sender wants it to be left."""
+        if ended.wanted.on_kill_action == "delete_pod":
+            self.delete(ended)
+            return
+        task = asyncio.get_running_loop().create_task(self._leave(ended))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
-    async def _kill(self, ended: Ended) -> None:
+    def delete(self, ended: Ended) -> None:
+        """Takes over a pod that must end now: its log so far is saved, then it is deleted, whatever the policy."""
+        task = asyncio.get_running_loop().create_task(self._end(ended))
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def _leave(self, ended: Ended) -> None:
+        await self._patiently("log", ended, lambda: self.save_log(ended))
+        await self._patiently("mark", ended, lambda: self._mark_done(ended))
+
+    async def _end(self, ended: Ended) -> None:
         await self._patiently("log", ended, lambda: self.save_log(ended))
         if not await self._patiently(
             "delete", ended, lambda: self._cluster.delete_pod(ended.namespace, ended.pod, uid=ended.uid)
@@ -81,15 +98,27 @@ class Janitor:
             return
         async with self._slots:
             await self._patiently("log", ended, lambda: self.save_log(ended))
-            if not _is_deleted(ended.profile, is_success=ended.is_success) or ended.profile.keep_finished_s > 0:
+            goes = await self._goes(ended)
+            if not goes or ended.profile.keep_finished_s > 0:
                 await self._patiently("mark", ended, lambda: self._mark_done(ended))
-        if not _is_deleted(ended.profile, is_success=ended.is_success):
+        if not goes:
             return
         if ended.profile.keep_finished_s > 0:
             await asyncio.sleep(ended.profile.keep_finished_s)
         async with self._slots:
             if not await self._patiently("delete", ended, lambda: self._delete(ended)):
                 self.leftovers += 1
+
+    async def _goes(self, ended: Ended) -> bool:
+        """Whether the pod is deleted. With `delete_active_pod` only one of whose containers some still run."""
+        action = finish_action(ended.profile, ended.wanted)
+        if action != "delete_active_pod":
+            return action == "delete_pod" or (action == "delete_succeeded_pod" and ended.is_success)
+        try:
+            pod = await self._cluster.read_pod(ended.namespace, ended.pod)
+        except (errors.ApiError, errors.ApiUnavailable):
+            return False
+        return (pod.get("status") or {}).get("phase") in ("Pending", "Running")
 
     async def save_log(self, ended: Ended) -> None:
         """Writes the pod's log to the log folder, cut at its limit with a line that says so."""
@@ -98,12 +127,24 @@ class Janitor:
             return
         limit = self._options.log_max_bytes
         async with self._log_slots:
-            text = await self._cluster.read_log(
-                ended.namespace, ended.pod, container=ended.container, limit_bytes=limit + 1
-            )
+            text = await self._read_log(ended, limit=limit + 1)
+            if text is None and not ended.epilogue:
+                return
             path = log_path(folder, ended.attempt_id)
-            await asyncio.to_thread(_write, path, outcome.strip_frames(text), limit=limit)
+            await asyncio.to_thread(_write, path, text or b"", limit=limit, epilogue=ended.epilogue)
         self._on_saved(ended, str(path))
+
+    async def _read_log(self, ended: Ended, *, limit: int) -> bytes | None:
+        """The logs that are wanted; None where there is none."""
+        logs, pod = ended.wanted.logs, {}
+        if logs.is_all or logs.is_all_inits:
+            pod = await self._cluster.read_pod(ended.namespace, ended.pod)
+        names = podlog.containers(pod, logs, base=ended.wanted.base)
+        if not names:
+            return None
+        return await podlog.read(
+            self._cluster, ended.namespace, ended.pod, names=names, limit_bytes=limit, has_prefix=logs.has_prefix
+        )
 
     async def _mark_done(self, ended: Ended) -> None:
         await self._cluster.patch_pod(
@@ -137,17 +178,25 @@ def log_path(folder: Path, attempt_id: str) -> Path:
     return folder / f"{names.label_value(attempt_id) or '_'}.log"
 
 
-def _is_deleted(profile: QueueProfile, *, is_success: bool) -> bool:
-    return profile.delete == "always" or (profile.delete == "succeeded" and is_success)
+_ACTIONS = {"always": "delete_pod", "succeeded": "delete_succeeded_pod", "never": "keep_pod"}
+"""What a queue's rule says -> the word of `on_finish_action`."""
 
 
-def _write(path: Path, text: bytes, *, limit: int) -> None:
+def finish_action(profile: QueueProfile, wanted: PodOptions) -> str:
+    """What becomes of an ended pod: what its sender said, else its queue's rule. Pure."""
+    return wanted.on_finish_action or _ACTIONS[profile.delete]
+
+
+def _write(path: Path, text: bytes, *, limit: int, epilogue: Sequence[str]) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     if len(text) > limit:
         text = (
             text[:limit]
             + f"\n… the log is longer than {limit} bytes (logs.max_bytes); the rest was not saved\n".encode()
         )
+    if epilogue:
+        end = b"" if not text or text.endswith(b"\n") else b"\n"
+        text += end + b"".join(f"-- {line}\n".encode() for line in epilogue)
     path.write_bytes(text)
 
 

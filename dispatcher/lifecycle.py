@@ -7,7 +7,7 @@ Celery's side goes through `Hub`, on the hub's thread. Steps ③ to ⑦ of the f
 import asyncio
 import logging
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from datetime import UTC, datetime
 from typing import Any, Protocol
 
@@ -19,8 +19,12 @@ from dispatcher import (
     manifest,
     orphans,
     outcome,
+    permissions,
+    podresult,
     podstatus,
     recorder,
+    resultsidecar,
+    startlimits,
     watcher,
 )
 from dispatcher.attempt import Attempt, Register
@@ -30,7 +34,10 @@ from dispatcher.podstore import PodRow, PodStore
 logger = logging.getLogger(__name__)
 
 CONNECT_AGAIN_S = 2.0
-FRAME_TRIES = 5
+CLOCK_S = 0.5
+"""How often pods that are late are looked for."""
+RESULT_WAIT_S = 60.0
+"""How long a result sidecar may take to tell, once the container has ended."""
 
 
 class Hub(Protocol):
@@ -88,6 +95,8 @@ class Lifecycle:
         url = options.database_url
         self._recorder = recorder.Recorder((lambda: PodStore(url)) if url else None)
         self._trouble: str | None = "not connected yet"
+        self._missing: list[str] = []
+        """Permissions that we do not have."""
 
     async def run(self) -> None:
         """Connects, waiting for the API server as long as it takes, and works until it is cancelled."""
@@ -117,8 +126,11 @@ class Lifecycle:
                 on_finished=self._on_finished,
                 watch=self._watcher.watch,
             )
-            for namespace in self._options.namespaces:
+            for namespace in (*self._options.namespaces, *self._options.policy.plain_namespaces):
                 self._watcher.watch(namespace)
+            self._spawn(self._check_permissions())
+            self._spawn(self._find_namespaces())
+            self._spawn(self._watch_the_clock())
             self._spawn(
                 orphans.Orphans(
                     cluster=self._cluster,
@@ -132,6 +144,37 @@ class Lifecycle:
             for attempt in early:
                 self._launcher.submit(attempt)
             await self._recorder.run()
+
+    async def _check_permissions(self) -> None:
+        try:
+            self._missing = await permissions.missing(self._api, namespaces=self._options.namespaces)
+        except errors.ApiUnavailable as error:
+            logger.info("permissions were not checked: %s", error)
+            return
+        if self._missing:
+            logger.error("permissions are missing, tasks will fail or wait: %s", "; ".join(self._missing))
+
+    async def _find_namespaces(self) -> None:
+        """Where tasks may choose any namespace, those that hold pods of ours are found by one list of the cluster."""
+        if not self._options.policy.has_namespace_patterns:
+            return
+        try:
+            found = await self._api.list_pods(None, selector=manifest.selector(deployment=self._options.deployment))
+        except (errors.ApiError, errors.ApiUnavailable) as error:
+            logger.warning("namespaces with pods of ours were not looked for: %s", error)
+            return
+        for namespace in {pod["metadata"]["namespace"] for pod in found.pods}:
+            if self._watcher is not None:
+                self._watcher.watch(namespace)
+
+    async def _watch_the_clock(self) -> None:
+        """Ends what takes too long to start, or to tell its result."""
+        while True:
+            await asyncio.sleep(CLOCK_S)
+            now_s = time.monotonic()
+            for attempt in self._register:
+                if attempt.stage == "created":
+                    self._check_time(attempt, now_s)
 
     async def _access(self) -> cluster.Access:
         options = self._options
@@ -208,7 +251,8 @@ class Lifecycle:
         self._register.remove(attempt)
         if attempt.uid is not None and self._janitor is not None:
             self._closed.add(attempt.uid)
-            self._janitor.take(self._ended_of(attempt, is_success=is_success))
+            clean = self._janitor.delete if attempt.must_go else self._janitor.take
+            clean(self._ended_of(attempt, is_success=is_success))
         self._pump()
 
     def given_back(self, attempt: Attempt) -> None:
@@ -217,7 +261,7 @@ class Lifecycle:
         if attempt.uid is not None and self._janitor is not None:
             self._closed.add(attempt.uid)
             self._returned.add(attempt.uid)
-            self._janitor.kill(self._ended_of(attempt, is_success=False))
+            self._janitor.delete(self._ended_of(attempt, is_success=False))
         self._pump()
 
     def clean(self, pod: Mapping[str, Any], profile: QueueProfile, *, is_success: bool) -> None:
@@ -245,6 +289,7 @@ class Lifecycle:
             "lists": self._watcher.relists if self._watcher else 0,
             "events-skipped": self._watcher.skipped if self._watcher else 0,
             "leftovers": self._janitor.leftovers if self._janitor else 0,
+            "missing-permissions": list(self._missing),
             "trouble": self._trouble or "; ".join((self._watcher.trouble if self._watcher else {}).values()) or None,
         }
 
@@ -291,7 +336,7 @@ class Lifecycle:
                 self._returned.discard(metadata["uid"])
             return
         attempt = self._register.by_pod(metadata["namespace"], metadata["name"])
-        seen = podstatus.observe(pod, kind)
+        seen = podstatus.observe(pod, kind, base=manifest.base_of(pod))
         if attempt is None:
             if kind != "DELETED" and manifest.key_of(pod) is not None:
                 self._hub.found(pod, is_ended=seen.verdict in ("succeeded", "failed"))
@@ -303,18 +348,21 @@ class Lifecycle:
         ):
             return  # an older pod's late event never touches this attempt
         attempt.uid = metadata["uid"]
-        self._follow(attempt, pod, seen)
+        self._follow(attempt, pod, seen, is_last=kind == "DELETED")
 
-    def _follow(self, attempt: Attempt, pod: Mapping[str, Any], seen: podstatus.Observation) -> None:
+    def _follow(self, attempt: Attempt, pod: Mapping[str, Any], seen: podstatus.Observation, *, is_last: bool) -> None:
         status = pod.get("status") or {}
         if (
             attempt.started_at is None
             and seen.started_at is not None
             and seen.verdict in ("running", "succeeded", "failed")
         ):
-            attempt.started_at = _time(seen.started_at)
+            attempt.started_at = podresult.time_of(seen.started_at)
             self._hub.started(attempt)
-        attempt.ended_at = _time(seen.ended_at)
+        attempt.ended_at = podresult.time_of(seen.ended_at)
+        attempt.seen = seen
+        if seen.is_scheduled and attempt.scheduled_mono is None:
+            attempt.scheduled_mono = time.monotonic()
         self._recorder.record(
             self._row(
                 attempt,
@@ -324,7 +372,7 @@ class Lifecycle:
                 cause=seen.cause,
                 exit_code=seen.exit_code,
                 node=seen.node,
-                ended_at=_time(seen.ended_at),
+                ended_at=podresult.time_of(seen.ended_at),
             )
         )
         if seen.verdict == "gone":
@@ -332,43 +380,57 @@ class Lifecycle:
             self._hub.dropped(attempt)
             self._pump()
         elif seen.verdict in ("succeeded", "failed"):
-            self._register.move(attempt, "ended")
-            self._pump()
-            self._spawn(self._tell(attempt, seen))
+            told = resultsidecar.told(pod) if attempt.wanted.result_path is not None else None
+            if told is not None and told.kind == "waiting" and seen.verdict == "succeeded" and not is_last:
+                attempt.awaits_result_mono = attempt.awaits_result_mono or time.monotonic()
+                return
+            self._end(attempt, seen, told)
 
-    async def _tell(self, attempt: Attempt, seen: podstatus.Observation) -> None:
-        result = await self._result(attempt, seen)
+    def _end(self, attempt: Attempt, seen: podstatus.Observation, told: resultsidecar.Told | None = None) -> None:
+        """Its pod has said all: the outcome is read, and told to Celery's side."""
+        self._register.move(attempt, "ended")
+        self._pump()
+        self._spawn(
+            self._tell(
+                attempt, podresult.read(self._api, attempt, seen, told=told, max_bytes=self._options.result_max_bytes)
+            )
+        )
+
+    async def _tell(self, attempt: Attempt, reading: Awaitable[podresult.Result]) -> None:
+        try:
+            result = await reading
+        except Exception as error:
+            logger.exception("an outcome could not be read attempt_id=%s pod=%s", attempt.message.id, attempt.pod)
+            result = errors.PodFailed(
+                f"the outcome of the pod {attempt.pod} could not be read: {error!r}",
+                {"reason": "OutcomeUnreadable", "cause": "unknown", "pod": attempt.pod},
+            )
         self._hub.ended(attempt, result)
 
-    async def _result(self, attempt: Attempt, seen: podstatus.Observation) -> outcome.Outcome | errors.PodFailed:
-        if attempt.is_any_image:
-            return _plain_result(attempt, seen)
-        message = seen.outcome or ""
-        try:
-            told = outcome.decode(message, task_id=attempt.message.id, retries=attempt.message.retries)
-            if isinstance(told, outcome.Outcome):
-                return told
-            return outcome.read_frame(await self._read_tail(attempt, told), told)
-        except (outcome.UnreadableOutcome, errors.ApiError, errors.ApiUnavailable) as error:
-            if seen.verdict == "failed":
-                return _pod_failed(attempt, seen)
-            why = str(error) if message else "it left no outcome"
-            return errors.PodFailed(
-                f"the pod {attempt.pod} ended with exit code 0, but {why}; has its image this version of Podyard?",
-                {"reason": "NoOutcome", "cause": "application", "pod": attempt.pod, "exit_code": seen.exit_code},
-            )
-
-    async def _read_tail(self, attempt: Attempt, frame: outcome.Frame) -> bytes:
-        for failures in range(1, FRAME_TRIES + 1):
-            try:
-                return await self._api.read_log(
-                    attempt.namespace, attempt.pod, tail_lines=frame.lines + outcome.SLACK_LINES
-                )
-            except (errors.ApiError, errors.ApiUnavailable):
-                if failures == FRAME_TRIES:
-                    raise
-                await asyncio.sleep(launcher.backoff_s(failures, jitter=0))
-        raise AssertionError("unreachable")
+    def _check_time(self, attempt: Attempt, now_s: float) -> None:
+        seen = attempt.seen or podstatus.Observation(verdict="none")
+        if attempt.awaits_result_mono is not None:
+            if now_s - attempt.awaits_result_mono > RESULT_WAIT_S:
+                self._end(attempt, seen, resultsidecar.Told(kind="lost"))
+            return
+        if attempt.started_at is not None or seen.verdict != "none":
+            return
+        late = startlimits.late(
+            created_s=attempt.created_mono,
+            scheduled_s=attempt.scheduled_mono,
+            now_s=now_s,
+            wanted=attempt.wanted,
+            profile=attempt.profile,
+        )
+        if late is None:
+            return
+        attempt.must_go = True
+        failure = podresult.not_in_time(attempt, seen, late)
+        self._register.move(attempt, "ended")
+        facts = {key: failure.details.get(key) for key in ("reason", "cause", "node")}
+        self._recorder.record(self._row(attempt, phase="Failed", message=str(failure), **facts))
+        self._pump()
+        self._spawn(self._tell(attempt, podresult.explained(self._api, attempt, failure)))
 
     def _on_list(self, namespace: str, pods: Mapping[str, Mapping[str, Any]], asked_at: float) -> None:
         """Closes the gap between what is in flight and what is in the cluster."""
@@ -416,6 +478,8 @@ class Lifecycle:
             uid=attempt.uid,
             profile=attempt.profile,
             is_success=is_success,
+            wanted=attempt.wanted,
+            epilogue=attempt.epilogue if attempt.wanted.logs.has_events else (),
         )
 
     def _row(self, attempt: Attempt, *, phase: str, **facts: Any) -> PodRow:
@@ -445,46 +509,3 @@ class Lifecycle:
 
 def _uid(pod: Mapping[str, Any]) -> str:
     return str(pod["metadata"]["uid"])
-
-
-def _plain_result(attempt: Attempt, seen: podstatus.Observation) -> outcome.Outcome | errors.PodFailed:
-    if seen.verdict == "failed":
-        return _pod_failed(attempt, seen)
-    return outcome.Outcome(
-        id=attempt.message.id,
-        retries=attempt.message.retries,
-        state="SUCCESS",
-        runtime_s=_runtime_s(seen),
-    )
-
-
-def _runtime_s(seen: podstatus.Observation) -> float:
-    started_at, ended_at = _time(seen.started_at), _time(seen.ended_at)
-    if started_at is None or ended_at is None:
-        return 0.0
-    return max(0.0, (ended_at - started_at).total_seconds())
-
-
-def _time(text: str | None) -> datetime | None:
-    """A time as the API writes it; None where there is none or it cannot be read."""
-    try:
-        return None if text is None else datetime.fromisoformat(text).astimezone(UTC)
-    except ValueError:
-        return None
-
-
-def _pod_failed(attempt: Attempt, seen: podstatus.Observation) -> errors.PodFailed:
-    parts = [f"the pod {attempt.pod} failed: {seen.reason or 'no reason given'}"]
-    if seen.exit_code is not None:
-        parts.append(f"exit code {seen.exit_code}")
-    if seen.message:
-        parts.append(seen.message.strip()[:2000])
-    details = {
-        "reason": seen.reason,
-        "exit_code": seen.exit_code,
-        "cause": seen.cause,
-        "pod": attempt.pod,
-        "node": seen.node,
-        "container": seen.container,
-    }
-    return errors.PodFailed(", ".join(parts), {key: value for key, value in details.items() if value is not None})

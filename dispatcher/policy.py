@@ -47,6 +47,7 @@ _SAFE_SYSCTLS = frozenset(
         "net.ipv4.tcp_wmem",
     }
 )
+_WILD = frozenset("*?[")
 _SELINUX_TYPES = frozenset({"", "container_engine_t", "container_init_t", "container_kvm_t", "container_t"})
 
 
@@ -69,6 +70,16 @@ class Policy:
     """Those that a container may add; dropping is always allowed."""
     unconfined: bool = False
     """Containers without seccomp, AppArmor or masked /proc, SELinux types and sysctls beyond the safe ones."""
+
+    @property
+    def plain_namespaces(self) -> tuple[str, ...]:
+        """The namespaces that are listed by name, not by a pattern."""
+        return tuple(name for name in self.namespaces if not _WILD & set(name))
+
+    @property
+    def has_namespace_patterns(self) -> bool:
+        """Whether pods may be in namespaces that nobody has named."""
+        return any(_WILD & set(name) for name in self.namespaces)
 
 
 Problem = tuple[str, str, str]

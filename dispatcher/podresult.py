@@ -1,0 +1,185 @@
+"""Pod results: what an ended pod is worth to its task. Between ⑦, what its status says, and ⑧, what is replayed.
+
+A task pod leaves an outcome in its termination message or in its log. A pod of any image is judged by the exit code of
+its deciding container, may be skipped by it, and may leave a result by its sidecar. A failure that no outcome explains
+is completed with what the cluster said about the pod. Called once per ended pod; never raises for what a pod did.
+"""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from dataclasses import replace
+from datetime import UTC, datetime
+from typing import Any
+
+from dispatcher import errors, launcher, outcome, podevents, podstatus, resultsidecar, startlimits
+from dispatcher.attempt import Attempt
+from dispatcher.cluster import Cluster
+
+Result = outcome.Outcome | errors.PodFailed
+TRIES = 5
+EVENTS_S = 5.0
+"""Events are for people: after so long a failure is told without them."""
+IMAGE_WAITS = frozenset({"ImagePullBackOff", "ErrImagePull", "ErrImageNeverPull", "InvalidImageName"})
+"""What a pod waits for whose author named an image that is not there."""
+_NO_ANSWER = (errors.ApiError, errors.ApiUnavailable)
+
+
+async def read(
+    cluster: Cluster,
+    attempt: Attempt,
+    seen: podstatus.Observation,
+    *,
+    told: resultsidecar.Told | None = None,
+    max_bytes: int,
+) -> Result:
+    """How the attempt of an ended pod ended: its outcome, or the failure that stands for it.
+
+    `told` is what the result sidecar said, where there is one; `max_bytes` what a result may have.
+    """
+    if attempt.is_any_image:
+        result = await _any_image(cluster, attempt, seen, told=told, max_bytes=max_bytes)
+    else:
+        result = await _task(cluster, attempt, seen)
+    return await explained(cluster, attempt, result) if isinstance(result, errors.PodFailed) else result
+
+
+async def explained(cluster: Cluster, attempt: Attempt, failure: errors.PodFailed) -> errors.PodFailed:
+    """The failure with the last warning about its pod in its message; all events go into `attempt.epilogue`."""
+    if isinstance(failure, errors.PodSkipped) or attempt.uid is None:
+        return failure
+    try:
+        async with asyncio.timeout(EVENTS_S):
+            events = podevents.read(await cluster.list_events(attempt.namespace, uid=attempt.uid))
+    except (*_NO_ANSWER, TimeoutError):
+        return failure
+    attempt.epilogue = (str(failure), *(event.line for event in events))
+    warning = podevents.last_warning(events)
+    if warning is None or warning.message in failure.message:
+        return failure
+    return errors.PodFailed(
+        f"{failure.message}; the cluster said: {warning.reason}: {warning.message}", failure.details
+    )
+
+
+async def _task(cluster: Cluster, attempt: Attempt, seen: podstatus.Observation) -> Result:
+    message = seen.outcome or ""
+    try:
+        told = outcome.decode(message, task_id=attempt.message.id, retries=attempt.message.retries)
+        if isinstance(told, outcome.Outcome):
+            return told
+        lines = told.lines + outcome.SLACK_LINES
+        log = await _patiently(lambda: cluster.read_log(attempt.namespace, attempt.pod, tail_lines=lines))
+        return outcome.read_frame(log, told)
+    except (outcome.UnreadableOutcome, *_NO_ANSWER) as error:
+        if seen.verdict == "failed":
+            return failed(attempt, seen)
+        why = str(error) if message else "it left no outcome"
+        return errors.PodFailed(
+            f"the pod {attempt.pod} ended with exit code 0, but {why}; has its image this version of Podyard?",
+            {"reason": "NoOutcome", "cause": "application", "pod": attempt.pod, "exit_code": seen.exit_code},
+        )
+
+
+async def _any_image(
+    cluster: Cluster, attempt: Attempt, seen: podstatus.Observation, *, told: resultsidecar.Told | None, max_bytes: int
+) -> Result:
+    if is_skipped(attempt, seen):
+        return errors.PodSkipped(
+            f"the pod {attempt.pod} was skipped: it ended with exit code {seen.exit_code} (skip_on_exit_code)",
+            {"reason": "Skipped", "exit_code": seen.exit_code, "pod": attempt.pod},
+        )
+    if seen.verdict == "failed":
+        return failed(attempt, seen)
+    done = outcome.Outcome(
+        id=attempt.message.id, retries=attempt.message.retries, state="SUCCESS", runtime_s=_runtime_s(seen)
+    )
+    path = attempt.wanted.result_path
+    if path is None:
+        return done
+    try:
+        data = await _result_bytes(cluster, attempt, told or resultsidecar.Told(kind="lost"), path, max_bytes)
+        return replace(done, value=resultsidecar.value(data, path=path))
+    except errors.PodFailed as failure:
+        details = {**failure.details, "pod": attempt.pod, "exit_code": seen.exit_code}
+        return errors.PodFailed(f"the pod {attempt.pod} succeeded, but {failure.message}", details)
+
+
+def is_skipped(attempt: Attempt, seen: podstatus.Observation) -> bool:
+    """Whether the deciding container ended by itself with an exit code that means "skipped"."""
+    codes = attempt.wanted.skip_on_exit_code
+    return seen.exit_code in codes and seen.container == attempt.wanted.base and seen.cause != "infrastructure"
+
+
+async def _result_bytes(
+    cluster: Cluster, attempt: Attempt, told: resultsidecar.Told, path: str, max_bytes: int
+) -> bytes:
+    """The bytes of the result's file. Raises PodFailed."""
+    if told.kind in ("nothing", "here"):
+        return told.data
+    if told.kind != "log":
+        raise resultsidecar.failure(told, path=path, max_bytes=max_bytes)
+    try:
+        log = await _patiently(lambda: cluster.read_log(attempt.namespace, attempt.pod, container=resultsidecar.NAME))
+    except _NO_ANSWER as error:
+        raise errors.PodFailed(
+            f"its result could not be read from the log of the container {resultsidecar.NAME!r}: {error}",
+            {"reason": "ResultLost", "cause": "infrastructure"},
+        ) from error
+    return resultsidecar.read_log(log, told)
+
+
+async def _patiently(read_once: Callable[[], Awaitable[bytes]]) -> bytes:
+    """Reads, again and again within bounds."""
+    for failures in range(1, TRIES):
+        try:
+            return await read_once()
+        except _NO_ANSWER:
+            await asyncio.sleep(launcher.backoff_s(failures, jitter=0))
+    return await read_once()
+
+
+def failed(attempt: Attempt, seen: podstatus.Observation) -> errors.PodFailed:
+    """The failure of a pod, in the words of its status."""
+    parts = [f"the pod {attempt.pod} failed: {seen.reason or 'no reason given'}"]
+    if seen.exit_code is not None:
+        parts.append(f"exit code {seen.exit_code}")
+    if seen.message:
+        parts.append(seen.message.strip()[:2000])
+    return errors.PodFailed(", ".join(parts), details(attempt, seen))
+
+
+def not_in_time(attempt: Attempt, seen: podstatus.Observation, late: startlimits.Late) -> errors.PodFailed:
+    """The failure of a pod that was not scheduled, or did not start, in time; it names what the pod waits for."""
+    waits = ": ".join(word for word in (seen.reason, seen.message) if word) or "the cluster gives no reason"
+    cause = "application" if seen.reason in IMAGE_WAITS else "infrastructure"
+    reason = seen.reason or ("NotScheduled" if late.what == "scheduled" else "NotStarted")
+    known = {**details(attempt, seen), "reason": reason, "cause": cause}
+    return errors.PodFailed(f"the pod {attempt.pod} {late.words}: {waits[:2000]}", known)
+
+
+def details(attempt: Attempt, seen: podstatus.Observation) -> dict[str, Any]:
+    """What programs may know of a failure."""
+    known = {
+        "reason": seen.reason,
+        "exit_code": seen.exit_code,
+        "cause": seen.cause,
+        "pod": attempt.pod,
+        "node": seen.node,
+        "container": seen.container,
+    }
+    return {key: value for key, value in known.items() if value is not None}
+
+
+def time_of(text: str | None) -> datetime | None:
+    """A time as the API writes it; None where there is none or it cannot be read."""
+    try:
+        return None if text is None else datetime.fromisoformat(text).astimezone(UTC)
+    except ValueError:
+        return None
+
+
+def _runtime_s(seen: podstatus.Observation) -> float:
+    started_at, ended_at = time_of(seen.started_at), time_of(seen.ended_at)
+    if started_at is None or ended_at is None:
+        return 0.0
+    return max(0.0, (ended_at - started_at).total_seconds())
