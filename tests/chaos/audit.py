@@ -1,0 +1,197 @@
+"""The audit: what the trace file, plain SQL, the result keys and the API server say, as events for the history checker.
+
+None of it goes through code of ours: the file is read line by line, the tables by SELECT, the server by GET.
+"""
+
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import Any
+
+from celery import Celery
+
+from tests import history
+from tests.chaos.installation import Installation
+from tests.chaos.load import Load
+
+ATTEMPTS = """
+SELECT a.id, a.number, a.state, a.ended_at, a.cause, a.reason, a.waiting_reason, a.side, a.sends,
+       r.dag_id, r.run_id, t.task_id
+FROM attempt a JOIN task_instance t ON t.id = a.task_instance JOIN dag_run r ON r.id = t.run
+"""
+TASKS = "SELECT r.dag_id, r.run_id, t.task_id, t.state FROM task_instance t JOIN dag_run r ON r.id = t.run"
+OPEN_PODS = """
+SELECT p.name, p.phase, p.attempt_id FROM pod p
+WHERE p.phase NOT IN ('Succeeded', 'Failed', 'Revoked', 'Lost')
+"""
+RUNS_OPEN = "SELECT count(*) AS n FROM dag_run WHERE state IN ('queued', 'running')"
+ATTEMPT_ANNOTATION, RETRIES_ANNOTATION = "podyard.dev/attempt-id", "podyard.dev/retries"
+
+
+@dataclass(kw_only=True)
+class Audit:
+    """Looks at one installation, again and again while it runs, and once when all is quiet."""
+
+    installation: Installation
+    load: Load
+    looks: dict[history.Event, None] = field(default_factory=dict)
+    """What earlier looks saw, each once, in order."""
+    pods: dict[str, history.PodSeen] = field(default_factory=dict)
+
+    def look(self) -> int:
+        """One look at rows and pods while things go on: verdicts seen now must stand at the end. Gives open runs."""
+        for pod in self.installation.pods():
+            self._note_pod(pod)
+        with self.installation.sql() as ask:
+            final = [_recorded(row) for row in ask(ATTEMPTS) if row["state"] in history.ATTEMPT_FINAL]
+            self.looks |= dict.fromkeys(final)
+            self.looks |= dict.fromkeys(_verdict(row) for row in ask(TASKS) if row["state"] in history.TASK_FINAL)
+            return int(ask(RUNS_OPEN)[0]["n"])
+
+    def open_runs(self) -> int:
+        """How many runs have not ended."""
+        with self.installation.sql() as ask:
+            return int(ask(RUNS_OPEN)[0]["n"])
+
+    def plain_results(self) -> dict[str, Mapping[str, Any]]:
+        """The stored results of plain messages."""
+        ids = sorted(self.load.offered)
+        with self.installation.broker() as client:
+            texts = client.mget([f"celery-task-meta-{one}" for one in ids]) if ids else []
+        return {one: json.loads(text) for one, text in zip(ids, texts, strict=True) if text is not None}
+
+    def is_quiet(self) -> str:
+        """What is still going on; empty where nothing is."""
+        if runs := self.open_runs():
+            return f"{runs} runs are open"
+        if missing := self.load.plain.keys() - self.plain_results().keys():
+            return f"{len(missing)} plain messages have no result: {sorted(missing)[:3]}"
+        if pods := self.installation.pods():
+            return f"{len(pods)} pods are left: {[pod['metadata']['name'] for pod in pods][:3]}"
+        left = [one for one in self._left() if one.kind != "pod"]
+        return "; ".join(f"{one.kind} {one.name}" for one in left[:3])
+
+    def events(self) -> list[history.Event]:
+        """Everything, for the checker."""
+        return [*self.looks, *self._accepted(), *self._rows(), *self._bodies(), *self.pods.values(), *self._left()]
+
+    def _accepted(self) -> Iterator[history.Event]:
+        with self.installation.sql() as ask:
+            tasks = {(row["dag_id"], row["run_id"]): [] for row in ask(TASKS)}
+            for row in ask(TASKS):
+                tasks[row["dag_id"], row["run_id"]].append(row["task_id"])
+        for dag_id, run_id in self.load.runs:
+            known = tasks.get((dag_id, run_id), ["(no task: the run is not in the record)"])
+            yield from (history.Submitted(task=f"{dag_id}/{run_id}/{task_id}") for task_id in known)
+        results = self.plain_results()
+        for task_id in self.load.plain:
+            yield history.Submitted(task=f"plain/{task_id}", wanted=_earned(results.get(task_id)))
+
+    def _rows(self) -> Iterator[history.Event]:
+        with self.installation.sql() as ask:
+            yield from map(_recorded, ask(ATTEMPTS))
+            yield from map(_verdict, ask(TASKS))
+        for task_id, result in self.plain_results().items():
+            state = {"SUCCESS": "succeeded", "FAILURE": "failed"}.get(result["status"], "running")
+            task = f"plain/{task_id}"
+            yield history.Recorded(attempt=task_id, task=task, number=1, state=state, waiting_reason="-")
+            yield history.Verdict(task=task, state="success" if state == "succeeded" else state)
+
+    def _bodies(self) -> Iterator[history.Event]:
+        for word, attempt, _, at in bodies(self.installation):
+            kind = history.BodyStarted if word == "start" else history.BodyEnded
+            yield kind(attempt=attempt, at=at)
+
+    def _left(self) -> Iterator[history.LeftOver]:
+        for pod in self.installation.pods():
+            yield history.LeftOver(kind="pod", name=pod["metadata"]["name"])
+        with self.installation.sql() as ask:
+            for row in ask(OPEN_PODS):
+                yield history.LeftOver(kind=f"pod row in phase {row['phase']}", name=row["name"])
+        with self.installation.broker() as client:
+            for queue in ("default", "kubernetes", "podyard:chaos:reports"):
+                if count := client.llen(queue):
+                    yield history.LeftOver(kind=f"queue with {count} messages", name=queue)
+            if count := client.hlen("unacked"):
+                yield history.LeftOver(kind=f"{count} messages not acknowledged", name="unacked")
+
+    def slots(self) -> Iterator[history.Event]:
+        """What workers and dispatchers hold, by Celery's own inspection. Ask when all is quiet."""
+        app = Celery("auditor", broker=self.installation.settings.broker.url, set_as_current=False)
+        inspect = app.control.inspect(timeout=3)
+        asked = {"active": inspect.active(), "reserved": inspect.reserved(), "stats": inspect.stats()}
+        app.close()
+        for what in ("active", "reserved"):
+            for node, requests in (asked[what] or {}).items():
+                yield from (history.LeftOver(kind=f"{what} request of {node}", name=one["id"]) for one in requests)
+        stats = asked["stats"] or {}
+        for node in {f"{role}-{number}@chaos" for role in ("worker", "dispatcher") for number in (1, 2)} - set(stats):
+            yield history.LeftOver(kind="worker that does not answer", name=node)
+        for node, facts in stats.items():
+            for what in ("pods-in-flight", "waiting", "ended-not-stored", "leftovers"):
+                if facts["pool"].get(what):
+                    yield history.LeftOver(kind=f"slot ({what} {facts['pool'][what]})", name=node)
+
+    def _note_pod(self, pod: Mapping[str, Any]) -> None:
+        metadata = pod["metadata"]
+        notes = metadata.get("annotations") or {}
+        if ATTEMPT_ANNOTATION in notes:
+            self.pods[metadata["uid"]] = history.PodSeen(
+                attempt=notes[ATTEMPT_ANNOTATION],
+                uid=metadata["uid"],
+                launch=int(notes.get(RETRIES_ANNOTATION) or 0),
+            )
+
+
+def bodies(installation: Installation) -> Iterator[tuple[str, str, str, float]]:
+    """(start or end, attempt, process, time) of each line of the trace."""
+    if not installation.trace.exists():
+        return
+    for line in installation.trace.read_text().splitlines():
+        word, attempt, process, at = line.split()
+        yield word, attempt, process, float(at)
+
+
+def figures(installation: Installation) -> dict[str, Any]:
+    """Counts for the report."""
+    with installation.sql() as ask:
+        attempts = ask("SELECT side, state, cause, count(*) AS n FROM attempt GROUP BY side, state, cause")
+        tasks = ask("SELECT state, count(*) AS n FROM task_instance GROUP BY state")
+        sent = ask("SELECT count(*) AS n FROM attempt WHERE sends > 1")
+    return {
+        "tasks": {row["state"]: row["n"] for row in tasks},
+        "attempts": {f"{row['side']} {row['state']} {row['cause'] or ''}".strip(): row["n"] for row in attempts},
+        "attempts sent more than once": sent[0]["n"],
+        "bodies begun": sum(word == "start" for word, *_ in bodies(installation)),
+    }
+
+
+def _earned(result: Mapping[str, Any] | None) -> str:
+    """A plain message is nobody's to try again: what its pod's deletion did to it is its verdict."""
+    words = ((result or {}).get("result") or {}) if (result or {}).get("status") == "FAILURE" else {}
+    return "failed" if "infrastructure" in json.dumps(words) else "success"
+
+
+def _recorded(row: Mapping[str, Any]) -> history.Recorded:
+    return history.Recorded(
+        attempt=row["id"],
+        task=f"{row['dag_id']}/{row['run_id']}/{row['task_id']}",
+        number=row["number"],
+        state=row["state"],
+        ended_at=_seconds(row["ended_at"]),
+        cause=row["cause"],
+        waiting_reason=row["waiting_reason"],
+    )
+
+
+def _verdict(row: Mapping[str, Any]) -> history.Verdict:
+    return history.Verdict(task=f"{row['dag_id']}/{row['run_id']}/{row['task_id']}", state=row["state"])
+
+
+def _seconds(value: Any) -> float | None:
+    """A time of the database: SQLite gives text without a zone."""
+    if value is None:
+        return None
+    at = datetime.fromisoformat(value) if isinstance(value, str) else value
+    return (at if at.tzinfo else at.replace(tzinfo=UTC)).timestamp()

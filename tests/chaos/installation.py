@@ -1,0 +1,280 @@
+"""An installation to shoot at: every part a process of its own, started by the command line that an operator uses.
+
+Parts are known by name (`broker`, `database`, `cluster`, `scheduler-1`, `worker-2`, …); each can be killed, stopped,
+continued and started again. What is here looks at the parts from the outside only.
+"""
+
+import contextlib
+import os
+import shutil
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Protocol
+
+import psutil
+import psycopg
+import redis
+
+from routing import settings
+from routing.store.store import Store
+from tests import parts
+
+ROOT = Path(__file__).parents[2]
+MAX_PODS = 8
+CONCURRENCY = 2
+DEPLOYMENT = "chaos"
+CONFIG = """
+deployment = "{deployment}"
+home = "{folder}/home"
+[broker]
+url = "{broker}"
+[results]
+url = "{broker}"
+[database]
+url = "{database}"
+[dags]
+folder = "{folder}/dags"
+refresh_s = 2.0
+[scheduler]
+infra_retries = 100
+infra_retry_delay_s = 0.3
+[kubernetes]
+kubeconfig = "{folder}/cluster/kubeconfig"
+[queues.kubernetes]
+side = "kubernetes"
+image = "podyard:chaos"
+max_pods = {max_pods}
+env = {{ PODYARD_DAGS__FOLDER = "{folder}/dags", PYTHONPATH = "{root}" }}
+"""
+
+
+class Process(Protocol):
+    """What all parts have in common."""
+
+    process: subprocess.Popen[bytes] | None
+
+
+@dataclass(kw_only=True)
+class Command:
+    """A part that is one command of ours."""
+
+    name: str
+    words: tuple[str, ...]
+    folder: Path
+    process: subprocess.Popen[bytes] | None = None
+
+    def start(self) -> None:
+        self.process = parts.start(
+            [sys.executable, "-m", "routing.cli", *self.words],
+            log=self.folder / f"{self.name}.log",
+            env={"PODYARD_CONFIG": str(self.folder / "podyard.toml")},
+            cwd=self.folder,
+        )
+
+
+@dataclass(kw_only=True)
+class Broker:
+    """Valkey with its append-only file; broker and result backend in one."""
+
+    server: parts.Valkey
+
+    @property
+    def process(self) -> subprocess.Popen[bytes]:
+        return self.server.process
+
+    def start(self) -> None:
+        command = parts.valkey_server.prepare(self.server.folder, self.server.address)
+        self.server.process = parts.start(command, log=self.server.folder / "valkey.log", cwd=self.server.folder)
+
+
+@dataclass(kw_only=True)
+class Database:
+    """PostgreSQL; a kill is a crash of the whole server, of which only what was committed is left."""
+
+    server: parts.Postgres
+
+    @property
+    def process(self) -> subprocess.Popen[bytes] | None:
+        return self.server.process
+
+    def start(self) -> None:
+        self.server._run()
+
+
+@dataclass(kw_only=True)
+class Cluster:
+    """The local cluster. Killed, it takes all pods with it and remembers none: a cluster that lost its nodes."""
+
+    home: Path
+    words: tuple[str, ...]
+    process: subprocess.Popen[bytes] | None = None
+
+    def start(self) -> None:
+        command = [sys.executable, "-m", "dispatcher.localcluster", "--home", self.home, "--port", "0", *self.words]
+        self.process = parts.start(command, log=self.home.with_name("cluster.log"))
+
+
+@dataclass(kw_only=True)
+class Installation:
+    """The parts by name, and the ways to look at them that do not go through our code."""
+
+    folder: Path
+    parts: dict[str, Any] = field(default_factory=dict)
+    stopped: set[str] = field(default_factory=set)
+
+    @property
+    def trace(self) -> Path:
+        """The file to which bodies append."""
+        return self.folder / "trace"
+
+    @property
+    def kubeconfig(self) -> Path:
+        return self.folder / "cluster" / "kubeconfig"
+
+    @property
+    def settings(self) -> settings.Settings:
+        return settings.load(self.folder / "podyard.toml", environ={})
+
+    def broker(self) -> "redis.Redis[bytes]":
+        """A client of the broker."""
+        return redis.Redis.from_url(self.parts["broker"].server.address.url(), socket_timeout=5)
+
+    @contextlib.contextmanager
+    def sql(self) -> Iterator[Callable[[str], list[dict[str, Any]]]]:
+        """Plain SQL on the record."""
+        with _connection(self.settings.database.url) as connection:
+
+            def ask(query: str) -> list[dict[str, Any]]:
+                cursor = connection.execute(query)
+                names = [column[0] for column in cursor.description]
+                return [dict(zip(names, row, strict=True)) for row in cursor.fetchall()]
+
+            yield ask
+
+    def pods(self) -> list[dict[str, Any]]:
+        """All pods, as the API server has them."""
+        from tests.integration import yard_parts  # noqa: PLC0415 - it needs yaml and the client's certificate
+
+        return list(yard_parts.api_get(self.kubeconfig, "/api/v1/pods")["items"])
+
+    # --- what can be done to a part
+
+    def is_up(self, name: str) -> bool:
+        """Whether it runs and is not stopped."""
+        process = self.parts[name].process
+        return process is not None and process.poll() is None and name not in self.stopped
+
+    def kill(self, name: str) -> None:
+        """SIGKILL. A database server is made to crash as a whole: PostgreSQL's own immediate shutdown."""
+        process = self.parts[name].process
+        if isinstance(self.parts[name], Database):
+            process.send_signal(signal.SIGQUIT)
+        else:
+            process.kill()
+        process.wait(20)
+        if isinstance(self.parts[name], Command) or name == "broker":
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(process.pid, 0)
+
+    def start(self, name: str) -> None:
+        """Start it again; it may take a while until it is of use."""
+        self.stopped.discard(name)
+        self.parts[name].start()
+
+    def stop(self, name: str) -> None:
+        """SIGSTOP: it stands still, with all its threads and connections."""
+        self.stopped.add(name)
+        os.kill(self.parts[name].process.pid, signal.SIGSTOP)
+
+    def go_on(self, name: str) -> None:
+        """SIGCONT."""
+        self.stopped.discard(name)
+        process = self.parts[name].process
+        if process is not None and process.poll() is None:
+            os.kill(process.pid, signal.SIGCONT)
+
+    def children(self, name: str) -> list[psutil.Process]:
+        """The processes that a part has forked."""
+        process = self.parts[name].process
+        try:
+            return [] if process is None else psutil.Process(process.pid).children()
+        except psutil.NoSuchProcess:
+            return []
+
+    def close(self) -> None:
+        """End all of it."""
+        for name in list(self.stopped):
+            self.go_on(name)
+        for part in self.parts.values():
+            if isinstance(part, Database):
+                part.server.stop()
+            elif part.process is not None:
+                parts.stop(part.process, how=signal.SIGKILL if isinstance(part, Command) else signal.SIGTERM)
+
+
+@contextlib.contextmanager
+def running(folder: Path, *, database: str = "postgres", cluster_words: tuple[str, ...] = ()) -> Iterator[Installation]:
+    """An installation with two of each part of ours, ready to work; `database` is `postgres` or `sqlite`."""
+    installation = Installation(folder=folder)
+    try:
+        _start(installation, database=database, cluster_words=cluster_words)
+        yield installation
+    finally:
+        installation.close()
+
+
+def _start(installation: Installation, *, database: str, cluster_words: tuple[str, ...]) -> None:
+    folder, made = installation.folder, installation.parts
+    shutil.copytree(Path(__file__).parent / "dagfiles", folder / "dags", ignore=shutil.ignore_patterns("__pycache__"))
+    made["broker"] = Broker(server=parts.Valkey.start(folder / "valkey", databases=16))
+    made["cluster"] = Cluster(home=folder / "cluster", words=cluster_words)
+    made["cluster"].start()
+    url = f"sqlite:///{folder / 'podyard.db'}"
+    if database == "postgres":
+        server = parts.Postgres.start()
+        made["database"] = Database(server=server)
+        name = server.create_database()
+        with server.connect() as connection:  # a crash must not lose what was committed
+            connection.execute(f"ALTER DATABASE {name} SET synchronous_commit = on".encode())
+        url = server.url(name)
+    (folder / "podyard.toml").write_text(
+        CONFIG.format(
+            deployment=DEPLOYMENT,
+            folder=folder,
+            broker=made["broker"].server.address.url(),
+            database=url,
+            max_pods=MAX_PODS,
+            root=ROOT,
+        )
+    )
+    with contextlib.closing(Store.open(url)) as store:
+        store.upgrade()
+    parts.eventually(installation.kubeconfig.exists, 20, what="the cluster's kubeconfig")
+    for number in (1, 2):
+        for role, words in (
+            ("scheduler", ()),
+            (
+                "worker",
+                ("--concurrency", str(CONCURRENCY), "--name", f"worker-{number}@chaos", "--loglevel", "WARNING"),
+            ),
+            ("dispatcher", ("--name", f"dispatcher-{number}@chaos")),
+        ):
+            name = f"{role}-{number}"
+            made[name] = Command(name=name, words=(role, *words), folder=folder)
+            made[name].start()
+
+
+@contextlib.contextmanager
+def _connection(url: str) -> Iterator[Any]:
+    if url.startswith("sqlite"):
+        import sqlite3  # noqa: PLC0415 - one of two
+
+        with contextlib.closing(sqlite3.connect(url.removeprefix("sqlite:///"), timeout=15)) as connection:
+            yield connection
+    else:
+        with psycopg.connect(url.replace("+psycopg", ""), connect_timeout=5) as connection:
+            yield connection
