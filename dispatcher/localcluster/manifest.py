@@ -115,12 +115,17 @@ class HostPathVolume(_Part):
     path: str = ""
 
 
+class ClaimVolume(_Part):
+    claim_name: str = ""
+
+
 class Volume(_Part):
     name: str = ""
     empty_dir: dict[str, Any] | None = None
     config_map: ConfigMapVolume | None = None
     secret: SecretVolume | None = None
     host_path: HostPathVolume | None = None
+    persistent_volume_claim: ClaimVolume | None = None
 
 
 class PodSpec(_Part):

@@ -146,7 +146,12 @@ class ProcessSandbox:
     def mount(self) -> None:
         """Makes the volumes; raises NotReady `FailedMount`."""
         if self._pod.spec.volumes:
-            self._volumes = volumes.make(self._pod.spec.volumes, folder=self._folder / "volumes", lookup=self._lookup)
+            self._volumes = volumes.make(
+                self._pod.spec.volumes,
+                folder=self._folder / "volumes",
+                claims=self._owner.folder.with_name("claims") / (self._pod.metadata.namespace or ""),
+                lookup=self._lookup,
+            )
 
     def start(self, container: manifest.Container) -> "ContainerProcess":
         """Starts a container; raises NotReady for what is missing, StartFailed where its command cannot run."""

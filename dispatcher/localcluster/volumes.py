@@ -1,4 +1,4 @@
-"""Volumes as folders: emptyDir, configMap, secret and hostPath; anything else is said to be missing here."""
+"""Volumes as folders: emptyDir, configMap, secret, hostPath and claims; anything else is said to be missing here."""
 
 import posixpath
 from collections.abc import Mapping
@@ -6,13 +6,21 @@ from pathlib import Path
 
 from dispatcher.localcluster import environment, manifest, runtime
 
-SUPPORTED = "emptyDir, configMap, secret, hostPath"
+SUPPORTED = "emptyDir, configMap, secret, hostPath, persistentVolumeClaim"
 
 
-def make(volumes: list[manifest.Volume], *, folder: Path, lookup: environment.Lookup) -> dict[str, Path]:
-    """Volume name -> its folder, filled; raises NotReady `FailedMount` that says what is missing."""
+def make(volumes: list[manifest.Volume], *, folder: Path, claims: Path, lookup: environment.Lookup) -> dict[str, Path]:
+    """Volume name -> its folder, filled; raises NotReady `FailedMount` that says what is missing.
+
+    `claims` holds a folder per claim of the pod's namespace, made when first used: there are no claims as objects.
+    """
     try:
-        return {volume.name: _make_one(volume, folder / volume.name, lookup) for volume in volumes}
+        return {
+            volume.name: _claimed(volume, volume.persistent_volume_claim.claim_name, claims)
+            if volume.persistent_volume_claim is not None
+            else _make_one(volume, folder / volume.name, lookup)
+            for volume in volumes
+        }
     except OSError as error:
         raise runtime.NotReady("FailedMount", f"the volumes cannot be made: {error}") from error
 
@@ -31,6 +39,14 @@ def _make_one(volume: manifest.Volume, folder: Path, lookup: environment.Lookup)
     else:
         words = f'volume "{volume.name}" is of a kind that the local cluster does not have (it has {SUPPORTED})'
         raise runtime.NotReady("FailedMount", words)
+    return folder
+
+
+def _claimed(volume: manifest.Volume, name: str, claims: Path) -> Path:
+    if not name or "/" in name or name.startswith("."):
+        raise runtime.NotReady("FailedMount", f'volume "{volume.name}": {name!r} is no name of a claim')
+    folder = claims / name
+    folder.mkdir(parents=True, exist_ok=True)
     return folder
 
 

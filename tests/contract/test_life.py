@@ -255,10 +255,22 @@ def test_a_missing_volume_source_keeps_the_pod_pending(api: Api) -> None:
 
 def test_a_volume_that_the_local_cluster_does_not_have_is_said(local: Api) -> None:
     """Never left out in silence."""
-    volumes = [{"name": "disk", "persistentVolumeClaim": {"claimName": "x"}}]
+    volumes = [{"name": "disk", "nfs": {"server": "10.0.0.1", "path": "/"}}]
     pod = local.create("true", volumes=volumes)
     told = parts.eventually(lambda: _events(local, pod, "FailedMount"), 10)
     assert "the local cluster does not have" in told[0]
+
+
+def test_pods_of_the_local_cluster_share_a_claim(local: Api) -> None:
+    """What one pod writes, the next one of the namespace reads; there are no claims to make before."""
+    volumes = [{"name": "disk", "persistentVolumeClaim": {"claimName": local.name()}}]
+    mounts = {"volumeMounts": [{"name": "disk", "mountPath": "/data"}]}
+    assert (
+        local.ended(local.create("echo kept > /data/x", base=mounts, volumes=volumes))["status"]["phase"] == "Succeeded"
+    )
+    reader = local.create("cat /data/x", base=mounts, volumes=volumes)
+    local.ended(reader)
+    assert local.log(reader).body == "kept\n"
 
 
 def _events(api: Api, pod: Json, reason: str) -> list[str]:
