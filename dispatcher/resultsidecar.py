@@ -116,7 +116,7 @@ def told(pod: Mapping[str, Any]) -> Told:
     for status in (pod.get("status") or {}).get("initContainerStatuses") or ():
         if status.get("name") != NAME:
             continue
-        ended = (status.get("state") or {}).get("terminated") or (status.get("lastState") or {}).get("terminated")
+        ended = (status.get("state") or {}).get("terminated")
         if ended is None:
             break
         return _told(str(ended.get("message") or ""))

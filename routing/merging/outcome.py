@@ -12,6 +12,8 @@ from typing import Any
 
 ERROR_MAX_CHARS = 100_000
 REASON_MAX_CHARS = 500
+SKIPPED = "Skipped"
+"""The reason in the details of a failure that skips its task (`skip_on_exit_code`)."""
 CAUSES = frozenset({"application", "infrastructure", "unknown"})
 
 
@@ -47,6 +49,8 @@ class Ended:
     host: str | None = None
     pod: str | None = None
     started: Started | None = None
+    is_skip: bool = False
+    """A failure whose details say `Skipped`: there was nothing to do."""
 
 
 Outcome = Started | Ended
@@ -141,6 +145,7 @@ def _detailed(ended: Ended, details: Mapping[str, Any]) -> Ended:
         ended,
         reason=_text(details.get("reason")) or ended.reason,
         cause=cause if cause in CAUSES else ended.cause,
+        is_skip=details.get("reason") == SKIPPED,
         exit_code=_number(details.get("exit_code")),
         pod=_text(details.get("pod")),
         host=_text(details.get("node")) or _text(details.get("host")),

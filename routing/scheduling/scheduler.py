@@ -159,6 +159,8 @@ class Scheduler:
         why = f"{verdict.reason}: {verdict.message}"[:REASON_MAX_CHARS]
         if verdict.verdict == "revoked":
             return replace(success, state="failed", reason=why)
+        if verdict.is_skip:
+            return replace(success, state="skipped", reason=why)
         answer = retrying.decide(
             cause=verdict.cause,
             used=retrying.Used(attempts=instance.attempts, infra_failures=instance.infra_failures),

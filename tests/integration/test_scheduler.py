@@ -117,6 +117,14 @@ def test_trigger_rules_decide_what_runs(half: Half) -> None:
     assert run.state == "success"
 
 
+def test_a_failure_that_says_skipped_skips_its_task(half: Half) -> None:
+    """As a pod does whose exit code is in `skip_on_exit_code`: no retry, and trigger rules see a skip."""
+    run = half.wait(half.trigger("skips"))
+    assert states(half, run) == {"nothing_to_do": "skipped", "follows": "skipped", "tidies": "success"}
+    assert run.state == "success"
+    assert half.task(run, "nothing_to_do").reason == "Skipped: nothing to do"
+
+
 def test_a_hop_takes_milliseconds(half: Half) -> None:
     """Not a benchmark: only that no polling interval stands between two tasks. The machine may be busy."""
     run = half.wait(half.trigger("chain"))

@@ -164,6 +164,16 @@ def test_a_pods_details_are_read() -> None:
     assert end is not None
     assert (end.reason, end.exit_code, end.cause) == ("Evicted", 137, "infrastructure")
     assert (end.pod, end.host, end.message) == ("p-1", "n-1", "the pod was evicted")
+    assert not end.is_skip
+
+
+def test_only_details_can_say_skipped() -> None:
+    """An exception that happens to have this name is a failure."""
+    skipped = read(failure("PodSkipped", ["exit code 99", {"reason": "Skipped", "exit_code": 99}]))
+    named = read(failure("Skipped", ["no"]))
+    assert skipped is not None
+    assert named is not None
+    assert (skipped.is_skip, named.is_skip) == (True, False)
 
 
 @pytest.mark.parametrize(

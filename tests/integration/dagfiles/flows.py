@@ -125,6 +125,23 @@ with DAG("rules"):
     best >> end
 
 
+with DAG("skips"):
+
+    @task(retries=2)
+    def nothing_to_do():
+        raise TaskFailed("nothing to do", {"reason": "Skipped", "exit_code": 99})
+
+    @task
+    def follows():
+        return 1
+
+    @task(trigger_rule="none_failed")
+    def tidies():
+        return 2
+
+    [nothing_to_do()] >> follows() >> tidies()
+
+
 with DAG("slow"):
 
     @task
