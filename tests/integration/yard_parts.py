@@ -109,9 +109,16 @@ def pods_of(yard: Yard) -> dict[str, dict[str, Any]]:
 
 def api_get(kubeconfig: Path, path: str, **query: str) -> dict[str, Any]:
     """What the API server answers to a GET, asked past all code of ours."""
+    return api_call(kubeconfig, path, method="GET", **query)
+
+
+def api_call(kubeconfig: Path, path: str, *, method: str, body: object = None, **query: str) -> dict[str, Any]:
+    """What the API server answers, asked past all code of ours."""
     config = yaml.safe_load(kubeconfig.read_text())
     server, token = config["clusters"][0]["cluster"]["server"], config["users"][0]["user"]["token"]
-    request = urllib.request.Request(f"{server}{path}?{urllib.parse.urlencode(query)}")
+    data = None if body is None else json.dumps(body).encode()
+    request = urllib.request.Request(f"{server}{path}?{urllib.parse.urlencode(query)}", data=data, method=method)
+    request.add_header("Content-Type", "application/json")
     request.add_header("Authorization", f"Bearer {token}")
     authority = base64.b64decode(config["clusters"][0]["cluster"].get("certificate-authority-data", "")).decode()
     context = ssl.create_default_context(cadata=authority) if authority else None
