@@ -4,6 +4,7 @@ import asyncio
 
 from dispatcher.localcluster import (
     bell,
+    link,
     logs,
     podworker,
     recorder,
@@ -12,23 +13,34 @@ from dispatcher.localcluster import (
     runtime,
     statuses,
     store,
+    surroundings,
 )
+from dispatcher.localcluster.faults import plan
 
 
 class Kubelet:
     """All pods of the node."""
 
     def __init__(
-        self, rules: registry.Registry, run: runtime.Runtime, *, node: podworker.Node, events: recorder.Recorder
+        self,
+        rules: registry.Registry,
+        run: runtime.Runtime,
+        *,
+        node: surroundings.Node,
+        events: recorder.Recorder,
+        faults: plan.Plan,
     ) -> None:
         self._rules = rules
-        self._around = podworker.Surroundings(
+        self._line = link.Link()
+        self._ghosts: list[podworker.PodWorker] = []
+        self._around = surroundings.Surroundings(
             rules=rules,
             run=run,
             node=node,
             events=events,
             slots=asyncio.Semaphore(node.max_pods),
-            config_changed=bell.Bell(),
+            line=self._line,
+            faults=faults,
         )
         self._workers: dict[str, podworker.PodWorker] = {}
         self._tasks: set[asyncio.Task[None]] = set()
@@ -44,20 +56,47 @@ class Kubelet:
     def state_of(self, uid: str, container: str) -> statuses.State | None:
         """A container's state as of now, which the stored status may trail."""
         worker = self._workers.get(uid)
-        return worker.states.get(container) if worker else None
+        return worker.state_of(container) if worker else None
 
     async def follow_config(self) -> None:
         """Wakes pods that wait for a ConfigMap or Secret when one of them changes. Runs until cancelled."""
         maps, secrets = (self._rules.store.of(resource) for resource in (resources.CONFIGMAPS, resources.SECRETS))
         while True:
             await bell.any_of(maps.changed, secrets.changed)
-            self._around.config_changed.ring()
+            self._around.changed.ring()
+
+    def look_again(self) -> None:
+        """Faults came or went: pods that wait look again."""
+        self._around.changed.ring()
+
+    def worker_of(self, uid: str) -> podworker.PodWorker | None:
+        """Who looks after a pod."""
+        return self._workers.get(uid)
+
+    def cut_off(self) -> None:
+        """From now on the node hears nothing and says nothing; its containers run on."""
+        self._line.set(up=False)
+
+    def reconnect(self) -> None:
+        """Back again: tells how its pods are, ends those that were deleted meanwhile."""
+        self._line.set(up=True)
+        for worker in tuple(self._workers.values()):
+            current = self._rules.store.get(resources.PODS, worker.first.namespace, worker.first.name)
+            metadata = current.read()["metadata"] if current is not None else {}
+            if "deletionTimestamp" in metadata and current is not None:
+                self._deleting(current, metadata.get("deletionGracePeriodSeconds") or 0)
+            worker.tell_again()
+        ghosts, self._ghosts = self._ghosts, []
+        for worker in ghosts:
+            self._vanish(worker)
 
     async def close(self, timeout_s: float) -> None:
         """Ends all pods: SIGTERM, and SIGKILL after `timeout_s` seconds."""
-        for worker in self._workers.values():
+        self._line.set(up=True)
+        workers = [*self._workers.values(), *self._ghosts]
+        for worker in workers:
             worker.stop(timeout_s)
-        tasks = {worker.task for worker in self._workers.values() if worker.task and not worker.task.done()}
+        tasks = {worker.task for worker in workers if worker.task and not worker.task.done()}
         if tasks:
             await asyncio.wait(tasks, timeout=timeout_s + 1)
         for task in tasks | self._tasks:
@@ -70,13 +109,18 @@ class Kubelet:
 
     def _deleting(self, snapshot: store.Snapshot, grace_s: int) -> None:
         worker = self._workers.get(snapshot.uid)
-        if worker is not None:
+        if worker is not None and self._line.up:
             worker.deleted = True
             worker.stop(grace_s)
 
     def _gone(self, snapshot: store.Snapshot) -> None:
         worker = self._workers.pop(snapshot.uid, None)
-        if worker is not None:
-            task = asyncio.get_running_loop().create_task(worker.vanish())
-            self._tasks.add(task)
-            task.add_done_callback(self._tasks.discard)
+        if worker is not None and self._line.up:
+            self._vanish(worker)
+        elif worker is not None:
+            self._ghosts.append(worker)
+
+    def _vanish(self, worker: podworker.PodWorker) -> None:
+        task = asyncio.get_running_loop().create_task(worker.vanish())
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)

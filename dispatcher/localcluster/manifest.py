@@ -137,6 +137,7 @@ class PodSpec(_Part):
     active_deadline_seconds: int | None = None
     node_name: str | None = None
     node_selector: dict[str, str] | None = None
+    tolerations: list[dict[str, Any]] | None = None
     service_account_name: str | None = None
     automount_service_account_token: bool | None = None
     security_context: dict[str, Any] | None = None

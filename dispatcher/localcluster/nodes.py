@@ -54,6 +54,22 @@ def node(name: str, *, address: str, max_pods: int, now: datetime) -> dict[str, 
     }
 
 
+_UNREACHABLE = "node.kubernetes.io/unreachable"
+
+
+def lost(node: dict[str, Any], *, now: datetime) -> dict[str, Any]:
+    """The node as the control plane sees it when its kubelet says nothing any more."""
+    taints = [{"key": _UNREACHABLE, "effect": effect} for effect in ("NoSchedule", "NoExecute")]
+    unknown = {
+        "status": "Unknown",
+        "reason": "NodeStatusUnknown",
+        "message": "Kubelet stopped posting node status.",
+        "lastTransitionTime": times.write(now),
+    }
+    conditions = [condition | unknown for condition in node["status"]["conditions"]]
+    return node | {"spec": {"taints": taints}, "status": node["status"] | {"conditions": conditions}}
+
+
 def _memory_kib() -> int:
     try:
         return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 1024

@@ -5,7 +5,7 @@ Told by the pod's `podworker`. Because writes are batched a short pod is often n
 
 from collections.abc import Callable
 
-from dispatcher.localcluster import manifest, recorder, registry, resources, statuses, store, timers, times
+from dispatcher.localcluster import link, manifest, recorder, registry, resources, statuses, store, timers, times
 
 BATCH_S = 0.1
 """A change that is not the last word waits so long for the next one before it is written."""
@@ -21,6 +21,7 @@ class PodReport:
         *,
         rules: registry.Registry,
         events: recorder.Recorder,
+        line: link.Link,
         due: timers.Timers,
         seen: Callable[[], statuses.Situation],
     ) -> None:
@@ -28,6 +29,7 @@ class PodReport:
         self._pod = pod
         self._rules = rules
         self._events = events
+        self._line = line
         self._due = due
         self._seen = seen
         self._told: set[tuple[str, str]] = set()
@@ -37,11 +39,18 @@ class PodReport:
         found = self._rules.store.get(resources.PODS, self._first.namespace, self._first.name)
         return found if found is not None and found.uid == self._first.uid else None
 
-    def write(self, situation: statuses.Situation | None = None) -> None:
-        """Writes the status at once."""
+    def write(self) -> None:
+        """Writes the status at once; while the node is cut off, nothing."""
+        current = self.current() if self._line.up else None
+        if current is not None:
+            self._rules.set_status(current, self._status(self._seen(), current))
+
+    def say_unschedulable(self, why: str) -> None:
+        """The scheduler's word, which needs no node."""
         current = self.current()
         if current is not None:
-            self._rules.set_status(current, self._status(situation or self._seen(), current))
+            situation = statuses.Situation(uid=self._first.uid, unschedulable=why)
+            self._rules.set_status(current, self._status(situation, current))
 
     def write_soon(self) -> None:
         """Writes it with the changes of the next moment."""
@@ -57,11 +66,12 @@ class PodReport:
         return statuses.status(situation, before=current.read()["status"], now=times.now())
 
     def event(self, reason: str, message: str, *, container: str = "", warning: bool = False) -> None:
-        """Records an event."""
-        self._events.record(self._pod, reason, message, container=container, warning=warning)
+        """Records an event; while the node is cut off it is lost."""
+        if self._line.up:
+            self._events.record(self._pod, reason, message, container=container, warning=warning)
 
     def warn_once(self, reason: str, message: str, *, container: str = "") -> None:
         """Records a warning, unless it was said before."""
         if (container, message) not in self._told:
             self._told.add((container, message))
-            self.event(reason, message, container=container, warning=True)
+            self._events.record(self._pod, reason, message, container=container, warning=True)

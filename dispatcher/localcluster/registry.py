@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
-from dispatcher.localcluster import manifest, pods, refusal, resources, store, times, validation
+from dispatcher.localcluster import manifest, pods, refusal, resources, statuses, store, times, validation
 
 Json = dict[str, Any]
 _SUFFIX_LETTERS = "bcdfghjklmnpqrstvwxz2456789"
@@ -204,6 +204,11 @@ class Registry:
     def set_status(self, before: store.Snapshot, status: Json) -> store.Snapshot:
         """The kubelet's door: replaces a pod's status as it is."""
         return self.store.put(resources.PODS, before.read() | {"status": status})
+
+    def disrupt(self, before: store.Snapshot, reason: str, message: str) -> store.Snapshot:
+        """The control plane's door: says on a pod that it is about to end for no fault of its own."""
+        disruption = statuses.disruption(reason, message)
+        return self.set_status(before, statuses.with_condition(before.read()["status"], disruption, now=self._now()))
 
     def bind(self, before: store.Snapshot, node: str, status: Json) -> store.Snapshot:
         """The scheduler's door: puts a pod on a node."""

@@ -27,15 +27,16 @@ from dispatcher.localcluster import (
     kubeconfig,
     kubelet,
     nodes,
-    podworker,
     processes,
     recorder,
     registry,
     resources,
     runtime,
     store,
+    surroundings,
     times,
 )
+from dispatcher.localcluster.faults import plan
 
 log = logging.getLogger(__name__)
 ClusterError = home.ClusterError
@@ -105,7 +106,8 @@ class LocalCluster:
         run = _runtime(options, objects)
         await run.open()
         stack.push_async_callback(run.close)
-        pods = _kubelet(options, rules, run)
+        faults = plan.Plan()
+        pods = _kubelet(options, rules, run, faults)
         stack.push_async_callback(pods.close, STOP_S)
         _keep(stack, pods.follow_config())
         _keep(stack, _delete_namespaces(rules))
@@ -168,12 +170,12 @@ def config_data(objects: store.Store, namespace: str, kind: str, name: str) -> M
     return {**plain, **decoded}
 
 
-def _kubelet(options: Options, rules: registry.Registry, run: runtime.Runtime) -> kubelet.Kubelet:
+def _kubelet(options: Options, rules: registry.Registry, run: runtime.Runtime, faults: plan.Plan) -> kubelet.Kubelet:
     limit = options.max_pods or (250 if options.runtime == "processes" else 1_000_000)
-    node = podworker.Node(name=options.node, address=HOST, max_pods=limit)
+    node = surroundings.Node(name=options.node, address=HOST, max_pods=limit)
     rules.create(resources.NODES, "", nodes.node(options.node, address=HOST, max_pods=limit, now=times.now()))
     events = recorder.Recorder(rules.store, component="podyard-local", node=options.node)
-    return kubelet.Kubelet(rules, run, node=node, events=events)
+    return kubelet.Kubelet(rules, run, node=node, events=events, faults=faults)
 
 
 def _keep(stack: contextlib.AsyncExitStack, loop: Any) -> None:

@@ -106,6 +106,7 @@ def status(situation: Situation, *, before: Json, now: datetime) -> Json:
     if situation.unschedulable:
         conditions = [_condition("PodScheduled", "False", "Unschedulable", situation.unschedulable)]
         return before | {"phase": "Pending", "conditions": _dated(conditions, before, now)}
+    before = {key: value for key, value in before.items() if key not in {"reason", "message"}}
     name = phase(situation)
     made: Json = {
         "phase": name,
@@ -210,4 +211,28 @@ def _dated(conditions: list[Json], before: Json, now: datetime) -> list[Json]:
         kept = same.get("lastTransitionTime") if same.get("status") == condition["status"] else None
         condition["lastProbeTime"] = None
         condition["lastTransitionTime"] = kept or times.write(now)
-    return conditions
+    mine = {condition["type"] for condition in conditions}
+    return conditions + [condition for kind, condition in old.items() if kind not in mine]
+
+
+def with_condition(status: Json, condition: Json, *, now: datetime) -> Json:
+    """The status with a condition that the kubelet does not own, such as DisruptionTarget; it stays from then on."""
+    others = [old for old in status.get("conditions") or [] if old["type"] != condition["type"]]
+    return status | {
+        "conditions": [*others, {"lastProbeTime": None, "lastTransitionTime": times.write(now)} | condition]
+    }
+
+
+def disruption(reason: str, message: str) -> Json:
+    """The condition of a pod that is about to end for no fault of its own.
+
+    https://kubernetes.io/docs/concepts/workloads/pods/disruptions/#pod-disruption-conditions
+    """
+    return _condition("DisruptionTarget", "True", reason, message)
+
+
+def unready(status: Json, *, now: datetime) -> Json:
+    """What the control plane makes of the status of a pod whose node is lost."""
+    for kind in ("Ready", "ContainersReady"):
+        status = with_condition(status, _condition(kind, "False", "NodeNotReady", "Node is not ready"), now=now)
+    return status

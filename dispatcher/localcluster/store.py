@@ -124,6 +124,14 @@ class Store:
             for resource in resources.ALL
         }
 
+    def expire(self) -> None:
+        """Forgets the history of everything: each version so far is too old from now on."""
+        self.version += 1
+        for collection in self.collections.values():
+            collection.forget(keep=0)
+            collection.forgotten = self.version
+            collection.changed.ring()
+
     def of(self, resource: resources.Resource) -> Collection:
         """The collection of one resource."""
         return self.collections[resource.plural]

@@ -123,14 +123,20 @@ def test_a_killed_cluster_leaves_no_process(own_local_cluster: parts.LocalCluste
     parts.eventually(lambda: not _processes(own_local_cluster), 10)
 
 
+def _is_guardian(process: psutil.Process) -> bool:
+    try:
+        return any(word.endswith("guardian.py") for word in process.cmdline())
+    except psutil.Error:  # it ended just now
+        return False
+
+
 def test_the_guardian_is_guarded(own_local_cluster: parts.LocalCluster) -> None:
     """Killed, it is started again and knows all pods."""
     api = _api(own_local_cluster)
     api.running(api.create(BACKGROUND, name="many"))
 
     def guardians() -> list[psutil.Process]:
-        children = psutil.Process(own_local_cluster.process.pid).children()
-        return [child for child in children if any(word.endswith("guardian.py") for word in child.cmdline())]
+        return [child for child in psutil.Process(own_local_cluster.process.pid).children() if _is_guardian(child)]
 
     (first,) = guardians()
     first.kill()

@@ -5,7 +5,7 @@ from datetime import UTC, datetime
 
 import pytest
 
-from dispatcher.localcluster import manifest, podworker, statuses
+from dispatcher.localcluster import containers, manifest, statuses
 
 NOW = datetime(2030, 1, 1, tzinfo=UTC)
 RUNS = statuses.Running(started_at=NOW)
@@ -42,7 +42,7 @@ def test_phases_with_a_sidecar(sidecar: statuses.State, main: statuses.State, ex
 
 def test_restarts_come_later_each_time() -> None:
     """At once, then as a kubelet backs off."""
-    assert list(itertools.islice(podworker.restart_delays(), 8)) == [0, 10, 20, 40, 80, 160, 300, 300]
+    assert list(itertools.islice(containers.restart_delays(), 8)) == [0, 10, 20, 40, 80, 160, 300, 300]
 
 
 def test_the_next_run_remembers_the_last_one_only() -> None:
