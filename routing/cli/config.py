@@ -120,7 +120,7 @@ def _reached(what: str) -> Callable[[Session], str]:
 CHECKS: Mapping[str, Callable[[Session], str]] = {
     "dags folder": _dags_folder,
     "logs folder": _logs_folder,
-    **{what: _reached(what) for what in ("broker", "results", "database", "kubernetes")},
+    **{what: _reached(what) for what in ("broker", "results", "database", "kubernetes", "permissions")},
 }
 
 

@@ -11,7 +11,7 @@ import click
 from rich.text import Text
 
 from routing.cli import output as out
-from routing.cli import plaintext, runs
+from routing.cli import plaintext, render, runs
 from routing.cli.failure import Failure
 from routing.cli.session import Session, common_options, pass_session
 from routing.router import Router
@@ -38,6 +38,9 @@ _ERROR_COLUMNS: out.Columns[rows.DagErrorRow] = {
 @click.group()
 def dags() -> None:
     """DAGs, as the scheduler found them in the folder that the setting dags.folder names."""
+
+
+dags.add_command(render.render)
 
 
 @dags.command("list")

@@ -11,7 +11,7 @@ from rich.text import Text
 
 from dispatcher.podstore import PodRow
 from routing import tasklog
-from routing.cli import logview, plaintext
+from routing.cli import cleanup, logview, plaintext
 from routing.cli import output as out
 from routing.cli.failure import Failure
 from routing.cli.session import Session, common_options, pass_session
@@ -49,6 +49,9 @@ live_option = click.option("--live", is_flag=True, help="Only pods that are not 
 @click.group()
 def pods() -> None:
     """Pods of this deployment, also those that are deleted. (`kubectl` shows those that exist.)"""
+
+
+pods.add_command(cleanup.cleanup)
 
 
 @pods.command("list")

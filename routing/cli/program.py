@@ -33,10 +33,10 @@ COMMANDS: dict[str, dict[str, tuple[str, str]]] = {
         "local-cluster": ("processes:local_cluster", "Serve a Kubernetes API whose pods are processes."),
     },
     "Look and act": {
-        "dags": ("dags:dags", "List, show and trigger DAGs."),
+        "dags": ("dags:dags", "List, show and trigger DAGs, render their pods."),
         "runs": ("runs:runs", "List, show, watch and cancel runs."),
         "tasks": ("tasks:tasks", "List tasks, read their logs, explain why one waits or failed."),
-        "pods": ("pods:pods", "List and watch pods, read their logs."),
+        "pods": ("pods:pods", "List and watch pods, read their logs, clean up."),
         "queues": ("queues:queues", "List routing rules, explain where a queue runs."),
     },
     "Set up": {

@@ -15,6 +15,7 @@ import kombu.exceptions
 import redis.exceptions
 
 from dispatcher import cluster, errors, names
+from dispatcher import permissions as rights
 from routing import redaction
 from routing.cli import failure, plaintext
 from routing.cli.failure import Failure
@@ -70,6 +71,25 @@ def kubernetes(settings: Settings) -> str:
         return asyncio.run(ask())
     except TimeoutError:
         raise errors.ApiUnavailable(f"{access.host} does not answer") from None
+
+
+def permissions(settings: Settings) -> str:
+    """The dispatcher may do all that it has to, in every namespace that a rule names."""
+    wanted = settings.kubernetes
+    access = cluster.connect(kubeconfig=wanted.kubeconfig, context=wanted.context, in_cluster=wanted.in_cluster)
+    namespaces = sorted({rule.profile.namespace for rule in settings.router.rules if rule.side == "kubernetes"})
+
+    async def ask() -> list[str]:
+        async with asyncio.timeout(4 * TIMEOUT_S), cluster.Cluster(access) as api:
+            return await rights.missing(api, namespaces=namespaces)
+
+    try:
+        missing = asyncio.run(ask())
+    except TimeoutError:
+        raise errors.ApiUnavailable(f"{access.host} does not answer") from None
+    if missing:
+        raise Failure(f"not allowed: {'; '.join(missing)}; add the verbs to the role of this account")
+    return f"{len(rights.NEEDED)} verbs in {', '.join(namespaces) or 'no namespace'}"
 
 
 def wait_for(settings: Settings, **checks: Check) -> None:
