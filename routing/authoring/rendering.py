@@ -96,8 +96,9 @@ def rendered(value: Any, context: Mapping[str, Any], inputs: Mapping[str, Any], 
 
 
 def render(templates: Iterable[Template], message: Mapping[str, Any]) -> list[str]:
-    """The texts of templates for one task run. `message` is that of `routing.run`, with the DAG's `params` beside."""
-    context = contexts.build(message, params=message.get("params") or {}, attempt_id=None)
+    """The texts of templates for one task run: `message` is that of `routing.run`, with `params` of the DAG and
+    `attempt_id` beside."""
+    context = contexts.build(message, params=message.get("params") or {}, attempt_id=message.get("attempt_id"))
     names = variables(context, message.get("inputs") or {})
     return [_render_one(template, names) for template in templates]
 

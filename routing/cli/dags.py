@@ -86,7 +86,8 @@ def show(session: Session, dag: str, output: str) -> None:
     found = _find(session, dag)
     if output != "table":
         tasks = [{**task, "side": _side(session.settings.router, task)} for task in found.structure.get("tasks", ())]
-        out.show_data({**_record(found), "tasks": tasks}, output=output)
+        warnings = list(found.structure.get("warnings", ()))
+        out.show_data({**_record(found), "tasks": tasks, "warnings": warnings}, output=output)
         return
     click.echo(plaintext.line(f"{found.dag_id}: {found.description or 'no description'}"))
     click.echo(
@@ -94,6 +95,8 @@ def show(session: Session, dag: str, output: str) -> None:
     )
     click.echo()
     out.print_table(out.table(found.structure.get("tasks", ()), _task_columns(session.settings.router)))
+    for warning in found.structure.get("warnings", ()):
+        click.echo(plaintext.line(f"warning: {warning}"), err=True)
 
 
 @dags.command()

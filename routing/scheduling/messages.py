@@ -30,6 +30,8 @@ class Occasion:
     """Task id -> its result."""
     params: Mapping[str, Any] = field(default_factory=dict)
     """The DAG's defaults of `conf`, for templates."""
+    attempt_id: str | None = None
+    """For templates, where it is known."""
 
 
 Render = Callable[[Sequence[spec.Template], Mapping[str, Any]], Sequence[str]]
@@ -45,7 +47,10 @@ def build(task: spec.TaskSpec, occasion: Occasion, *, render: Render = rendering
         return _message(task, occasion, name=TASK, kwargs=_run_arguments(task, occasion))
 
     def here(templates: Sequence[spec.Template]) -> Sequence[str]:
-        return render(templates, {**_run_arguments(task, occasion), "params": dict(occasion.params)})
+        return render(
+            templates,
+            {**_run_arguments(task, occasion), "params": dict(occasion.params), "attempt_id": occasion.attempt_id},
+        )
 
     return _message(task, occasion, name=POD_TASK, kwargs=spec.pod_arguments(task, occasion.inputs, here))
 

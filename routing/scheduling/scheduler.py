@@ -284,7 +284,7 @@ class Scheduler:
     ) -> tuple[ledger.NewAttempt, TaskFailed | None]:
         instance = run.instances[task.task_id]
         number = instance.attempts + 1
-        failure = None
+        attempt_id, failure = str(uuid4()), None
         occasion = messages.Occasion(
             dag_file=run.version.dag.file,
             dag_id=run.row.dag_id,
@@ -294,6 +294,7 @@ class Scheduler:
             try_number=number,
             inputs={name: results.get(run.instances[name].id) for name in task.inputs},
             params=run.version.dag.params,
+            attempt_id=attempt_id,
         )
         try:
             message = messages.build(task, occasion, render=self._render)
@@ -301,7 +302,7 @@ class Scheduler:
             message, failure = messages.unsendable(task, occasion), error
         route = self._route(task)
         attempt = ledger.NewAttempt(
-            id=str(uuid4()),
+            id=attempt_id,
             task_instance=instance.id,
             number=number,
             side=route.side,

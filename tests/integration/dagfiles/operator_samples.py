@@ -1,4 +1,4 @@
-"""Two pods as Airflow's first pages on its pod operator have them, as an author brings them along: old names included."""
+"""Two pods as the first pages on Airflow's pod operator have them, as an author brings them along."""
 
 from dispatcher import Secret, Volume, VolumeMount
 from routing import DAG, KubernetesPodOperator
