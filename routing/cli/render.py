@@ -164,6 +164,7 @@ def _route(settings: "Settings", task: "TaskSpec") -> Any:
 def _task_message(
     app: "Celery", dag: "DagSpec", task: "TaskSpec", *, queue: str, run_id: str, attempt_id: str, conf: str
 ) -> "Message":
+    from routing.errors import TaskFailed  # noqa: PLC0415 - as above
     from routing.scheduling import messages  # noqa: PLC0415 - as above
 
     occasion = messages.Occasion(
@@ -175,8 +176,12 @@ def _task_message(
         try_number=1,
         inputs={name: f"<result of {name}>" for name in task.inputs},
         params=dag.params,
+        attempt_id=attempt_id,
     )
-    sent = messages.build(task, occasion)
+    try:
+        sent = messages.build(task, occasion)
+    except TaskFailed as failed:
+        raise Failure(f"the task {task.task_id!r} gets no pod: {failed}; give what it needs by --conf") from failed
     return _message(app, sent, queue=queue, attempt_id=attempt_id, description=messages.describe(sent))
 
 
