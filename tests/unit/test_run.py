@@ -83,6 +83,33 @@ def test_a_body_with_kwargs_gets_the_whole_context(body: Runner) -> None:
     assert set(found) == run.contexts.NAMES
 
 
+def test_templates_in_arguments_are_rendered_and_results_are_not(body: Runner) -> None:
+    """At any depth of what the author wrote; a result that looks like a template stays what it is."""
+    text = """
+        up = BashOperator(task_id="up", bash_command="true").output
+        show = task(lambda *a, **k: [a, k["x"]]).override(task_id="t")
+        show("{{ ds }}", ["{{ params.p }}", up], x={"y": "{{ ti.try_number }}"})
+        BashOperator(
+            task_id="b",
+            bash_command="echo ${#A} {{ conf.c }} $A $B",
+            env={"A": "{{ run_id }}", "B": up},
+        )
+    """
+    inputs = {"up": "{{ 1 + 1 }}"}
+    assert body(text, "t", inputs=inputs) == [("2026-03-04", ["default", "{{ 1 + 1 }}"]), {"y": "2"}]
+    assert body(text, "b", inputs=inputs) == "8 1 manual-1 {{ 1 + 1 }}"
+
+
+def test_a_template_that_cannot_be_rendered_fails_its_task(body: Runner) -> None:
+    """With the reason and the path of the text; the body does not run."""
+    with pytest.raises(TaskFailed) as failed:
+        body("task(print).override(task_id='t')(['{{ params.missing }}'])", "t")
+    assert str(failed.value).startswith(
+        "op_args[0][0]: the template cannot be rendered: 'dict object' has no attribute"
+    )
+    assert failed.value.details == {"reason": "TemplateError", "cause": "application"}
+
+
 def test_a_body_may_change_its_arguments(body: Runner) -> None:
     """Arguments are copies: the next run in the same process gets them fresh."""
     text = "PythonOperator(task_id='t', python_callable=lambda x: x.append(1) or x, op_args=[[]])"
