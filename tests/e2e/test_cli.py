@@ -18,10 +18,10 @@ from tests.terminal import PODYARD, environment, installed
 from tests.terminal import inside as podyard
 
 GROUPS = {
-    "dags": ["list", "show", "trigger"],
+    "dags": ["list", "show", "trigger", "render"],
     "runs": ["list", "show", "watch", "cancel"],
     "tasks": ["list", "logs", "explain"],
-    "pods": ["list", "watch", "logs"],
+    "pods": ["list", "watch", "logs", "cleanup"],
     "queues": ["list", "explain"],
     "config": ["show", "check"],
     "db": ["upgrade", "check"],
