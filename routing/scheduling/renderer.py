@@ -20,7 +20,7 @@ from routing.authoring import loading
 from routing.authoring.spec import Template
 from routing.errors import TaskFailed
 
-START_TIMEOUT_S = 30.0
+START_TIMEOUT_S = 10.0
 TIMEOUT_S = 2.0
 """For the templates of one task; they take about a millisecond."""
 
