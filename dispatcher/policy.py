@@ -103,7 +103,8 @@ def _problems(pod: Mapping[str, Any], policy: Policy, namespaces: Collection[str
     namespace = (pod.get("metadata") or {}).get("namespace") or "default"
     if namespace not in namespaces and not _matches(namespace, policy.namespaces):
         yield "metadata.namespace", repr(namespace), _listed("namespaces", (*sorted(namespaces), *policy.namespaces))
-    for field in ("serviceAccountName", "serviceAccount"):
+    accounts = [field for field in ("serviceAccountName", "serviceAccount") if spec.get(field)]
+    for field in accounts or ["serviceAccountName"]:
         account = spec.get(field) or "default"
         if not _matches(account, policy.service_accounts):
             yield f"spec.{field}", repr(account), _listed("service_accounts", policy.service_accounts)
