@@ -26,6 +26,9 @@ def main() -> int:
     words.add_argument("--history", type=int, default=store.HISTORY_CHANGES, help="changes kept for watches")
     words.add_argument("--bookmark-seconds", type=float, default=10.0)
     words.add_argument("--gone-as-status", action="store_true", help="a watch too old is HTTP 410, not an ERROR event")
+    words.add_argument("--faults", action="store_true", help="faults may be asked for (docs/testing.md)")
+    words.add_argument("--faults-file", type=Path, help="faults to begin with, and to follow; turns faults on")
+    words.add_argument("--until-eof", action="store_true", help="end with the program at the other end of the input")
     given = words.parse_args()
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s", stream=sys.stderr)
     try:
@@ -40,6 +43,9 @@ def main() -> int:
             history_changes=given.history,
             bookmark_s=given.bookmark_seconds,
             gone_as_status=given.gone_as_status,
+            faults=given.faults,
+            faults_file=given.faults_file,
+            until_eof=given.until_eof,
         )
     except server.ClusterError as error:
         print(f"error: {error}", file=sys.stderr)  # noqa: T201 - the one line of a program that ends

@@ -1,78 +1,62 @@
-"""The HTTP side: each request is let in by its token, understood, and answered in Kubernetes' words. No rules."""
+"""The HTTP side: each request is let in by its token, understood, counted, and answered in Kubernetes' words."""
 
 import asyncio
 import contextlib
 import hmac
 import logging
-from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
-import msgspec
 from aiohttp import web
 
-from dispatcher.localcluster import (
-    calls,
-    discovery,
-    kubelet,
-    pages,
-    patches,
-    refusal,
-    registry,
-    resources,
-    statuses,
-    store,
-    tables,
-    times,
-    watching,
-)
+from dispatcher.localcluster import answers, calls, discovery, refusal, stats, verbs
+from dispatcher.localcluster.faults import door, kinds, plan, words
 
 log = logging.getLogger(__name__)
 Json = dict[str, Any]
-_encode = msgspec.json.Encoder().encode
 _HEALTH = frozenset({"/healthz", "/livez", "/readyz"})
+_SUCCEEDED_S = 0.2
+"""A stream whose caller is to see a failure after it succeeded goes on for so long."""
 
 
 class Api:
     """All addresses of one cluster."""
 
     def __init__(
-        self,
-        rules: registry.Registry,
-        pods: kubelet.Kubelet,
-        *,
-        token: str,
-        bookmark_s: float = 10.0,
-        gone_as_status: bool = False,
+        self, does: verbs.Verbs, *, token: str, faults: plan.Plan, counted: stats.Stats, own: door.Door
     ) -> None:
-        self.rules = rules
-        self.pods = pods
         self.address = ""
-        self.closing = asyncio.Event()
+        self._does = does
+        self._faults = faults
+        self._stats = counted
+        self._door = own
         self._authorization = f"Bearer {token}".encode()
-        self._bookmark_s = bookmark_s
-        self._gone_as_status = gone_as_status
-        self._pages = pages.Pages()
+        self._closing = asyncio.Event()
 
     def close(self) -> None:
         """Ends all watches; a stopping server waits for nothing else."""
-        self.closing.set()
-        for collection in self.rules.store.collections.values():
+        self._closing.set()
+        self._does.live.close()
+        for collection in self._does.rules.store.collections.values():
             collection.changed.ring()
 
     async def handle(self, request: web.BaseRequest) -> web.StreamResponse:
         """Answers one request."""
         try:
             self._let_in(request)
-            return await self._answer(request)
+            response = await self._answer(request)
         except refusal.Refusal as error:
-            return _refused(error)
+            response = answers.refused(error)
         except (ConnectionError, asyncio.CancelledError):
             raise
         except Exception:
             log.exception("request failed", extra={"path": request.path})
-            return _refused(
+            response = answers.refused(
                 refusal.Refusal(500, "InternalError", "Internal error occurred: the local cluster's log says more")
             )
+        if request.path.startswith("/api/"):
+            self._stats.answered(response.status if calls.is_open(request) else "cut")
+        return response
 
     def _let_in(self, request: web.BaseRequest) -> None:
         given = request.headers.get("Authorization", "").encode(errors="surrogateescape")
@@ -86,12 +70,14 @@ class Api:
             if at is None:
                 raise refusal.no_such_path()
             return await self._on_target(request, at)
+        if path.startswith(door.PREFIX):
+            return await self._door.answer(request)
         if path in _HEALTH:
             return web.Response(text="ok")
         found = self._about_itself(path.rstrip("/"))
         if found is None or request.method != "GET":
             raise refusal.no_such_path()
-        return _json(found)
+        return answers.plain(found)
 
     def _about_itself(self, path: str) -> Json | None:
         said: Mapping[str, Callable[[], Json]] = {
@@ -104,246 +90,45 @@ class Api:
         }
         return said[path]() if path in said else None
 
+    # --- objects ---
+
     async def _on_target(self, request: web.BaseRequest, at: calls.Target) -> web.StreamResponse:
-        kind = "subresource" if at.subresource else "object" if at.name else "collection"
-        verb = self._verbs()[kind].get(request.method)
-        if verb is None:
+        name = calls.verb(request, at)
+        if name is None:
             raise refusal.method_not_allowed()
-        return await verb(request, at)
+        self._stats.asked(at.resource.plural, name)
+        verb = self._does.by_name[name]
+        if self._faults.is_empty:
+            return await verb(request, at)
+        call = await calls.as_seen(request, at, verb=name)
+        effect = self._faults.effect(call, at=asyncio.get_running_loop().time())
+        if effect.delay_s:
+            await asyncio.sleep(effect.delay_s)
+        if effect.failure is None:
+            return await verb(request, at)
+        if effect.failure.done:
+            return await self._do_and_fail(verb(request, at), request, call, effect.failure)
+        return await self._fail(request, call, effect.failure)
 
-    def _verbs(
-        self,
-    ) -> Mapping[str, Mapping[str, Callable[[web.BaseRequest, calls.Target], Awaitable[web.StreamResponse]]]]:
-        return {
-            "collection": {"GET": self._list, "POST": self._create, "DELETE": self._delete_collection},
-            "object": {"GET": self._read, "PUT": self._update, "PATCH": self._patch, "DELETE": self._delete},
-            "subresource": {
-                "GET": self._read_subresource,
-                "PUT": self._update,
-                "PATCH": self._patch,
-                "POST": self._evict,
-            },
-        }
+    async def _do_and_fail(
+        self, doing: Any, request: web.BaseRequest, call: plan.Call, failure: kinds.Fail
+    ) -> web.StreamResponse:
+        """It succeeds, but the caller sees the failure; where it does not succeed the caller is told why."""
+        response: web.StreamResponse | None = None
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(_SUCCEEDED_S):  # a watch would go on
+                response = await doing
+        if response is None or response.prepared:  # a stream has a status already: it can only break off
+            return self._cut(request)
+        return await self._fail(request, call, failure)
 
-    # --- reading ---
+    async def _fail(self, request: web.BaseRequest, call: plan.Call, failure: kinds.Fail) -> web.StreamResponse:
+        if failure.how == "answer":
+            raise words.answer(failure, call)
+        if failure.how == "hang":
+            await self._closing.wait()  # or until the caller gives up, which cancels this
+        return self._cut(request)
 
-    async def _list(self, request: web.BaseRequest, at: calls.Target) -> web.StreamResponse:
-        query = request.query
-        match = calls.match(at, query)
-        if calls.flag(query, "watch"):
-            return await self._watch(request, match)
-        limit = calls.number(query, "limit") or 0
-        token = query.get("continue", "")
-        if token:
-            page = self._pages.more(token, limit=limit)
-        else:
-            self._check_version(query)
-            page = self._pages.first(self.rules.store.list(match), version=self.rules.store.version, limit=limit)
-        metadata: Json = {"resourceVersion": str(page.version)}
-        if page.next_token:
-            metadata["continue"] = page.next_token
-            if not match.labels and not match.fields:
-                metadata["remainingItemCount"] = page.remaining
-        if _wants_table(request):
-            return _json(_table(at.resource, [snapshot.body for snapshot in page.objects], metadata, query))
-        head = _encode({"kind": f"{at.resource.kind}List", "apiVersion": "v1", "metadata": metadata})
-        return _raw(b'%s,"items":[%s]}' % (head[:-1], b",".join(snapshot.body for snapshot in page.objects)))
-
-    def _check_version(self, query: Mapping[str, str]) -> None:
-        """A list may ask for a version: this cluster only has the latest one."""
-        wanted = calls.number(query, "resourceVersion") or 0
-        current = self.rules.store.version
-        if wanted > current:
-            raise refusal.version_too_large(wanted, current)
-        if query.get("resourceVersionMatch") == "Exact" and wanted != current:
-            raise refusal.expired(wanted, current)
-
-    async def _watch(self, request: web.BaseRequest, match: store.Match) -> web.StreamResponse:
-        asked = watching.options(request.query)
-        objects = self.rules.store
-        version = asked.version or 0
-        if version > objects.version:
-            raise refusal.version_too_large(version, objects.version)
-        oldest = objects.of(match.resource).forgotten
-        if asked.version is not None and version < oldest and self._gone_as_status:
-            raise refusal.expired(version, oldest)
-        response = web.StreamResponse(
-            headers={"Content-Type": "application/json", "Cache-Control": "no-cache, private"}
-        )
-        await response.prepare(request)
-        render = _table_render(match.resource, request.query) if _wants_table(request) else store.render_json
-        stream = watching.events(
-            objects, match, asked, render=render, bookmark_s=self._bookmark_s, closing=self.closing
-        )
-        await _send_all(response, stream)
-        return response
-
-    async def _read(self, request: web.BaseRequest, at: calls.Target) -> web.StreamResponse:
-        if calls.flag(request.query, "watch"):
-            return await self._watch(request, calls.match(at, request.query))
-        found = self.rules.get(at.resource, at.namespace, at.name)
-        if _wants_table(request):
-            metadata = {"resourceVersion": str(found.version)}
-            return _json(_table(at.resource, [found.body], metadata, request.query))
-        return _raw(found.body)
-
-    async def _read_subresource(self, request: web.BaseRequest, at: calls.Target) -> web.StreamResponse:
-        if at.subresource == "log":
-            return await self._log(request, at)
-        return await self._read(request, at)
-
-    async def _log(self, request: web.BaseRequest, at: calls.Target) -> web.StreamResponse:
-        asked = calls.log_query(request.query)
-        pod = self.rules.get(at.resource, at.namespace, at.name)
-        container = _log_container(pod.read(), request.query.get("container", ""))
-        previous = calls.flag(request.query, "previous")
-        found = self.pods.log_of(pod.uid, container, previous=previous)
-        if previous and found is None:
-            raise refusal.bad_request(f'previous terminated container "{container}" in pod "{at.name}" not found')
-        state = self.pods.state_of(pod.uid, container)
-        if state is None or isinstance(state, statuses.Waiting):
-            reason = state.reason if state is not None else "ContainerCreating"
-            raise refusal.bad_request(f'container "{container}" in pod "{at.name}" is waiting to start: {reason}')
-        response = web.StreamResponse(headers={"Content-Type": "text/plain"})
-        await response.prepare(request)
-        if found is not None:
-            await _send_all(response, found.stream(asked))
-        return response
-
-    # --- writing ---
-
-    async def _create(self, request: web.BaseRequest, at: calls.Target) -> web.StreamResponse:
-        if at.resource.namespaced and not at.namespace:
-            raise refusal.method_not_allowed()
-        thing = await calls.mapping(request)
-        dry_run = request.query.get("dryRun") == "All"
-        return _raw(self.rules.create(at.resource, at.namespace, thing, dry_run=dry_run).body, status=201)
-
-    async def _update(self, request: web.BaseRequest, at: calls.Target) -> web.StreamResponse:
-        thing = await calls.mapping(request)
-        _no_dry_run(request)
-        _only_status(at)
-        before = self.rules.get(at.resource, at.namespace, at.name)
-        return _raw(self.rules.update(at.resource, before, thing, subresource=at.subresource).body)
-
-    async def _patch(self, request: web.BaseRequest, at: calls.Target) -> web.StreamResponse:
-        apply = patches.APPLY.get(request.content_type)
-        if apply is None:
-            raise refusal.unsupported_media(request.content_type, supported=tuple(patches.APPLY))
-        patch = await calls.thing(request)
-        _no_dry_run(request)
-        _only_status(at)
-        before = self.rules.get(at.resource, at.namespace, at.name)
-        change: Callable[[Json], Any] = lambda old: apply(old, patch)  # noqa: E731 - binds the patch
-        return _raw(self.rules.patch(at.resource, before, change, subresource=at.subresource).body)
-
-    async def _delete(self, request: web.BaseRequest, at: calls.Target) -> web.StreamResponse:
-        options = await calls.delete_options(request)
-        last = self.rules.delete(at.resource, self.rules.get(at.resource, at.namespace, at.name), options)
-        if at.resource in {resources.PODS, resources.NAMESPACES}:
-            return _raw(last.body)
-        details = {"name": at.name, "kind": at.resource.plural, "uid": last.uid}
-        return _json({"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Success", "details": details})
-
-    async def _delete_collection(self, request: web.BaseRequest, at: calls.Target) -> web.StreamResponse:
-        if "deletecollection" not in at.resource.verbs or (at.resource.namespaced and not at.namespace):
-            raise refusal.method_not_allowed()
-        options = await calls.delete_options(request)
-        found = self.rules.store.list(calls.match(at, request.query))
-        last = [self.rules.delete(at.resource, snapshot, options) for snapshot in found]
-        head = _encode(
-            {
-                "kind": f"{at.resource.kind}List",
-                "apiVersion": "v1",
-                "metadata": {"resourceVersion": str(self.rules.store.version)},
-            }
-        )
-        return _raw(b'%s,"items":[%s]}' % (head[:-1], b",".join(snapshot.body for snapshot in last)))
-
-    async def _evict(self, request: web.BaseRequest, at: calls.Target) -> web.StreamResponse:
-        """The eviction API: a delete that says why it came."""
-        if at.subresource != "eviction":
-            raise refusal.method_not_allowed()
-        said = (await calls.mapping(request)).get("deleteOptions") or {}
-        options = registry.DeleteOptions(grace_s=said.get("gracePeriodSeconds"))
-        self.rules.delete(at.resource, self.rules.get(at.resource, at.namespace, at.name), options)
-        return _json(
-            {"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Success", "code": 201}, status=201
-        )
-
-
-async def _send_all(response: web.StreamResponse, pieces: AsyncGenerator[bytes, None]) -> None:
-    """Sends a stream; a client that goes away ends it, and is no error."""
-    async with contextlib.aclosing(pieces):
-        with contextlib.suppress(ConnectionError):
-            async for piece in pieces:
-                if piece:
-                    await response.write(piece)
-
-
-def _no_dry_run(request: web.BaseRequest) -> None:
-    if request.query.get("dryRun"):
-        raise refusal.bad_request("the local cluster knows dryRun only for create")
-
-
-def _only_status(at: calls.Target) -> None:
-    if at.subresource not in {"", "status"}:
-        raise refusal.method_not_allowed()
-
-
-def _log_container(pod: Json, asked: str) -> str:
-    """The container whose log is meant; raises Refusal 400."""
-    spec = pod["spec"]
-    main = [container["name"] for container in spec["containers"]]
-    init = [container["name"] for container in spec.get("initContainers") or []]
-    name = pod["metadata"]["name"]
-    if asked:
-        if asked not in main + init:
-            raise refusal.bad_request(f"container {asked} is not valid for pod {name}")
-        return asked
-    if len(main) > 1 or init:
-        listed = f"[{' '.join(main)}]" + (f" or one of the init containers: [{' '.join(init)}]" if init else "")
-        if len(main) > 1:
-            raise refusal.bad_request(f"a container name must be specified for pod {name}, choose one of: {listed}")
-    return str(main[0])
-
-
-def _raw(body: bytes, *, status: int = 200) -> web.Response:
-    return web.Response(body=body, status=status, content_type="application/json")
-
-
-def _json(thing: Json, *, status: int = 200) -> web.Response:
-    return _raw(_encode(thing), status=status)
-
-
-def _refused(error: refusal.Refusal) -> web.Response:
-    response = _json(error.status(), status=error.code)
-    if "retryAfterSeconds" in error.details:
-        response.headers["Retry-After"] = str(error.details["retryAfterSeconds"])
-    return response
-
-
-def _wants_table(request: web.BaseRequest) -> bool:
-    return "as=Table" in request.headers.get("Accept", "")
-
-
-def _table(resource: resources.Resource, bodies: list[bytes], metadata: Json, query: Mapping[str, str]) -> Json:
-    include = query.get("includeObject", "Metadata")
-    things = [msgspec.json.decode(body) for body in bodies]
-    return tables.table(resource.plural, things, now=times.now(), metadata=metadata, include=include)
-
-
-def _table_render(resource: resources.Resource, query: Mapping[str, str]) -> store.Render:
-    """Watch events as tables; the first one names the columns."""
-    first = True
-    include = query.get("includeObject", "Metadata")
-
-    def render(kind: str, body: bytes) -> bytes:
-        nonlocal first
-        thing = msgspec.json.decode(body)
-        metadata = {"resourceVersion": thing["metadata"]["resourceVersion"]}
-        row = tables.table(resource.plural, [thing], now=times.now(), metadata=metadata, include=include, header=first)
-        first = False
-        return store.render_json(kind, _encode(row))
-
-    return render
+    def _cut(self, request: web.BaseRequest) -> web.StreamResponse:
+        calls.abort(request)
+        return web.Response(status=500)  # nobody will see it

@@ -1,5 +1,7 @@
 """One HTTP request, read: address -> target, query -> values, body -> object. Refuses what makes no sense."""
 
+import asyncio
+import contextlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -9,12 +11,14 @@ import msgspec
 from aiohttp import web
 
 from dispatcher.localcluster import logs, refusal, registry, resources, selectors, store, times
+from dispatcher.localcluster.faults import plan
 
 BODY_BYTES = 3 * 1024 * 1024
 """As a real API server's limit for a request."""
 _TRUE = frozenset({"1", "true", "True", "t", "T", "TRUE"})
 _FALSE = frozenset({"0", "false", "False", "f", "F", "FALSE", ""})
 Json = dict[str, Any]
+_READ = "podyard-body"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,6 +46,44 @@ def target(path: str) -> Target | None:
     if subresource and subresource not in {known for known, _, _ in resource.subresources}:
         return None
     return Target(resource=resource, namespace=namespace, name=name, subresource=subresource)
+
+
+_VERBS: Mapping[str, Mapping[str, str]] = {
+    "collection": {"GET": "list", "POST": "create", "DELETE": "deletecollection"},
+    "object": {"GET": "get", "PUT": "update", "PATCH": "patch", "DELETE": "delete"},
+    "status": {"GET": "get", "PUT": "update", "PATCH": "patch"},
+    "log": {"GET": "log"},
+    "eviction": {"POST": "evict"},
+}
+
+
+def verb(request: web.BaseRequest, at: Target) -> str | None:
+    """Kubernetes' word for what a request asks for (and our `log` and `evict`); None where there is none."""
+    found = _VERBS[at.subresource or ("object" if at.name else "collection")].get(request.method)
+    if found in {"get", "list"} and not at.subresource and flag(request.query, "watch"):
+        return "watch"
+    return found
+
+
+async def as_seen(request: web.BaseRequest, at: Target, *, verb: str) -> plan.Call:
+    """The request as faults see it; a create is known by the name in its body, which is read for that."""
+    name = at.name
+    if verb == "create":
+        with contextlib.suppress(refusal.Refusal, LookupError, TypeError, AttributeError):
+            name = str((await thing(request))["metadata"].get("name", ""))
+    return plan.Call(verb=verb, resource=at.resource.plural, namespace=at.namespace, name=name)
+
+
+def is_open(request: web.BaseRequest) -> bool:
+    """Whether the caller can still be answered."""
+    return request.transport is not None and not request.transport.is_closing()
+
+
+def abort(request: web.BaseRequest) -> None:
+    """Ends the connection without an answer."""
+    transport = request.transport
+    if isinstance(transport, asyncio.WriteTransport):
+        transport.abort()
 
 
 def flag(query: Mapping[str, str], name: str) -> bool:
@@ -96,13 +138,17 @@ def log_query(query: Mapping[str, str]) -> logs.Query:
 
 
 async def body(request: web.BaseRequest) -> bytes:
-    """The body; raises Refusal 413."""
+    """The body, also when it was read before; raises Refusal 413."""
+    if _READ in request:
+        found: bytes = request[_READ]
+        return found
     parts, size = [], 0
     async for piece in request.content.iter_any():
         size += len(piece)
         if size > BODY_BYTES:
             raise refusal.too_large(BODY_BYTES)
         parts.append(piece)
+    request[_READ] = b"".join(parts)
     return b"".join(parts)
 
 
@@ -140,7 +186,7 @@ async def mapping(request: web.BaseRequest) -> Json:
 async def delete_options(request: web.BaseRequest) -> registry.DeleteOptions:
     """DeleteOptions from body and query; raises Refusal 400."""
     said: Json = {}
-    if request.can_read_body:
+    if request.can_read_body or _READ in request:
         data = await body(request)
         said = _json_object(data) if data.strip() else {}
     if said.get("dryRun") or request.query.get("dryRun"):

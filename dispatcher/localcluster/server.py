@@ -9,8 +9,10 @@ import contextlib
 import errno
 import functools
 import logging
+import os
 import signal
 import ssl
+import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -32,11 +34,14 @@ from dispatcher.localcluster import (
     registry,
     resources,
     runtime,
+    stats,
     store,
+    streams,
     surroundings,
     times,
+    verbs,
 )
-from dispatcher.localcluster.faults import plan
+from dispatcher.localcluster.faults import door, havoc, kinds, plan
 
 log = logging.getLogger(__name__)
 ClusterError = home.ClusterError
@@ -67,6 +72,10 @@ class Options:
     bookmark_s: float = 10.0
     gone_as_status: bool = False
     """Answer a watch from a forgotten version with HTTP 410 instead of an ERROR event (servers do either)."""
+    faults: bool = False
+    """Whether faults may be asked for, at `/podyard/faults` and by `LocalCluster.havoc` (docs/testing.md)."""
+    faults_file: Path | None = None
+    """Faults to begin with, and to follow; turns faults on."""
 
 
 class LocalCluster:
@@ -76,6 +85,8 @@ class LocalCluster:
         self.options = options
         self.token = ""
         self.url = ""
+        self.havoc: havoc.Havoc | None = None
+        """Faults, where they are on."""
         self._stack = contextlib.AsyncExitStack()
 
     @property
@@ -107,13 +118,27 @@ class LocalCluster:
         await run.open()
         stack.push_async_callback(run.close)
         faults = plan.Plan()
-        pods = _kubelet(options, rules, run, faults)
+        node = _node(options)
+        rules.create(resources.NODES, "", nodes.node(node.name, address=HOST, max_pods=node.max_pods, now=times.now()))
+        events = recorder.Recorder(objects, component="podyard-local", node=node.name)
+        pods = kubelet.Kubelet(rules, run, node=node, events=events, faults=faults)
         stack.push_async_callback(pods.close, STOP_S)
         _keep(stack, pods.follow_config())
         _keep(stack, _delete_namespaces(rules))
-        doors = api.Api(
-            rules, pods, token=self.token, bookmark_s=options.bookmark_s, gone_as_status=options.gone_as_status
+        live, counted = streams.Streams(), stats.Stats()
+        does = verbs.Verbs(
+            rules,
+            pods,
+            live=live,
+            faults=faults,
+            bookmark_s=options.bookmark_s,
+            gone_as_status=options.gone_as_status,
         )
+        if options.faults or options.faults_file:
+            self.havoc = havoc.Havoc(faults, havoc.Victims(rules=rules, pods=pods, live=live, does=does, node=node))
+            _play(stack, self.havoc, options.faults_file)
+        own = door.Door(counted, live, self.havoc)
+        doors = api.Api(does, token=self.token, faults=faults, counted=counted, own=own)
         ports = [options.port] if options.port else [past.port, 0]
         port = await _listen(stack, doors, ports=ports, tls=home.tls(options.home, past))
         doors.address = f"{HOST}:{port}"
@@ -130,15 +155,21 @@ def run(
     port: int = 0,
     node: str = "local",
     ready: Callable[[str], None] = lambda line: None,  # noqa: ARG005 - nobody wants to know
+    until_eof: bool = False,
     **more: Any,
 ) -> None:
-    """Runs a local cluster until SIGINT or SIGTERM; `ready` is told one line. Raises home.ClusterError."""
-    asyncio.run(_run(Options(home=home, port=port, node=node, **more), ready))
+    """Runs a local cluster until SIGINT or SIGTERM; `ready` is told one line. Raises home.ClusterError.
+
+    `until_eof`: also until the standard input, a pipe, is closed: with the end of the program that holds it.
+    """
+    asyncio.run(_run(Options(home=home, port=port, node=node, **more), ready, until_eof=until_eof))
 
 
-async def _run(options: Options, ready: Callable[[str], None]) -> None:
+async def _run(options: Options, ready: Callable[[str], None], *, until_eof: bool) -> None:
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
+    if until_eof:
+        loop.add_reader(sys.stdin.fileno(), lambda: None if os.read(sys.stdin.fileno(), 512) else stop.set())
     for number in (signal.SIGINT, signal.SIGTERM):
         loop.add_signal_handler(number, stop.set)
     async with LocalCluster(options) as cluster:
@@ -147,6 +178,8 @@ async def _run(options: Options, ready: Callable[[str], None]) -> None:
         )
         ready(f"local cluster ready at {cluster.url}, kubeconfig {cluster.kubeconfig}; {kind}")
         await stop.wait()
+        if until_eof:
+            loop.remove_reader(sys.stdin.fileno())
 
 
 def _runtime(options: Options, objects: store.Store) -> runtime.Runtime:
@@ -170,12 +203,22 @@ def config_data(objects: store.Store, namespace: str, kind: str, name: str) -> M
     return {**plain, **decoded}
 
 
-def _kubelet(options: Options, rules: registry.Registry, run: runtime.Runtime, faults: plan.Plan) -> kubelet.Kubelet:
+def _node(options: Options) -> surroundings.Node:
     limit = options.max_pods or (250 if options.runtime == "processes" else 1_000_000)
-    node = surroundings.Node(name=options.node, address=HOST, max_pods=limit)
-    rules.create(resources.NODES, "", nodes.node(options.node, address=HOST, max_pods=limit, now=times.now()))
-    events = recorder.Recorder(rules.store, component="podyard-local", node=options.node)
-    return kubelet.Kubelet(rules, run, node=node, events=events, faults=faults)
+    return surroundings.Node(name=options.node, address=HOST, max_pods=limit)
+
+
+def _play(stack: contextlib.AsyncExitStack, wreck: havoc.Havoc, file: Path | None) -> None:
+    """Begins with the faults of a file, if there is one, and follows it; raises home.ClusterError."""
+    if file is not None:
+        from dispatcher.localcluster.faults import script  # noqa: PLC0415 - YAML, where it is asked for
+
+        try:
+            wreck.play(script.read(file))
+        except kinds.FaultError as error:
+            raise home.ClusterError(str(error)) from error
+        _keep(stack, script.follow(file, wreck))
+    _keep(stack, wreck.follow())
 
 
 def _keep(stack: contextlib.AsyncExitStack, loop: Any) -> None:

@@ -47,31 +47,31 @@ async def events(
     render: store.Render,
     bookmark_s: float,
     closing: asyncio.Event,
-) -> AsyncGenerator[bytes, None]:
+) -> AsyncGenerator[list[bytes], None]:
     """Yields lines, many at once where many are due. Falling behind ends with an ERROR event of code 410."""
     loop = asyncio.get_running_loop()
     end = loop.time() + asked.timeout_s
     position = objects.version if asked.version is None else asked.version
     if asked.version is None:
-        yield b"".join(render("ADDED", snapshot.body) for snapshot in objects.list(match))
+        yield [render("ADDED", snapshot.body) for snapshot in objects.list(match)]
         if asked.initial_events and asked.bookmarks:
-            yield _bookmark(match, position, initial=True)
+            yield [_bookmark(match, position, initial=True)]
     collection = objects.of(match.resource)
     told = loop.time()
     while not closing.is_set() and loop.time() < end:
         try:
             lines, position = _due(objects, match, position, render)
         except refusal.Refusal as error:
-            yield error_line(error)
+            yield [error_line(error)]
             return
         if lines:
             told = loop.time()
-            yield b"".join(lines)
+            yield lines
             continue
         until = min(end, told + bookmark_s) if asked.bookmarks else end
         if not await collection.changed.wait(max(0.0, until - loop.time())) and asked.bookmarks:
             told = loop.time()
-            yield _bookmark(match, position)
+            yield [_bookmark(match, position)]
 
 
 def _due(objects: store.Store, match: store.Match, position: int, render: store.Render) -> tuple[list[bytes], int]:

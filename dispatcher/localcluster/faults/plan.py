@@ -37,9 +37,6 @@ class Effect:
     failure: kinds.Fail | None = None
 
 
-NOTHING = Effect()
-
-
 @dataclass(eq=False, kw_only=True)
 class Entry:
     """A fault in the plan. `hits` counts its uses; `due_at` is a happening's next time."""
@@ -68,6 +65,11 @@ class Plan:
         self._dice = random.Random(seed)  # noqa: S311 - dice that can be thrown again
         self._entries: dict[int, Entry] = {}
         self._numbers = itertools.count(1)
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether nothing is planned, as most often."""
+        return not self._entries
 
     def add(self, fault: kinds.Fault, *, at: float) -> Entry:
         """Takes a fault into the plan. A happening that is due now is given by `due`."""
@@ -110,8 +112,6 @@ class Plan:
 
     def effect(self, call: Call, *, at: float) -> Effect:
         """What becomes of a call: all delays that match, and the first failure."""
-        if not self._entries:
-            return NOTHING
         delay_s, failure = 0.0, None
         for entry in self._standing(at):
             fault = entry.fault
@@ -176,10 +176,10 @@ class Plan:
 
     # --- happenings ---
 
-    def due(self, *, at: float) -> list[kinds.Happening]:
-        """The happenings whose time has come, in the order of their times; the next time of each is set."""
+    def due(self, *, at: float) -> list[tuple[int, kinds.Happening]]:
+        """The happenings whose time has come, with their numbers, in order; the next time of each is set."""
         ready = [entry for entry in self._entries.values() if self._is_open(entry) and entry.due_at <= at]
-        return [self._happen(entry, at) for entry in sorted(ready, key=lambda entry: entry.due_at)]
+        return [(entry.number, self._happen(entry, at)) for entry in sorted(ready, key=lambda entry: entry.due_at)]
 
     def next_at(self) -> float | None:
         """When the next happening is due; None where none is planned."""

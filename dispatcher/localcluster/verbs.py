@@ -1,0 +1,222 @@
+"""The verbs on objects, as HTTP answers: create, get, list, watch, update, patch, delete, log, evict. No rules."""
+
+import asyncio
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
+from typing import Any
+
+from aiohttp import web
+
+from dispatcher.localcluster import (
+    answers,
+    calls,
+    kubelet,
+    pages,
+    patches,
+    refusal,
+    registry,
+    resources,
+    statuses,
+    store,
+    streams,
+    watching,
+)
+from dispatcher.localcluster.faults import plan
+
+Json = dict[str, Any]
+Verb = Callable[[web.BaseRequest, calls.Target], Awaitable[web.StreamResponse]]
+
+
+class Verbs:
+    """What can be done with objects, by the word for it."""
+
+    def __init__(
+        self,
+        rules: registry.Registry,
+        pods: kubelet.Kubelet,
+        *,
+        live: streams.Streams,
+        faults: plan.Plan,
+        bookmark_s: float,
+        gone_as_status: bool,
+    ) -> None:
+        self.rules = rules
+        self.pods = pods
+        self.live = live
+        self.gone_as_status = gone_as_status
+        self._faults = faults
+        self._bookmark_s = bookmark_s
+        self._pages = pages.Pages()
+        self.by_name: Mapping[str, Verb] = {
+            "get": self._get,
+            "list": self._list,
+            "watch": self._watch,
+            "log": self._log,
+            "create": self._create,
+            "update": self._update,
+            "patch": self._patch,
+            "delete": self._delete,
+            "deletecollection": self._delete_collection,
+            "evict": self._evict,
+        }
+
+    # --- reading ---
+
+    async def _get(self, request: web.BaseRequest, at: calls.Target) -> web.StreamResponse:
+        found = self.rules.get(at.resource, at.namespace, at.name)
+        if answers.wants_table(request):
+            return answers.table(at.resource, [found], {"resourceVersion": str(found.version)}, request.query)
+        return answers.raw(found.body)
+
+    async def _list(self, request: web.BaseRequest, at: calls.Target) -> web.StreamResponse:
+        query = request.query
+        match = calls.match(at, query)
+        limit = calls.number(query, "limit") or 0
+        token = query.get("continue", "")
+        if token:
+            page = self._pages.more(token, limit=limit)
+        else:
+            self._check_version(query)
+            page = self._pages.first(self.rules.store.list(match), version=self.rules.store.version, limit=limit)
+        metadata: Json = {"resourceVersion": str(page.version)}
+        if page.next_token:
+            metadata["continue"] = page.next_token
+            if not match.labels and not match.fields:
+                metadata["remainingItemCount"] = page.remaining
+        if answers.wants_table(request):
+            return answers.table(at.resource, page.objects, metadata, query)
+        return answers.listed(at.resource, page.objects, metadata)
+
+    def _check_version(self, query: Mapping[str, str]) -> None:
+        """A list may ask for a version: this cluster only has the latest one."""
+        wanted = calls.number(query, "resourceVersion") or 0
+        current = self.rules.store.version
+        if wanted > current:
+            raise refusal.version_too_large(wanted, current)
+        if query.get("resourceVersionMatch") == "Exact" and wanted != current:
+            raise refusal.expired(wanted, current)
+
+    async def _watch(self, request: web.BaseRequest, at: calls.Target) -> web.StreamResponse:
+        match = calls.match(at, request.query)
+        asked = watching.options(request.query)
+        self._check_start(match, asked)
+        response = web.StreamResponse(
+            headers={"Content-Type": "application/json", "Cache-Control": "no-cache, private"}
+        )
+        await response.prepare(request)
+        with self.live.opened(at.resource.plural, lambda: calls.abort(request)) as stream:
+            events = watching.events(
+                self.rules.store,
+                match,
+                asked,
+                render=answers.render(request, match.resource),
+                bookmark_s=self._bookmark_s,
+                closing=stream.closing,
+            )
+            await answers.send_all(response, self._as_sent(events, stream))
+        return response
+
+    def _check_start(self, match: store.Match, asked: watching.Options) -> None:
+        objects = self.rules.store
+        version = asked.version or 0
+        if version > objects.version:
+            raise refusal.version_too_large(version, objects.version)
+        oldest = objects.of(match.resource).forgotten
+        if asked.version is not None and version < oldest and self.gone_as_status:
+            raise refusal.expired(version, oldest)
+
+    async def _as_sent(
+        self, events: AsyncGenerator[list[bytes], None], stream: streams.Stream
+    ) -> AsyncGenerator[bytes, None]:
+        """The lines of a watch, with what faults make of them."""
+        async for lines in events:
+            await self.live.until_loud(stream)
+            sent = self._faults.disturb(stream.resource, lines, at=asyncio.get_running_loop().time())
+            yield b"".join(sent)
+
+    async def _log(self, request: web.BaseRequest, at: calls.Target) -> web.StreamResponse:
+        asked = calls.log_query(request.query)
+        pod = self.rules.get(at.resource, at.namespace, at.name)
+        container = _log_container(pod.read(), request.query.get("container", ""))
+        previous = calls.flag(request.query, "previous")
+        found = self.pods.log_of(pod.uid, container, previous=previous)
+        if previous and found is None:
+            raise refusal.bad_request(f'previous terminated container "{container}" in pod "{at.name}" not found')
+        state = self.pods.state_of(pod.uid, container)
+        if state is None or isinstance(state, statuses.Waiting):
+            reason = state.reason if state is not None else "ContainerCreating"
+            raise refusal.bad_request(f'container "{container}" in pod "{at.name}" is waiting to start: {reason}')
+        response = web.StreamResponse(headers={"Content-Type": "text/plain"})
+        await response.prepare(request)
+        if found is not None:
+            await answers.send_all(response, found.stream(asked))
+        return response
+
+    # --- writing ---
+
+    async def _create(self, request: web.BaseRequest, at: calls.Target) -> web.StreamResponse:
+        if at.resource.namespaced and not at.namespace:
+            raise refusal.method_not_allowed()
+        thing = await calls.mapping(request)
+        dry_run = request.query.get("dryRun") == "All"
+        return answers.raw(self.rules.create(at.resource, at.namespace, thing, dry_run=dry_run).body, status=201)
+
+    async def _update(self, request: web.BaseRequest, at: calls.Target) -> web.StreamResponse:
+        thing = await calls.mapping(request)
+        _no_dry_run(request)
+        before = self.rules.get(at.resource, at.namespace, at.name)
+        return answers.raw(self.rules.update(at.resource, before, thing, subresource=at.subresource).body)
+
+    async def _patch(self, request: web.BaseRequest, at: calls.Target) -> web.StreamResponse:
+        apply = patches.APPLY.get(request.content_type)
+        if apply is None:
+            raise refusal.unsupported_media(request.content_type, supported=tuple(patches.APPLY))
+        patch = await calls.thing(request)
+        _no_dry_run(request)
+        before = self.rules.get(at.resource, at.namespace, at.name)
+        change: Callable[[Json], Any] = lambda old: apply(old, patch)  # noqa: E731 - binds the patch
+        return answers.raw(self.rules.patch(at.resource, before, change, subresource=at.subresource).body)
+
+    async def _delete(self, request: web.BaseRequest, at: calls.Target) -> web.StreamResponse:
+        options = await calls.delete_options(request)
+        last = self.rules.delete(at.resource, self.rules.get(at.resource, at.namespace, at.name), options)
+        if at.resource in {resources.PODS, resources.NAMESPACES}:
+            return answers.raw(last.body)
+        return answers.success(details={"name": at.name, "kind": at.resource.plural, "uid": last.uid})
+
+    async def _delete_collection(self, request: web.BaseRequest, at: calls.Target) -> web.StreamResponse:
+        if "deletecollection" not in at.resource.verbs or (at.resource.namespaced and not at.namespace):
+            raise refusal.method_not_allowed()
+        options = await calls.delete_options(request)
+        found = self.rules.store.list(calls.match(at, request.query))
+        last = [self.rules.delete(at.resource, snapshot, options) for snapshot in found]
+        return answers.listed(at.resource, last, {"resourceVersion": str(self.rules.store.version)})
+
+    async def _evict(self, request: web.BaseRequest, at: calls.Target) -> web.StreamResponse:
+        """The eviction API: a delete that says why it came."""
+        said = (await calls.mapping(request)).get("deleteOptions") or {}
+        options = registry.DeleteOptions(grace_s=said.get("gracePeriodSeconds"))
+        pod = self.rules.get(at.resource, at.namespace, at.name)
+        marked = self.rules.disrupt(pod, "EvictionByEvictionAPI", "Eviction API: evicting")
+        self.rules.delete(at.resource, marked, options)
+        return answers.success(code=201)
+
+
+def _no_dry_run(request: web.BaseRequest) -> None:
+    if request.query.get("dryRun"):
+        raise refusal.bad_request("the local cluster knows dryRun only for create")
+
+
+def _log_container(pod: Json, asked: str) -> str:
+    """The container whose log is meant; raises Refusal 400."""
+    spec = pod["spec"]
+    main = [container["name"] for container in spec["containers"]]
+    init = [container["name"] for container in spec.get("initContainers") or []]
+    name = pod["metadata"]["name"]
+    if asked:
+        if asked not in main + init:
+            raise refusal.bad_request(f"container {asked} is not valid for pod {name}")
+        return asked
+    if len(main) > 1:
+        listed = f"[{' '.join(main)}]" + (f" or one of the init containers: [{' '.join(init)}]" if init else "")
+        raise refusal.bad_request(f"a container name must be specified for pod {name}, choose one of: {listed}")
+    return str(main[0])
