@@ -114,6 +114,10 @@ class Register:
     def __len__(self) -> int:
         return len(self._by_key)
 
+    def has(self, key: tuple[str, int]) -> bool:
+        """Whether an attempt of this key is in flight."""
+        return key in self._by_key
+
     def add(self, attempt: Attempt) -> bool:
         """Registers it, unless one of the same key is there. Says whether it did."""
         if attempt.key in self._by_key:

@@ -17,13 +17,15 @@ from typing import Any
 
 import msgspec
 
-from dispatcher import errors, manifest
+from dispatcher import errors, manifest, names
 from dispatcher.attempt import Attempt, Register
 from dispatcher.cluster import Cluster
 from dispatcher.options import Options
 
 logger = logging.getLogger(__name__)
 
+DOUBT_AFTER_S = 3.0
+"""What waited so long may have been delivered to another dispatcher, too."""
 BACKOFF_FIRST_S = 0.5
 BACKOFF_LAST_S = 30.0
 NAME_AGAIN_S = 0.5
@@ -82,6 +84,7 @@ class Launcher:
         is_leaving: Callable[[Mapping[str, Any]], bool],
         on_finished: Callable[[Attempt], None],
         is_finished: Callable[[Mapping[str, Any]], bool],
+        is_over: Callable[[Attempt], bool],
         watch: Callable[[str], None],
     ) -> None:
         self._cluster = cluster
@@ -97,6 +100,7 @@ class Launcher:
         self._is_leaving = is_leaving
         self._on_finished = on_finished
         self._is_finished = is_finished
+        self._is_over = is_over
         self._watch = watch
         self._waiting: dict[str, deque[Attempt]] = {}
         self._paused_until: dict[str, float] = {}
@@ -160,6 +164,9 @@ class Launcher:
         self._on_changed(attempt)
 
     async def _create(self, attempt: Attempt) -> None:
+        if await self._was_told(attempt):
+            self._on_finished(attempt)
+            return
         self._register.name_pod(attempt)
         self._watch(attempt.namespace)
         try:
@@ -168,6 +175,23 @@ class Launcher:
             await self._after_error(attempt, error)
         else:
             self._created(attempt, pod)
+
+    async def _was_told(self, attempt: Attempt) -> bool:
+        """Whether the outcome of an attempt stands already: its name is a claim only as long as its pod is there.
+
+        Asked of what says that it comes again, and of what waited: a broker delivers again what was not acknowledged in
+        time. While the result backend is away such an attempt waits: it must not run a second time.
+        """
+        failures = 0
+        while attempt.message.is_repeat or (datetime.now(UTC) - attempt.received_at).total_seconds() > DOUBT_AFTER_S:
+            try:
+                return await asyncio.to_thread(self._is_over, attempt)
+            except Exception as error:  # noqa: BLE001 - the result backend is another's code, away or not
+                failures += 1
+                attempt.reason, attempt.detail = "ResultBackendUnavailable", str(error)
+                self._on_changed(attempt)
+                await asyncio.sleep(backoff_s(failures, jitter=random.random()))  # noqa: S311 - jitter is no secret
+        return False
 
     def _create_done(self, task: asyncio.Task[None]) -> None:
         self._creates.discard(task)
@@ -211,8 +235,8 @@ class Launcher:
         if self._is_leaving(pod):
             self._wait_for_name(attempt)
             return
-        if self._is_finished(pod):
-            self._on_finished(attempt)
+        if self._is_finished(pod) or manifest.owner_of(pod) != names.label_value(self._owner):
+            self._on_finished(attempt)  # or another dispatcher has it: it is that one's, or an orphan soon
             return
         logger.info("pod adopted attempt_id=%s pod=%s", attempt.message.id, attempt.pod)
         self._created(attempt, pod)

@@ -17,6 +17,7 @@ from dispatcher import (
     janitor,
     launcher,
     manifest,
+    missing,
     orphans,
     outcome,
     permissions,
@@ -73,6 +74,8 @@ class Lifecycle:
         limit: int,
         hub: Hub,
         is_revoked: Callable[[Attempt], bool],
+        is_over: Callable[[Attempt], bool],
+        tell_lost: Callable[[PodRow], str | None],
         alive: Callable[[], set[str] | None],
     ) -> None:
         self._options = options
@@ -80,6 +83,8 @@ class Lifecycle:
         self._limit = limit
         self._hub = hub
         self._is_revoked = is_revoked
+        self._is_over = is_over
+        self._tell_lost = tell_lost
         self._alive = alive
         self._register = Register()
         self._early: list[Attempt] = []
@@ -124,6 +129,7 @@ class Lifecycle:
                 is_leaving=lambda pod: bool(pod["metadata"].get("deletionTimestamp")) or _uid(pod) in self._returned,
                 is_finished=lambda pod: _uid(pod) in self._closed or manifest.is_done(pod),
                 on_finished=self._on_finished,
+                is_over=self._is_over,
                 watch=self._watcher.watch,
             )
             for namespace in (*self._options.namespaces, *self._options.policy.plain_namespaces):
@@ -140,10 +146,26 @@ class Lifecycle:
                     alive=self._alive,
                 ).run()
             )
+            self._look_for_missing(self._cluster)
             early, self._early = self._early, []
             for attempt in early:
                 self._launcher.submit(attempt)
             await self._recorder.run()
+
+    def _look_for_missing(self, api: cluster.Cluster) -> None:
+        url = self._options.database_url
+        if url is None:
+            return
+        looking = missing.Missing(
+            cluster=api,
+            open_store=lambda: PodStore(url),
+            deployment=self._options.deployment,
+            owner=self._owner,
+            is_known=self._register.has,
+            alive=self._alive,
+            tell_lost=self._tell_lost,
+        )
+        self._spawn(looking.run())
 
     async def _check_permissions(self) -> None:
         try:

@@ -182,6 +182,11 @@ def selector(*, deployment: str, owner: str | None = None) -> str:
     return ",".join(parts)
 
 
+def owner_of(pod: Mapping[str, Any]) -> str:
+    """The label of the dispatcher that has the pod."""
+    return str(((pod.get("metadata") or {}).get("labels") or {}).get(podspec.OWNER_LABEL, ""))
+
+
 def base_of(pod: Mapping[str, Any]) -> str:
     """The name of the container that decides."""
     annotations = (pod.get("metadata") or {}).get("annotations") or {}

@@ -17,6 +17,9 @@ _ADDED_BY_REQUEST = frozenset(
 HEADER = "podyard"
 """The custom message header that carries wishes for the pod: name, labels, pod_override, pod_template_file."""
 
+AGAIN_HEADER = "podyard_again"
+"""Says that this message was sent before, or may have been, under the same id."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Message:
@@ -41,6 +44,11 @@ class Message:
     def queue(self) -> str:
         """The queue that it came from: the routing key of a direct exchange."""
         return str(self.delivery_info.get("routing_key") or "")
+
+    @property
+    def is_repeat(self) -> bool:
+        """Whether it says of itself that it may have been delivered or sent before."""
+        return bool(self.delivery_info.get("redelivered") or self.headers.get(AGAIN_HEADER))
 
     @property
     def wishes(self) -> Mapping[str, Any]:

@@ -1,8 +1,9 @@
-"""The pods' own table: pod status for people, resource versions for restarts. The dispatcher's only door to SQL.
+"""The pods' own table: pod status for people, and what to look for after a restart. The dispatcher's only door to SQL.
 
 One row per launch, that is per (attempt id, Celery retries). Rows are written in batches and replaced whole, so a late
-or doubled write cannot hurt. The dispatcher works without this table: it is for `podyard pods`, `tasks explain` and
-restarts. `routing.store` migrates it together with its own tables (`METADATA`).
+or doubled write cannot hurt. The dispatcher works without this table: it is for `podyard pods`, `tasks explain` and for
+finding pods that were deleted while nobody watched (`dispatcher.missing`). `routing.store` migrates it with its
+own tables (`METADATA`).
 """
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -77,8 +78,8 @@ WATCH_CHECKPOINT = sa.Table(
 class PodRow:
     """What people may know of one launch. Times are aware UTC.
 
-    `phase` is Kubernetes' (Pending, Running, Succeeded, Failed, Unknown) or, before the pod exists, `Waiting`, with the
-    reason for waiting in `reason`.
+    `phase` is Kubernetes' (Pending, Running, Succeeded, Failed, Unknown) or a word of ours: before the pod exists
+    `Waiting`, with the reason for it in `reason`, or `Revoked`; `Lost` where the pod is gone and nobody saw its end.
     """
 
     attempt_id: str
@@ -106,6 +107,13 @@ class PodRow:
     deleted_at: datetime | None = None
 
 
+def _unchanged(row: PodRow) -> tuple[sa.ColumnElement[bool], ...]:
+    keys = (POD.c.attempt_id == row.attempt_id, POD.c.retries == row.retries)
+    return (*keys, POD.c.phase == row.phase, POD.c.updated_at == row.updated_at)
+
+
+OPEN_PHASES = ("Waiting", "Pending", "Running", "Unknown")
+LOST = "the pod was deleted while no dispatcher watched; nothing is known of its end"
 _COLUMNS = tuple(field.name for field in fields(PodRow))
 _KEY = ("attempt_id", "retries")
 
@@ -138,6 +146,30 @@ class PodStore:
             query = query.where(POD.c.attempt_id.in_(list(attempt_ids)))
         with self._transaction() as connection:
             return [PodRow(**row) for row in connection.execute(query).mappings()]
+
+    def open_rows(self, *, deployment: str, before: datetime, limit: int = 10_000) -> list[PodRow]:
+        """Launches of a deployment without an end that were last written before this time, the longest ago first."""
+        query = (
+            sa.select(*(POD.c[name] for name in _COLUMNS))
+            .where(POD.c.deployment == deployment, POD.c.phase.in_(OPEN_PHASES), POD.c.updated_at < before)
+            .order_by(POD.c.updated_at)
+            .limit(limit)
+        )
+        with self._transaction() as connection:
+            return [PodRow(**row) for row in connection.execute(query).mappings()]
+
+    def forget(self, row: PodRow) -> None:
+        """Removes a row, unless it was written since."""
+        with self._transaction() as connection:
+            connection.execute(sa.delete(POD).where(*_unchanged(row)))
+
+    def end(self, row: PodRow, *, phase: str, at: datetime) -> None:
+        """Ends a row whose pod is gone, unless it was written since. `phase` as in `PodRow`."""
+        facts: dict[str, Any] = {"phase": phase, "deleted_at": at, "updated_at": at, "ended_at": row.ended_at or at}
+        if phase == "Lost":
+            facts |= {"reason": "PodDeleted", "cause": "infrastructure", "message": LOST}
+        with self._transaction() as connection:
+            connection.execute(sa.update(POD).where(*_unchanged(row)).values(**facts))
 
     def save_checkpoint(self, *, deployment: str, owner: str, namespace: str, resource_version: str) -> None:
         """Stores how far a watch has come."""

@@ -12,14 +12,16 @@ from datetime import UTC, datetime
 from typing import Any
 
 from billiard.einfo import ExceptionInfo
+from celery import states
 from celery.concurrency.base import BasePool
 from celery.exceptions import Ignore, Reject, WorkerLostError
 from celery.worker import state as worker_state
 
-from dispatcher import adoption, announce, appoptions, errors, lifecycle, manifest, options, outcome, pod_task
+from dispatcher import adoption, announce, appoptions, errors, lifecycle, manifest, options, outcome, pod_task, podstore
 from dispatcher.attempt import Attempt, Callbacks
 from dispatcher.bridge import Bridge
 from dispatcher.message import Message
+from dispatcher.podstore import PodRow
 from dispatcher.replay import Replay, Replayed, raised
 
 logger = logging.getLogger(__name__)
@@ -60,6 +62,8 @@ class KubernetesPool(BasePool):
             limit=self.limit,
             hub=_Passed(self._bridge, self),
             is_revoked=_is_revoked,
+            is_over=self._is_over,
+            tell_lost=self._tell_lost,
             alive=self._alive_nodes,
         )
         self._bridge.start(self._lifecycle.run)
@@ -129,6 +133,22 @@ class KubernetesPool(BasePool):
     def shrink(self, n: int = 1) -> None:
         """Allows `n` fewer; pods that run are left alone."""
         self._set_limit(max(1, self.limit - n))
+
+    def _is_over(self, attempt: Attempt) -> bool:
+        """Whether the outcome of a task is stored. Called from a helper thread; raises what the backend raises."""
+        if attempt.callbacks.request.ignore_result:
+            return False
+        return self.app.backend.get_task_meta(attempt.message.id)["status"] in states.READY_STATES
+
+    def _tell_lost(self, row: PodRow) -> str | None:
+        """Stores the failure of an attempt whose pod is gone and whose outcome nobody stored. As `_is_over`."""
+        status = self.app.backend.get_task_meta(row.attempt_id)["status"]
+        if status in states.READY_STATES or status == states.RETRY:  # a retry is a launch of its own
+            return str(status)
+        details = {"reason": "PodDeleted", "cause": "infrastructure", "pod": row.name}
+        lost = errors.PodFailed(f"{row.name}: {podstore.LOST}", details)
+        self.app.backend.store_result(row.attempt_id, lost, states.FAILURE)
+        return "LOST"
 
     def _alive_nodes(self) -> set[str] | None:
         """The workers that answer a ping; None where we do not even hear ourselves. Called from a helper thread."""

@@ -39,7 +39,7 @@ def _config(settings: Settings, role: Role) -> dict[str, Any]:
         "broker_transport_options": _transport_options(settings.broker.url, role),
         "result_backend": result_backend_url(settings.results.url),
         "result_expires": settings.results.expires_s,
-        "result_backend_always_retry": role != "scheduler",
+        "result_backend_always_retry": role == "worker",  # a dispatcher has a back-off of its own that blocks nobody
         "redis_socket_timeout": 15.0,
         "redis_socket_connect_timeout": 5.0,
         "podyard_deployment": settings.deployment,

@@ -12,6 +12,7 @@ import redis
 from celery import Celery
 from kombu import exceptions
 
+from dispatcher.message import AGAIN_HEADER
 from routing.scheduling import messages
 from routing.store import ledger
 
@@ -31,13 +32,13 @@ class Sender:
         self._app = app
         self._producer: Any = None
 
-    def send(self, attempts: Sequence[ledger.Unsent]) -> None:
-        """Send messages; returns once the broker has them."""
+    def send(self, attempts: Sequence[ledger.Unsent], *, again: bool = False) -> None:
+        """Send messages; returns once the broker has them. `again`: they were sent before, or may have been."""
         with self._mapped():
             producer = self._open()
             with producer.batch(max_size=BATCH):
                 for attempt in attempts:
-                    self._publish(producer, attempt)
+                    self._publish(producer, attempt, again=again)
 
     def revoke(self, attempt_ids: Sequence[str]) -> None:
         """Tell all workers to stop these attempts, or not to begin them."""
@@ -61,14 +62,14 @@ class Sender:
             with contextlib.suppress(Exception):
                 producer.connection.close()
 
-    def _publish(self, producer: Any, attempt: ledger.Unsent) -> None:
+    def _publish(self, producer: Any, attempt: ledger.Unsent, *, again: bool) -> None:
         message: Mapping[str, Any] = attempt.message
         text = messages.describe(message)
         self._app.send_task(
             message["name"],
             task_id=attempt.id,
             kwargs=message["kwargs"],
-            headers=message["headers"],
+            headers={**message["headers"], **({AGAIN_HEADER: True} if again else {})},
             queue=attempt.queue,
             producer=producer,
             retry=False,

@@ -263,10 +263,10 @@ class Service:
         if result.unsent:
             self._send(result.unsent, clock_s)
 
-    def _send(self, unsent: Sequence[ledger.Unsent], clock_s: float) -> None:
+    def _send(self, unsent: Sequence[ledger.Unsent], clock_s: float, *, again: bool = False) -> None:
         """Send what is recorded; what cannot be sent stays `recorded` and is found by `_send_unsent`."""
         try:
-            self._sender.send(unsent)
+            self._sender.send(unsent, again=again)
             if self._broker.end():
                 self._sweeper.suspect(now=_now())
         except sender.BrokerUnavailable as error:
@@ -285,7 +285,7 @@ class Service:
             unsent = book.unsent(before=before, limit=sender.BATCH)
         self._due.unsent = clock_s + UNSENT_S
         if unsent:
-            self._send(unsent, clock_s)
+            self._send(unsent, clock_s, again=True)
         if len(unsent) < sender.BATCH and not self._broker.is_on:
             self._desk.owes_all = False
         elif not self._broker.is_on:
@@ -319,7 +319,7 @@ class Service:
         with self._store.reading() as book:
             unsent = book.messages(attempt_ids)
         log.warning("messages got lost, sending them again: count=%d", len(unsent))
-        self._sender.send(unsent)
+        self._sender.send(unsent, again=True)
         self._desk.sent.extend(attempt_ids)
 
     def _tell_reasons(self, consumed: frozenset[str] | None) -> None:

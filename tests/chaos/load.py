@@ -17,8 +17,8 @@ from tests.chaos.installation import Installation
 
 DAGS = {"fan": 3, "chain": 3, "again": 2, "slow": 2, "pods": 2}
 """DAG -> how often, in proportion."""
-RUNS_AT_ONCE = 5
-PLAIN_AT_ONCE = 2
+RUNS_AT_ONCE = 12
+PLAIN_AT_ONCE = 3
 
 
 @dataclass(kw_only=True)

@@ -306,10 +306,12 @@ class Storm:
         for number, fault in enumerate(self.faults):
             later = [other.at for other in self.faults[number + 1 :] if other.ended_at > other.at]
             until = min(later, default=self._began + self.plan.duration_s)
+            if fault.ended_at > self._began + self.plan.duration_s:
+                continue  # nothing was submitted any more
             role = fault.part.partition("-")[0]
             side = SIDE_OF.get(role)
             went_on = next((at for at, on in starts if at > fault.ended_at and side in (None, on)), None)
-            if went_on is not None and (went_on < until or went_on - fault.ended_at > RECOVERY_BOUND_S):
+            if went_on is not None and (went_on < until or until - fault.ended_at > RECOVERY_BOUND_S):
                 found.setdefault(f"{fault.kind.partition(' ')[0]} {role}", []).append(went_on - fault.ended_at)
         return found
 
