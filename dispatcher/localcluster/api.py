@@ -9,7 +9,7 @@ from typing import Any
 
 from aiohttp import web
 
-from dispatcher.localcluster import answers, calls, discovery, refusal, stats, verbs
+from dispatcher.localcluster import access, answers, calls, discovery, refusal, stats, verbs
 from dispatcher.localcluster.faults import door, kinds, plan, words
 
 log = logging.getLogger(__name__)
@@ -72,6 +72,8 @@ class Api:
             return await self._on_target(request, at)
         if path.startswith(door.PREFIX):
             return await self._door.answer(request)
+        if path == access.PATH and request.method == "POST":
+            return answers.plain(access.review(await calls.mapping(request)), status=201)
         if path in _HEALTH:
             return web.Response(text="ok")
         found = self._about_itself(path.rstrip("/"))

@@ -59,3 +59,29 @@ def test_there_is_a_node_that_is_ready(api: Api) -> None:
     nodes = api.call("GET", "/api/v1/nodes").ok()["items"]
     conditions = [entry for node in nodes for entry in node["status"]["conditions"] if entry["type"] == "Ready"]
     assert any(entry["status"] == "True" for entry in conditions)
+
+
+@pytest.mark.parametrize(
+    ("verb", "resource", "subresource", "is_allowed"),
+    [
+        ("create", "pods", "", True),
+        ("get", "pods", "log", True),
+        ("list", "events", "", True),
+        ("watch", "pods", "", True),
+        ("levitate", "pods", "log", False),
+    ],
+)
+def test_a_client_may_ask_what_it_may_do(
+    api: Api, verb: str, resource: str, subresource: str, is_allowed: bool
+) -> None:
+    """SelfSubjectAccessReview: what the dispatcher checks at its start."""
+    asked = {"namespace": "default", "verb": verb, "resource": resource, "subresource": subresource}
+    review = {
+        "apiVersion": "authorization.k8s.io/v1",
+        "kind": "SelfSubjectAccessReview",
+        "spec": {"resourceAttributes": asked},
+    }
+    answer = api.call("POST", "/apis/authorization.k8s.io/v1/selfsubjectaccessreviews", review)
+    assert answer.code == 201
+    if api.is_local:  # an administrator of a real cluster may do even what there is not
+        assert answer.body["status"]["allowed"] is is_allowed
