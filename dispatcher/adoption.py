@@ -135,10 +135,14 @@ def _acknowledged(*args: Any) -> None:
 
 
 def step_for(pool: Any) -> type[bootsteps.StartStopStep]:
-    """A consumer step that tells the pool when the worker consumes, at the start and after each reconnect."""
+    """A consumer step that tells the pool of a new consumer, and when it consumes: at first and after reconnects."""
 
     class ConsumerReady(bootsteps.StartStopStep):
         requires = ("celery.worker.consumer.tasks:Tasks",)
+
+        def __init__(self, parent: Any, **kwargs: Any) -> None:
+            super().__init__(parent, **kwargs)
+            pool.consumer_made(parent)
 
         def start(self, parent: Any) -> None:
             pool.consumer_ready(parent)

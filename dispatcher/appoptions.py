@@ -7,6 +7,7 @@ app, which pods import: it is read from the command line of this process.
 
 import difflib
 import itertools
+import json
 import os
 import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -30,10 +31,9 @@ def _yes_or_no(value: Any) -> bool:
 
 
 def _pairs(value: Any) -> dict[str, str]:
-    """A mapping, or `A=1,B=2` from the environment."""
-    if isinstance(value, Mapping):
-        return {str(name): str(text) for name, text in value.items()}
-    return dict(pair.split("=", 1) for pair in value.split(",") if pair)
+    """A mapping; from the environment as JSON, as in the settings."""
+    pairs = value if isinstance(value, Mapping) else json.loads(value)
+    return {str(name): str(text) for name, text in pairs.items()}
 
 
 def _path(value: Any) -> Path:
@@ -154,7 +154,7 @@ def _profile_value(key: str, value: Any, *, where: str) -> Any:
 def _made(make: Callable[[Any], Any], value: Any, *, where: str) -> Any:
     try:
         return make(value)
-    except (ValueError, TypeError, KeyError) as error:
+    except (ValueError, TypeError, KeyError, AttributeError) as error:
         kind = make.__name__.strip("_").replace("_", " ")
         raise errors.DispatcherError(f"{where} = {value!r}: must be a {kind}") from error
 

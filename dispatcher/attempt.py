@@ -6,7 +6,7 @@ register is a cache: the pods in the cluster are the truth, and adoption rebuild
 
 import functools
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
@@ -53,6 +53,10 @@ class Attempt:
     is_any_image: bool = False
     """A pod of any image: its exit code decides, it leaves no outcome."""
     timeout_s: float | None = None
+    task_wishes: Mapping[str, Any] = field(default_factory=dict)
+    """What the task itself asks of its pods; the message may ask for more."""
+    has_payload: bool = False
+    """Its message travels in a Secret that is created after the pod."""
     created_at: datetime | None = None
     created_mono: float = 0.0
     """The same on the monotonic clock, to compare with the time of a list."""

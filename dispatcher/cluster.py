@@ -196,6 +196,29 @@ class Cluster:
             if error.status != 404 and not (error.status == 409 and uid is not None):
                 raise
 
+    async def put_secret(self, secret: Mapping[str, Any]) -> None:
+        """Creates a Secret, or overwrites the one of its name."""
+        namespace, name = secret["metadata"]["namespace"], secret["metadata"]["name"]
+        body = msgspec.json.encode(secret)
+        try:
+            await self._call("POST", _secrets(namespace), body=body)
+        except errors.ApiError as error:
+            if error.status != 409:
+                raise
+            await self._call("PATCH", _secrets(namespace, name), body=body, kind=_MERGE_PATCH)
+
+    async def read_secret(self, namespace: str, name: str) -> dict[str, Any]:
+        """One Secret. Raises ApiError 404 where there is none."""
+        return await self._call("GET", _secrets(namespace, name))
+
+    async def delete_secret(self, namespace: str, name: str) -> None:
+        """Deletes a Secret. One that is gone is a success."""
+        try:
+            await self._call("DELETE", _secrets(namespace, name))
+        except errors.ApiError as error:
+            if error.status != 404:
+                raise
+
     async def read_log(
         self,
         namespace: str,
@@ -302,6 +325,11 @@ class Cluster:
 
 def _pods(namespace: str | None, name: str | None = None) -> str:
     root = "/api/v1/pods" if namespace is None else f"/api/v1/namespaces/{quote(namespace, safe='')}/pods"
+    return root if name is None else f"{root}/{quote(name, safe='')}"
+
+
+def _secrets(namespace: str, name: str | None = None) -> str:
+    root = f"/api/v1/namespaces/{quote(namespace, safe='')}/secrets"
     return root if name is None else f"{root}/{quote(name, safe='')}"
 
 

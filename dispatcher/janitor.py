@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from dispatcher import errors, launcher, manifest, names, podlog
+from dispatcher import errors, launcher, manifest, names, payload, podlog
 from dispatcher.cluster import Cluster
 from dispatcher.options import Options, QueueProfile
 from dispatcher.podoptions import PodOptions
@@ -35,6 +35,8 @@ class Ended:
     uid: str | None
     profile: QueueProfile
     is_success: bool
+    has_payload: bool = False
+    """A Secret of its name belongs to it. Kubernetes deletes it with its owner; a local cluster must be told."""
     is_gone: bool = False
     """The object is not there any more: there is neither log nor pod."""
     wanted: PodOptions = field(default_factory=PodOptions)
@@ -87,6 +89,11 @@ class Janitor:
             "delete", ended, lambda: self._cluster.delete_pod(ended.namespace, ended.pod, uid=ended.uid)
         ):
             self.leftovers += 1
+        await self._delete_payload(ended)
+
+    async def _delete_payload(self, ended: Ended) -> None:
+        if ended.has_payload:
+            await self._patiently("payload", ended, lambda: self._cluster.delete_secret(ended.namespace, ended.pod))
 
     @property
     def at_work(self) -> int:
@@ -108,6 +115,7 @@ class Janitor:
         async with self._slots:
             if not await self._patiently("delete", ended, lambda: self._delete(ended)):
                 self.leftovers += 1
+            await self._delete_payload(ended)
 
     async def _goes(self, ended: Ended) -> bool:
         """Whether the pod is deleted. With `delete_active_pod` only one of whose containers some still run."""
@@ -210,4 +218,5 @@ def ended_of(pod: Mapping[str, Any], *, attempt_id: str, profile: QueueProfile, 
         uid=metadata.get("uid"),
         profile=profile,
         is_success=is_success,
+        has_payload=payload.name_in(pod) is not None,
     )

@@ -17,7 +17,7 @@ from typing import Any
 
 import msgspec
 
-from dispatcher import errors, manifest, names
+from dispatcher import errors, manifest, names, payload
 from dispatcher.attempt import Attempt, Register
 from dispatcher.cluster import Cluster
 from dispatcher.options import Options
@@ -110,12 +110,20 @@ class Launcher:
     def submit(self, attempt: Attempt) -> None:
         """Takes an attempt in. Its manifest is built at once: what cannot be launched fails before it waits."""
         try:
-            built = manifest.build(attempt.message, profile=attempt.profile, options=self._options, owner=self._owner)
+            built = manifest.build(
+                attempt.message,
+                profile=attempt.profile,
+                options=self._options,
+                owner=self._owner,
+                task_wishes=attempt.task_wishes,
+                deadline_s=attempt.timeout_s,
+            )
         except Exception as error:  # noqa: BLE001 - whatever a template, an override or a value does fails this attempt alone
             self._on_refused(attempt, _as_outcome(error))
             return
         attempt.pod, attempt.namespace = built["metadata"]["name"], built["metadata"]["namespace"]
         attempt.manifest = msgspec.json.encode(built)
+        attempt.has_payload = payload.name_in(built) is not None
         self._register.move(attempt, "waiting")
         self._waiting.setdefault(attempt.queue, deque()).append(attempt)
         self.pump()
@@ -174,7 +182,7 @@ class Launcher:
         except (errors.ApiError, errors.ApiUnavailable) as error:
             await self._after_error(attempt, error)
         else:
-            self._created(attempt, pod)
+            await self._created(attempt, pod)
 
     async def _was_told(self, attempt: Attempt) -> bool:
         """Whether the outcome of an attempt stands already: its name is a claim only as long as its pod is there.
@@ -198,9 +206,16 @@ class Launcher:
         if not task.cancelled():
             self.pump()
 
-    def _created(self, attempt: Attempt, pod: Mapping[str, Any]) -> None:
-        self._failures.pop(attempt.namespace, None)
+    async def _created(self, attempt: Attempt, pod: Mapping[str, Any]) -> None:
+        """The pod exists. One whose message is in a Secret waits for it, and counts as created when it is there."""
         attempt.uid = pod["metadata"]["uid"]
+        if attempt.has_payload and attempt.stage != "ended":
+            try:
+                await self._cluster.put_secret(payload.secret(pod, attempt.message.encode()))
+            except (errors.ApiError, errors.ApiUnavailable) as error:
+                await self._after_error(attempt, error)
+                return
+        self._failures.pop(attempt.namespace, None)
         attempt.manifest = b""  # the server has it now
         if attempt.stage == "ended":
             return  # the pod's events were faster than the answer to its create
@@ -239,7 +254,7 @@ class Launcher:
             self._on_finished(attempt)  # or another dispatcher has it: it is that one's, or an orphan soon
             return
         logger.info("pod adopted attempt_id=%s pod=%s", attempt.message.id, attempt.pod)
-        self._created(attempt, pod)
+        await self._created(attempt, pod)
 
     def _wait_for_name(self, attempt: Attempt) -> None:
         """The pod of an earlier delivery is about to go: this attempt alone comes back in a moment."""

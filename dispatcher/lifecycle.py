@@ -20,6 +20,7 @@ from dispatcher import (
     missing,
     orphans,
     outcome,
+    payload,
     permissions,
     podresult,
     podstatus,
@@ -35,6 +36,7 @@ from dispatcher.podstore import PodRow, PodStore
 logger = logging.getLogger(__name__)
 
 CONNECT_AGAIN_S = 2.0
+PAYLOAD_TRIES = 6
 CLOCK_S = 0.5
 """How often pods that are late are looked for."""
 RESULT_WAIT_S = 60.0
@@ -90,6 +92,8 @@ class Lifecycle:
         self._early: list[Attempt] = []
         self._closed: set[str] = set()
         """uids of pods whose story is told; their last events are no news."""
+        self._unread: set[str] = set()
+        """uids of pods whose message is being read from its Secret."""
         self._returned: set[str] = set()
         """Of those the ones whose message was put back into its queue: their name is wanted again."""
         self._tasks: set[asyncio.Task[None]] = set()
@@ -246,6 +250,7 @@ class Lifecycle:
             return
         metadata = pod["metadata"]
         attempt.pod, attempt.namespace, attempt.uid = metadata["name"], metadata["namespace"], metadata["uid"]
+        attempt.has_payload = payload.name_in(pod) is not None
         attempt.created_at, attempt.created_mono = datetime.now(UTC), time.monotonic()
         self._register.move(attempt, "created")
         self._register.name_pod(attempt)
@@ -361,7 +366,7 @@ class Lifecycle:
         seen = podstatus.observe(pod, kind, base=manifest.base_of(pod))
         if attempt is None:
             if kind != "DELETED" and manifest.key_of(pod) is not None:
-                self._hub.found(pod, is_ended=seen.verdict in ("succeeded", "failed"))
+                self._found(pod, is_ended=seen.verdict in ("succeeded", "failed"))
             return
         if (
             attempt.stage == "ended"
@@ -486,6 +491,30 @@ class Lifecycle:
                 self._register.remove(attempt)
                 self._hub.dropped(attempt)
 
+    def _found(self, pod: Mapping[str, Any], *, is_ended: bool) -> None:
+        name = payload.name_in(pod)
+        if name is None:
+            self._hub.found(pod, is_ended=is_ended)
+        elif _uid(pod) not in self._unread:
+            self._unread.add(_uid(pod))
+            self._spawn(self._found_with_payload(pod, name, is_ended=is_ended))
+
+    async def _found_with_payload(self, pod: Mapping[str, Any], name: str, *, is_ended: bool) -> None:
+        """Reads the message first. Where there is none yet, its delivery was not acknowledged and comes again."""
+        namespace = pod["metadata"]["namespace"]
+        for failures in range(1, PAYLOAD_TRIES + 1):
+            try:
+                text = payload.text_in(await self._api.read_secret(namespace, name))
+            except (errors.ApiError, errors.ApiUnavailable, ValueError) as error:
+                trouble = error
+                await asyncio.sleep(launcher.backoff_s(failures, jitter=0))
+            else:
+                self._hub.found(payload.with_message(pod, text), is_ended=is_ended)
+                break
+        else:
+            logger.warning("a pod cannot be adopted, its message is missing pod=%s: %s", name, trouble)
+        self._unread.discard(_uid(pod))
+
     def _record_waiting(self, attempt: Attempt) -> None:
         self._recorder.record(self._row(attempt, phase="Waiting", reason=attempt.reason, message=attempt.detail))
 
@@ -500,6 +529,7 @@ class Lifecycle:
             uid=attempt.uid,
             profile=attempt.profile,
             is_success=is_success,
+            has_payload=attempt.has_payload,
             wanted=attempt.wanted,
             epilogue=attempt.epilogue if attempt.wanted.logs.has_events else (),
         )

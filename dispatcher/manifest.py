@@ -6,12 +6,13 @@ pure. `key_of` and `message_of` read a pod's identity back. No network.
 
 import functools
 import importlib
-from collections.abc import Mapping
+import math
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from dispatcher import errors, names, podmerge, podrequest, podspec, policy, resultsidecar, template
+from dispatcher import errors, names, payload, podmerge, podrequest, podspec, policy, resultsidecar, template
 from dispatcher.message import Message
 from dispatcher.options import Options, QueueProfile
 
@@ -20,6 +21,8 @@ ANY_IMAGE_TASK = "dispatcher.pod"
 COMMAND = ("python", "-m", "dispatcher.podrun")
 DONE_LABEL = f"{podspec.PREFIX}done"
 """On a finished pod that is kept for people: it is out of every selector of ours."""
+START_ALLOWANCE_S = 600
+"""Added to a hard time limit for the cluster's own deadline, which counts from before images are pulled."""
 _TEMPLATES = template.Templates()
 _BARE_POD: Mapping[str, Any] = {
     "apiVersion": "v1",
@@ -30,13 +33,26 @@ _BARE_POD: Mapping[str, Any] = {
 """What a pod of any image starts from. The queue's template is for task pods: it names a user and an image of ours."""
 
 
-def build(message: Message, *, profile: QueueProfile, options: Options, owner: str) -> dict[str, Any]:
+def build(
+    message: Message,
+    *,
+    profile: QueueProfile,
+    options: Options,
+    owner: str,
+    task_wishes: Mapping[str, Any] | None = None,
+    deadline_s: float | None = None,
+) -> dict[str, Any]:
     """The manifest of the pod for one message: what is launched, and what `podyard dags render` shows.
+
+    `task_wishes` are those of the task itself (`pod_override`, `pod_template_file`); what the call asks for wins over
+    them. `deadline_s` is the hard time limit; the cluster ends the pod some time after it, should nobody else do so.
 
     Raises InvalidTemplate, InvalidOverride or InvalidPod, each naming the path and the way out, and DispatcherError for
     a hook that cannot be imported.
     """
-    wishes = message.wishes
+    wishes = {**(task_wishes or {}), **message.wishes}
+    text = message.encode()
+    is_secret = message.name != ANY_IMAGE_TASK and payload.is_secret(text, profile_payload=profile.payload)
     common: dict[str, Any] = {
         "identity": podspec.Identity(
             deployment=options.deployment,
@@ -45,7 +61,7 @@ def build(message: Message, *, profile: QueueProfile, options: Options, owner: s
             queue=message.queue,
             task=message.name,
             owner=owner,
-            message=message.encode(),
+            message=payload.stub(message).encode() if is_secret else text,
             name=tuple(wishes.get("name") or (message.name,)),
         ),
         "labels": wishes.get("labels") or {},
@@ -54,29 +70,46 @@ def build(message: Message, *, profile: QueueProfile, options: Options, owner: s
     if message.name == ANY_IMAGE_TASK:
         pod = _any_image(message, profile=profile, options=options, common=common)
     else:
-        pod = _task_pod(wishes, profile=profile, options=options, common=common)
+        overrides = [(task_wishes or {}).get("pod_override"), message.wishes.get("pod_override")]
+        layers = [*overrides, payload.layer(common["identity"].pod_name)] if is_secret else overrides
+        pod = _task_pod(wishes, layers=layers, profile=profile, options=options, common=common)
+    if deadline_s is not None:
+        pod["spec"].setdefault("activeDeadlineSeconds", math.ceil(deadline_s) + START_ALLOWANCE_S)
     policy.check(pod, options.policy, namespaces=(profile.namespace,))
     return pod
 
 
 def _task_pod(
-    wishes: Mapping[str, Any], *, profile: QueueProfile, options: Options, common: Mapping[str, Any]
+    wishes: Mapping[str, Any],
+    *,
+    layers: Sequence[Any],
+    profile: QueueProfile,
+    options: Options,
+    common: Mapping[str, Any],
 ) -> dict[str, Any]:
     """A pod that runs the message's task."""
-    override = wishes.get("pod_override")
+    env = {"PODYARD_APP": options.app_path, "PODYARD_RESULT_MAX_BYTES": str(options.result_max_bytes)}
+    if profile.credentials != "none":
+        env["PODYARD_CREDENTIALS"] = profile.credentials
+    if payload.is_layered(layers[-1]):
+        env[podspec.MESSAGE_FILE_ENV] = payload.FILE
     return podspec.build_pod(
         **common,
         template=_TEMPLATES.get(wishes.get("pod_template_file") or profile.template),
-        override=override,
+        override=[_secret_env(profile), *layers],
         image=profile.image or options.image,
-        namespace=_namespace_in(override) or profile.namespace,
+        namespace=next(filter(None, map(_namespace_in, reversed(layers))), None) or profile.namespace,
         command=COMMAND,
-        env={
-            **profile.env,
-            "PODYARD_APP": options.app_path,
-            "PODYARD_RESULT_MAX_BYTES": str(options.result_max_bytes),
-        },
+        env={**profile.env, **env},
     )
+
+
+def _secret_env(profile: QueueProfile) -> dict[str, Any] | None:
+    """The layer that gives a pod the keys of a Secret as environment, where its queue says so."""
+    if profile.credentials == "none" or not profile.credentials_secret:
+        return None
+    source = {"secretRef": {"name": profile.credentials_secret}}
+    return {"spec": {"containers": [{"name": podmerge.BASE, "envFrom": [source]}]}}
 
 
 def _any_image(
@@ -118,10 +151,10 @@ def _any_image(
 
 
 def _template_of(wanted: podrequest.PodRequest, wishes: Mapping[str, Any]) -> Mapping[str, Any]:
-    """The lowest layer: a file wins over a mapping in the arguments."""
+    """The lowest layer: a file wins over a mapping in the arguments. What it leaves open is closed: no API token."""
     file = wanted.template_file or wishes.get("pod_template_file")
     given = _TEMPLATES.get(str(file), base=None) if file else wanted.template
-    return _BARE_POD if given is None else given
+    return podmerge.merge_pod(_BARE_POD, given)
 
 
 def _check_base(pod: Mapping[str, Any], base: str) -> None:

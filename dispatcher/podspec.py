@@ -33,6 +33,8 @@ CONTAINER_ANNOTATION = f"{PREFIX}container"
 OWN_ENV = "PODYARD_"
 """How the names of environment variables begin that an override cannot change in a task pod."""
 MESSAGE_ENV = "PODYARD_MESSAGE"
+MESSAGE_FILE_ENV = "PODYARD_MESSAGE_FILE"
+"""The file that holds the message, where the variable does not."""
 
 _MAX_MESSAGE_BYTES = 131_072 - len(f"{MESSAGE_ENV}=") - 1  # Linux: one string of an environment is at most 128 KiB
 _MAX_ANNOTATIONS_BYTES = 262_144  # the API server: all keys and values of one object
@@ -88,10 +90,11 @@ def build_pod(
 ) -> Pod:
     """The manifest of one attempt's pod, plain and new; no input is changed.
 
-    `template` as `template.load_template` gives it; `override` as `podmerge.merge_pod` takes it; `namespace`, `image`
-    and `env` come from the queue's profile; `labels` are raw texts, made valid here. `command` and `args` are those of
-    the base container of a task pod, which also gets its message in `PODYARD_MESSAGE` and keeps every `PODYARD_`
-    variable of `env` whatever an override says; with a `command` of None the pod runs what template and override say.
+    `template` as `template.load_template` gives it; `override` as `podmerge.merge_pod` takes it, or a list of such, of
+    which later ones win; `namespace`, `image` and `env` come from the queue's profile; `labels` are raw texts, made
+    valid here. `command` and `args` are those of the base container of a task pod, which also gets its message in
+    `PODYARD_MESSAGE` and keeps every `PODYARD_` variable of `env` whatever an override says; with a `command` of None
+    the pod runs what template and override say.
 
     An override of name, labels or annotations that are ours has no effect. One that would run something else, elsewhere
     or twice (`command`, `args` of a task pod, `restartPolicy`, `metadata.namespace`) raises InvalidOverride with its
@@ -101,15 +104,18 @@ def build_pod(
     Raises InvalidTemplate and InvalidOverride as `merge_pod` does, InvalidPod for a pod that cannot be launched and for
     whatever the hook raises.
     """
-    upper = podmerge.plain_override(override, base=base)
-    _refuse_takeover(upper, is_task=command is not None, namespace=namespace, base=base)
+    layers = override if isinstance(override, list | tuple) else [override]
+    uppers = [podmerge.plain_override(layer, base=base) for layer in layers if layer]
+    for upper in uppers:
+        _refuse_takeover(upper, is_task=command is not None, namespace=namespace, base=base)
     given = env or {}
     own_env = {name: value for name, value in given.items() if command is not None and name.startswith(OWN_ENV)}
     queue_env = {name: value for name, value in given.items() if name not in own_env}
     pod = podmerge.plain_base(template)
     if image or queue_env:
         podmerge.overlay(pod, _profile_layer(image=image, env=queue_env, base=base))
-    podmerge.overlay(pod, upper)
+    for upper in uppers:
+        podmerge.overlay(pod, upper)
     if hook is not None:
         pod = _hooked(pod, hook)
     container = _task_container(pod, base)

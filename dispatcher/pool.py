@@ -17,7 +17,19 @@ from celery.concurrency.base import BasePool
 from celery.exceptions import Ignore, Reject, WorkerLostError
 from celery.worker import state as worker_state
 
-from dispatcher import adoption, announce, appoptions, errors, lifecycle, manifest, options, outcome, pod_task, podstore
+from dispatcher import (
+    adoption,
+    announce,
+    appoptions,
+    errors,
+    lifecycle,
+    manifest,
+    options,
+    outcome,
+    pod_task,
+    podstore,
+    undelivered,
+)
 from dispatcher.attempt import Attempt, Callbacks
 from dispatcher.bridge import Bridge
 from dispatcher.message import Message
@@ -111,6 +123,7 @@ class KubernetesPool(BasePool):
             timeout_s=timeout_s,
             is_any_image=message.name == manifest.ANY_IMAGE_TASK,
             on_terminate=self._terminate,
+            task_wishes=_wishes_of(self.app.tasks.get(message.name)),
         )
 
     def profile_for(self, queue: str) -> options.QueueProfile:
@@ -165,6 +178,10 @@ class KubernetesPool(BasePool):
 
     def _get_info(self) -> dict[str, Any]:
         return {**super()._get_info(), **self._lifecycle.stats(), "deployment": self._options.deployment}
+
+    def consumer_made(self, consumer: Any) -> None:
+        """The worker has a consumer, which does not consume yet."""
+        undelivered.listen(consumer)
 
     def consumer_ready(self, consumer: Any) -> None:
         """The worker consumes: requests of pods found in the cluster can be rebuilt from now on."""
@@ -339,6 +356,12 @@ class _Passed:
 
     def found(self, pod: Mapping[str, Any], *, is_ended: bool) -> None:
         self._bridge.to_hub(lambda: self._pool.found(pod, is_ended=is_ended))
+
+
+def _wishes_of(task: Any) -> Mapping[str, Any]:
+    """What `@app.task(pod_override=…, pod_template_file=…)` says: Celery keeps options that it does not know."""
+    asked = {name: getattr(task, name, None) for name in ("pod_override", "pod_template_file")}
+    return {name: value for name, value in asked.items() if value is not None}
 
 
 def _is_revoked(attempt: Attempt) -> bool:

@@ -346,3 +346,45 @@ def size_of(text):
 @app.task
 def disk_lists(path):
     return json.loads(Path(path).read_text())
+
+
+if os.environ.get("SHOP_BROKEN"):
+    import fonts_of_the_shop  # noqa: F401 - is not there
+
+
+@app.task(
+    pod_override={
+        "spec": {"containers": [{"env": [{"name": "COLOUR", "value": "red"}, {"name": "SIZE", "value": "L"}]}]}
+    }
+)
+def dressed():
+    """Its pods are dressed by the task itself."""
+    return {name: os.environ.get(name) for name in ("COLOUR", "SIZE")}
+
+
+@app.task(bind=True, max_retries=1)
+def dressed_twice(self):
+    if self.request.retries == 0:
+        raise self.retry(countdown=0)
+    return [self.request.retries, os.environ.get("COLOUR")]
+
+
+@app.task
+def leaves(code):
+    os._exit(code)
+
+
+if not os.environ.get("SHOP_OLD"):
+
+    @app.task
+    def newest():
+        return "new"
+
+
+@app.task
+def forges(kind):
+    """Leaves an outcome that is none, or one of another task."""
+    foreign = {"v": 1, "id": "another", "retries": 0, "state": "SUCCESS", "value": "forged"}
+    text = "Segmentation fault\x00\xff" if kind == "garbage" else json.dumps(foreign)
+    Path(os.environ.get("PODYARD_TERMINATION_PATH") or "/dev/termination-log").write_text(text)
+    os._exit(0)

@@ -1,5 +1,6 @@
 """The sample shop with its worker and its dispatcher on real Valkey and a local cluster."""
 
+import json
 import subprocess
 import sys
 from dataclasses import dataclass, field
@@ -64,7 +65,7 @@ class Shop:
             "PODYARD_DEPLOYMENT": self.deployment,
             "PODYARD_KUBERNETES__KUBECONFIG": str(self.kubeconfig),
             "PODYARD_LOGS__FOLDER": str(self.folder / "logs"),
-            "PODYARD_QUEUES__KUBERNETES__ENV": f"PYTHONPATH={python},SHOP_NOTES={self.notes}",
+            "PODYARD_QUEUES__KUBERNETES__ENV": json.dumps({"PYTHONPATH": python, "SHOP_NOTES": str(self.notes)}),
             "PODYARD_HOME": str(self.folder / "home"),
         }
 
@@ -76,9 +77,23 @@ class Shop:
 
     def podyard(self, *words: str, **env: str) -> subprocess.Popen[bytes]:
         """A dispatcher through our own command, ready to consume."""
+        self._podyard = (words, env)
         return self.start(
             "dispatcher", "-m", "routing.cli", "dispatcher", "--app", self.app, *words, option="--name", **env
         )
+
+    def pods_env(self, **more: str) -> str:
+        """The environment of pods as a variable of the settings spells it: a table of TOML or JSON."""
+        return json.dumps({"PYTHONPATH": self.env["PYTHONPATH"], "SHOP_NOTES": str(self.notes), **more})
+
+    def restart_podyard(self) -> None:
+        """SIGKILL to the dispatcher, and another one in its place."""
+        words, env = self._podyard
+        process = next(one for one in self.processes if "dispatcher" in one.args)
+        process.kill()
+        process.wait(10)
+        self.processes.remove(process)
+        self.podyard(*words, **env)
 
     def worker(self, *words: str) -> subprocess.Popen[bytes]:
         """A prefork worker, ready to consume."""

@@ -64,7 +64,7 @@ def test_the_environment_wins_and_spells_settings_as_everywhere() -> None:
         "PODYARD_KUBERNETES__IN_CLUSTER": "no",
         "PODYARD_KUBERNETES__NAMESPACE": "",
         "PODYARD_QUEUES__GPU_A100__MAX_PODS": "3",
-        "PODYARD_QUEUES__KUBERNETES__ENV": "A=1,B=x=y",
+        "PODYARD_QUEUES__KUBERNETES__ENV": '{"A": "1", "B": "x=y"}',
     }
     said = {"deployment": "day", "image": "shop:7", "queues": {"gpu-a100": {"max_pods": 9}}}
 
