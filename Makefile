@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 .NOTPARALLEL:
 
-.PHONY: help demo test check bench clean
+.PHONY: help demo test check bench chaos clean
 .DEFAULT_GOAL := help
 
 help: ## what can be made
@@ -26,6 +26,9 @@ check: $(VENV)/.has-dev ## lint, format, types, and which module may import whic
 
 bench: $(VENV)/.has-dev ## figures of docs/benchmarks.md, on this machine
 	@ONLY="$(ONLY)" $(BIN)/python -m tests.benchmarks
+
+chaos: $(VENV)/.has-dev ## kill anything for DURATION=900 seconds with SEED=…; ends with an audit
+	@$(BIN)/python -m tests.chaos --duration $(or $(DURATION),900) $(if $(SEED),--seed $(SEED)) $(if $(DATABASE),--database $(DATABASE))
 
 clean: ## remove what make made here; the data of `podyard standalone` (.podyard/) stays
 	@rm -rf $(VENV) build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

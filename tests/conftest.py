@@ -10,8 +10,8 @@ import pytest
 
 from tests import parts
 
-RINGS = ("unit", "contract", "integration", "e2e")
-"""Folders of `tests/` that a full run must have run; `chaos` joins them with its first test."""
+RINGS = ("unit", "contract", "integration", "e2e", "chaos")
+"""Folders of `tests/` that a full run must have run."""
 
 
 @pytest.fixture(scope="session")

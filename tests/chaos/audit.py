@@ -168,9 +168,10 @@ def figures(installation: Installation) -> dict[str, Any]:
 
 
 def _earned(result: Mapping[str, Any] | None) -> str:
-    """A plain message is nobody's to try again: what its pod's deletion did to it is its verdict."""
+    """A plain message is nobody's to try again: what happened to its pod is its verdict."""
     words = ((result or {}).get("result") or {}) if (result or {}).get("status") == "FAILURE" else {}
-    return "failed" if "infrastructure" in json.dumps(words) else "success"
+    told = json.dumps(words)
+    return "failed" if "infrastructure" in told or "OOMKilled" in told else "success"
 
 
 def _recorded(row: Mapping[str, Any]) -> history.Recorded:

@@ -217,7 +217,9 @@ class Installation:
 
 
 @contextlib.contextmanager
-def running(folder: Path, *, database: str = "postgres", cluster_words: tuple[str, ...] = ()) -> Iterator[Installation]:
+def running(
+    folder: Path, *, database: str = "postgres", cluster_words: tuple[str, ...] = ("--faults",)
+) -> Iterator[Installation]:
     """An installation with two of each part of ours, ready to work; `database` is `postgres` or `sqlite`."""
     installation = Installation(folder=folder)
     try:

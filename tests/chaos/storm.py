@@ -25,11 +25,11 @@ import psutil
 import psycopg
 import redis
 
+from dispatcher.localcluster import client
 from tests import history, parts
 from tests.chaos import audit, installation, load
 from tests.chaos.audit import Audit
 from tests.chaos.load import Load
-from tests.integration import yard_parts
 
 TICK_S = 0.1
 LOOK_S = 5.0
@@ -278,6 +278,15 @@ class Storm:
                 ask("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE pid <> pg_backend_pid()")
         return what, 0.0
 
+    def _api_fault(self, what: str, choice: float, seconds: float) -> tuple[str, float]:
+        """The API server misbehaves for a while; each kind is one of the local cluster's."""
+        fault = dict(API_FAULTS[what])
+        lasts_s = round(0.5 + 6 * seconds, 1) if fault.pop("lasts", False) else 0.0
+        if lasts_s:
+            fault["for_s"] = lasts_s
+        self._api("POST", "/podyard/faults", fault)
+        return "cluster", lasts_s
+
     def _repair(self, delay_s: float, call: Callable[[], None]) -> None:
         def repair() -> None:
             call()
@@ -286,9 +295,9 @@ class Storm:
         self._at(delay_s, repair)
 
     def _api(self, method: str, path: str, body: Any) -> None:
-        """A request of an operator's, past all code of ours."""
-        with contextlib.suppress(urllib.error.HTTPError):  # it is gone already
-            yard_parts.api_call(self.yard.kubeconfig, path, method=method, body=body)
+        """A request of somebody's to the API server, past the dispatcher."""
+        with contextlib.suppress(client.ClientError):  # the pod is gone already
+            client.Client.from_kubeconfig(self.yard.kubeconfig).call(method, path, body)
 
     # --- the end
 
@@ -333,14 +342,53 @@ WEIGHTS = {
     "delete pod": 5,
     "cut broker": 2,
     "cut database": 2,
+    "api too-many": 1,
+    "api quota": 1,
+    "api broken": 1,
+    "api half-done": 4,
+    "api slow": 1,
+    "api cut-watches": 2,
+    "api silence": 1,
+    "api expired": 2,
+    "api duplicates": 1,
+    "api reorder": 1,
+    "api garbage": 1,
+    "api evict": 2,
+    "api preempt": 1,
+    "api oom": 1,
 }
 """How often each kind comes, in proportion."""
+API_FAULTS: dict[str, dict[str, Any]] = {
+    "too-many": {
+        "kind": "fail",
+        "verb": "create",
+        "status": 429,
+        "retry_after_s": 1,
+        "probability": 0.7,
+        "lasts": True,
+    },
+    "quota": {"kind": "fail", "verb": "create", "resource": "pods", "status": 403, "lasts": True},
+    "broken": {"kind": "fail", "status": 500, "resource": "pods", "probability": 0.5, "lasts": True},
+    "half-done": {"kind": "fail", "how": "cut", "done": True, "resource": "pods", "times": 4, "lasts": True},
+    "slow": {"kind": "delay", "seconds": 0.3, "jitter_s": 1.0, "lasts": True},
+    "cut-watches": {"kind": "cut_watches"},
+    "silence": {"kind": "silence_watches", "lasts": True},
+    "expired": {"kind": "expire_versions"},
+    "duplicates": {"kind": "disturb", "how": "duplicate", "lasts": True},
+    "reorder": {"kind": "disturb", "how": "reorder", "lasts": True},
+    "garbage": {"kind": "disturb", "how": "garbage", "probability": 0.3, "lasts": True},
+    "evict": {"kind": "evict", "pick": 1},
+    "preempt": {"kind": "preempt", "pick": 1},
+    "oom": {"kind": "oom", "pick": 1},
+}
+"""What the local cluster is asked for (docs/testing.md)."""
 VERBS: dict[str, Callable[[Storm, str, float, float], tuple[str, float] | None]] = {
     "kill": Storm._kill,
     "pause": Storm._pause_part,
     "child": Storm._kill_child,
     "delete": Storm._delete_pod,
     "cut": Storm._cut,
+    "api": Storm._api_fault,
 }
 
 
