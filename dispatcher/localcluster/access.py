@@ -1,9 +1,10 @@
 """Who may do what: a SelfSubjectAccessReview and its answer. Pure.
 
-There is one user, who may do all that this cluster can do; what it cannot do nobody may.
+There is one user, who may do all that this cluster can do, but for what a fault denies; what it cannot do nobody may.
 https://kubernetes.io/docs/reference/access-authn-authz/authorization/#checking-api-access
 """
 
+from collections.abc import Callable
 from typing import Any
 
 from dispatcher.localcluster import manifest, refusal, resources
@@ -13,7 +14,11 @@ PATH = "/apis/authorization.k8s.io/v1/selfsubjectaccessreviews"
 KIND = "SelfSubjectAccessReview"
 
 
-def review(thing: Json) -> Json:
+Denies = Callable[[str, str, str], bool]
+"""(verb, resource such as `pods/log`, namespace) -> whether it is denied."""
+
+
+def review(thing: Json, *, denies: Denies = lambda verb, resource, namespace: False) -> Json:  # noqa: ARG005 - nothing is
     """The review with its status. Raises Refusal 400 for a body that is none."""
     manifest.check_types(KIND, thing)
     if thing.get("kind", KIND) != KIND:
@@ -23,7 +28,13 @@ def review(thing: Json) -> Json:
     if not isinstance(asked, dict):
         is_path = isinstance(spec.get("nonResourceAttributes"), dict)
         return _answered(thing, "" if is_path else "spec.resourceAttributes is missing")
-    return _answered(thing, _why_not(asked))
+    why_not = _why_not(asked)
+    verb, plural, subresource, namespace = (
+        str(asked.get(word) or "") for word in ("verb", "resource", "subresource", "namespace")
+    )
+    if not why_not and denies(verb, f"{plural}/{subresource}" if subresource else plural, namespace):
+        why_not = "denied by a fault that was asked for"
+    return _answered(thing, why_not)
 
 
 def _why_not(asked: Json) -> str:

@@ -73,7 +73,8 @@ class Api:
         if path.startswith(door.PREFIX):
             return await self._door.answer(request)
         if path == access.PATH and request.method == "POST":
-            return answers.plain(access.review(await calls.mapping(request)), status=201)
+            reviewed = access.review(await calls.mapping(request), denies=self._denies)
+            return answers.plain(reviewed, status=201)
         if path in _HEALTH:
             return web.Response(text="ok")
         found = self._about_itself(path.rstrip("/"))
@@ -102,6 +103,9 @@ class Api:
         verb = self._does.by_name[name]
         if self._faults.is_empty:
             return await verb(request, at)
+        right, resource = calls.right(at, verb=name)
+        if self._denies(right, resource, at.namespace):
+            raise refusal.not_permitted(verb=right, resource=resource, namespace=at.namespace, name=at.name)
         call = await calls.as_seen(request, at, verb=name)
         effect = self._faults.effect(call, at=asyncio.get_running_loop().time())
         if effect.delay_s:
@@ -111,6 +115,9 @@ class Api:
         if effect.failure.done:
             return await self._do_and_fail(verb(request, at), request, call, effect.failure)
         return await self._fail(request, call, effect.failure)
+
+    def _denies(self, verb: str, resource: str, namespace: str) -> bool:
+        return self._faults.denies(verb, resource, namespace, at=asyncio.get_running_loop().time())
 
     async def _do_and_fail(
         self, doing: Any, request: web.BaseRequest, call: plan.Call, failure: kinds.Fail

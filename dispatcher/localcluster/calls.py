@@ -65,6 +65,12 @@ def verb(request: web.BaseRequest, at: Target) -> str | None:
     return found
 
 
+def right(at: Target, *, verb: str) -> tuple[str, str]:
+    """The verb and resource that RBAC would ask for: `get`, `pods/log`."""
+    resource = f"{at.resource.plural}/{at.subresource}" if at.subresource else at.resource.plural
+    return {"log": "get", "evict": "create"}.get(verb, verb), resource
+
+
 async def as_seen(request: web.BaseRequest, at: Target, *, verb: str) -> plan.Call:
     """The request as faults see it; a create is known by the name in its body, which is read for that."""
     name = at.name
@@ -189,15 +195,35 @@ async def delete_options(request: web.BaseRequest) -> registry.DeleteOptions:
     if request.can_read_body or _READ in request:
         data = await body(request)
         said = _json_object(data) if data.strip() else {}
-    if said.get("dryRun") or request.query.get("dryRun"):
-        raise refusal.bad_request("the local cluster knows dryRun only for create")
     conditions = said.get("preconditions") or {}
     grace = said.get("gracePeriodSeconds")
     if grace is None:
         grace = number(request.query, "gracePeriodSeconds")
     if grace is not None and not isinstance(grace, int):
         raise refusal.bad_request("gracePeriodSeconds is not a whole number")
-    return registry.DeleteOptions(grace_s=grace, uid=conditions.get("uid"), version=conditions.get("resourceVersion"))
+    policy = said.get("propagationPolicy") or request.query.get("propagationPolicy")
+    if policy not in {None, "Background", "Foreground", "Orphan"}:
+        words = f'Invalid value: "{policy}": must be one of: Background, Foreground, Orphan'
+        raise refusal.invalid("DeleteOptions", "", [refusal.Cause("propagationPolicy", "FieldValueInvalid", words)])
+    return registry.DeleteOptions(
+        grace_s=grace,
+        uid=conditions.get("uid"),
+        version=conditions.get("resourceVersion"),
+        orphan=policy == "Orphan" or said.get("orphanDependents") is True,
+        dry_run=_is_dry(said.get("dryRun") or []) or dry_run(request.query),
+    )
+
+
+def dry_run(query: Mapping[str, str]) -> bool:
+    """Whether nothing is to be stored; raises Refusal 422."""
+    return _is_dry([query["dryRun"]] if query.get("dryRun") else [])
+
+
+def _is_dry(said: list[str]) -> bool:
+    if said not in ([], ["All"]):
+        words = f"Invalid value: {said!r}: must be All"
+        raise refusal.invalid("Options", "", [refusal.Cause("dryRun", "FieldValueNotSupported", words)])
+    return bool(said)
 
 
 def _json_object(data: bytes) -> Json:

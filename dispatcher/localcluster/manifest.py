@@ -149,6 +149,14 @@ class PodSpec(_Part):
     runtime_class_name: str | None = None
 
 
+class Owner(_Part):
+    api_version: str = ""
+    kind: str = ""
+    name: str = ""
+    uid: str = ""
+    controller: bool | None = None
+
+
 class ObjectMeta(_Part):
     name: str | None = None
     generate_name: str | None = None
@@ -158,6 +166,7 @@ class ObjectMeta(_Part):
     labels: dict[str, str] | None = None
     annotations: dict[str, str] | None = None
     finalizers: list[str] | None = None
+    owner_references: list[Owner] | None = None
     deletion_grace_period_seconds: int | None = None
 
 

@@ -105,6 +105,15 @@ def forbidden(plural: str, name: str, why: str, *, causes: Sequence[Mapping[str,
     return Refusal(403, "Forbidden", f'{plural} "{name}" is forbidden: {why}', details=details)
 
 
+def not_permitted(*, verb: str, resource: str, namespace: str, name: str) -> Refusal:
+    """RBAC refuses."""
+    where = f' in the namespace "{namespace}"' if namespace else " at the cluster scope"
+    plural = resource.partition("/")[0]
+    about = f'{plural} "{name}"' if name else plural
+    message = f'{about} is forbidden: User "podyard" cannot {verb} resource "{resource}" in API group ""{where}'
+    return Refusal(403, "Forbidden", message, details={"name": name, "kind": plural} if name else {"kind": plural})
+
+
 def method_not_allowed() -> Refusal:
     """The address knows no such verb."""
     return Refusal(405, "MethodNotAllowed", "the server does not allow this method on the requested resource")

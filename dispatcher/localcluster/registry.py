@@ -41,6 +41,8 @@ class Hooks:
     pod_created: Callable[[store.Snapshot], None] = lambda snapshot: None  # noqa: ARG005 - nobody listens yet
     pod_deleting: Callable[[store.Snapshot, int], None] = lambda snapshot, grace_s: None  # noqa: ARG005 - as above
     pod_gone: Callable[[store.Snapshot], None] = lambda snapshot: None  # noqa: ARG005 - as above
+    dependents_changed: Callable[[set[tuple[str, str, str]]], None] = lambda keys: None  # noqa: ARG005 - as above
+    """Plural, namespace and name of objects of which an owner went, or was never there."""
     namespace_deleting: Callable[[str], None] = lambda name: None  # noqa: ARG005 - as above
 
 
@@ -51,6 +53,9 @@ class DeleteOptions:
     grace_s: int | None = None
     uid: str | None = None
     version: str | None = None
+    orphan: bool = False
+    """What the object owns stays, without that owner."""
+    dry_run: bool = False
 
 
 class Registry:
@@ -86,8 +91,10 @@ class Registry:
         if self.store.get(resource, namespace, name) is not None:
             raise refusal.already_exists(resource.plural, name)
         if dry_run:
-            return store.Store().put(resource, thing)
+            return self.store.imagine(thing)
         created = self.store.put(resource, thing)
+        if any(not self.store.is_known(uid) for uid in created.owners):
+            self.hooks.dependents_changed({(resource.plural, created.namespace, created.name)})
         if resource is resources.PODS:
             self.hooks.pod_created(created)
         elif resource is resources.NAMESPACES:
@@ -161,7 +168,13 @@ class Registry:
     # --- change ---
 
     def update(
-        self, resource: resources.Resource, before: store.Snapshot, thing: Json, *, subresource: str = ""
+        self,
+        resource: resources.Resource,
+        before: store.Snapshot,
+        thing: Json,
+        *,
+        subresource: str = "",
+        dry_run: bool = False,
     ) -> store.Snapshot:
         """Replaces an object, or its status; raises Refusal 400, 409 or 422."""
         thing = _without_nulls(thing)
@@ -185,6 +198,9 @@ class Registry:
                 _encode_strings(new)
         self._check(resource, new)
         _check_changes(resource, old, new)
+        if dry_run:
+            new["metadata"]["resourceVersion"] = str(before.version)
+            return self.store.imagine(new)
         return self._put(resource, before, new)
 
     def patch(
@@ -194,12 +210,13 @@ class Registry:
         change: Callable[[Json], Any],
         *,
         subresource: str = "",
+        dry_run: bool = False,
     ) -> store.Snapshot:
         """Applies a patch function to an object, or to its status; raises as `update`."""
         changed = change(before.read())
         if not isinstance(changed, dict):
             raise refusal.bad_request("the patch leaves no object")
-        return self.update(resource, before, changed, subresource=subresource)
+        return self.update(resource, before, changed, subresource=subresource, dry_run=dry_run)
 
     def set_status(self, before: store.Snapshot, status: Json) -> store.Snapshot:
         """The kubelet's door: replaces a pod's status as it is."""
@@ -243,6 +260,12 @@ class Registry:
     def delete(self, resource: resources.Resource, before: store.Snapshot, options: DeleteOptions) -> store.Snapshot:
         """Deletes an object, or begins to; raises Refusal 403 or 409. The answer is its last or latest state."""
         _check_preconditions(resource, before, options)
+        if resource is resources.NAMESPACES and before.name in _PROTECTED_NAMESPACES:
+            raise refusal.forbidden("namespaces", before.name, "this namespace may not be deleted")
+        if options.dry_run:
+            return before
+        if options.orphan:
+            self._orphan(before.uid)
         if resource is resources.PODS:
             return self._delete_pod(before, options)
         if resource is resources.NAMESPACES:
@@ -251,6 +274,14 @@ class Registry:
         if thing["metadata"].get("finalizers"):
             return self._mark(resource, thing, grace_s=0)
         return self._remove(resource, before)
+
+    def _orphan(self, uid: str) -> None:
+        for plural, namespace, name in self.store.owned_by(uid):
+            resource = resources.BY_PLURAL[plural]
+            thing = self.get(resource, namespace, name).read()
+            references = thing["metadata"]["ownerReferences"]
+            thing["metadata"]["ownerReferences"] = [one for one in references if one["uid"] != uid]
+            self.store.put(resource, thing)
 
     def _delete_pod(self, before: store.Snapshot, options: DeleteOptions) -> store.Snapshot:
         pod = before.read()
@@ -285,8 +316,6 @@ class Registry:
         self._delete_pod(before, DeleteOptions(grace_s=0))
 
     def _delete_namespace(self, before: store.Snapshot) -> store.Snapshot:
-        if before.name in _PROTECTED_NAMESPACES:
-            raise refusal.forbidden("namespaces", before.name, "this namespace may not be deleted")
         namespace = before.read()
         if "deletionTimestamp" in namespace["metadata"]:
             return before
@@ -314,6 +343,9 @@ class Registry:
         last = self.store.remove(resource, before)
         if resource is resources.PODS:
             self.hooks.pod_gone(last)
+        owned = self.store.owned_by(last.uid)
+        if owned:
+            self.hooks.dependents_changed(owned)
         return last
 
 

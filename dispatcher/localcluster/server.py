@@ -24,6 +24,7 @@ from aiohttp import web
 from dispatcher.localcluster import (
     api,
     environment,
+    garbage,
     home,
     instant,
     kubeconfig,
@@ -124,6 +125,7 @@ class LocalCluster:
         pods = kubelet.Kubelet(rules, run, node=node, events=events, faults=faults)
         stack.push_async_callback(pods.close, STOP_S)
         _keep(stack, pods.follow_config())
+        _keep(stack, garbage.Garbage(rules).collect())
         _keep(stack, _delete_namespaces(rules))
         live, counted = streams.Streams(), stats.Stats()
         does = verbs.Verbs(

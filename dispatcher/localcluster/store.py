@@ -34,6 +34,8 @@ class Snapshot:
     uid: str
     labels: Mapping[str, str]
     body: bytes
+    owners: tuple[str, ...] = ()
+    """The uids in its ownerReferences."""
 
     def read(self) -> Json:
         """A fresh copy, free to be changed."""
@@ -119,6 +121,8 @@ class Store:
 
     def __init__(self, *, history_changes: int = HISTORY_CHANGES) -> None:
         self.version = int(time.time() * 1_000_000)
+        self._uids: set[str] = set()
+        self._owned: dict[str, set[tuple[str, str, str]]] = {}
         self.collections = {
             resource.plural: Collection(history_changes=history_changes, version=self.version)
             for resource in resources.ALL
@@ -150,12 +154,42 @@ class Store:
             if _encode(thing) == before.body:
                 return before
         after = self._next(thing)
+        self._uids.add(after.uid)
+        self._own(resource, before, after)
         collection.record(Change("MODIFIED" if before else "ADDED", after, before))
         return after
+
+    def imagine(self, thing: Json) -> Snapshot:
+        """The object as it would be stored; nothing is."""
+        return _snapshot(thing, int(thing["metadata"].get("resourceVersion") or 0))
+
+    def is_known(self, uid: str) -> bool:
+        """Whether an object of this uid exists."""
+        return uid in self._uids
+
+    def owned_by(self, uid: str) -> set[tuple[str, str, str]]:
+        """What names the uid as an owner: plural, namespace and name of each."""
+        return set(self._owned.get(uid, ()))
+
+    def _own(self, resource: resources.Resource, before: Snapshot | None, after: Snapshot | None) -> None:
+        """Keeps account of who owns an object."""
+        key_of = after or before
+        old, new = (before.owners if before else ()), (after.owners if after else ())
+        if old == new or key_of is None:
+            return
+        key = (resource.plural, key_of.namespace, key_of.name)
+        for uid in old:
+            self._owned.get(uid, set()).discard(key)
+            if not self._owned.get(uid):
+                self._owned.pop(uid, None)
+        for uid in new:
+            self._owned.setdefault(uid, set()).add(key)
 
     def remove(self, resource: resources.Resource, before: Snapshot) -> Snapshot:
         """Deletes an object; its last state gets a version of its own."""
         after = self._next(before.read())
+        self._uids.discard(before.uid)
+        self._own(resource, before, None)
         self.of(resource).record(Change("DELETED", after, before))
         return after
 
@@ -166,16 +200,21 @@ class Store:
 
     def _next(self, thing: Json) -> Snapshot:
         self.version += 1
-        metadata = thing["metadata"]
-        metadata["resourceVersion"] = str(self.version)
-        return Snapshot(
-            version=self.version,
-            namespace=metadata.get("namespace", ""),
-            name=metadata["name"],
-            uid=metadata.get("uid", ""),
-            labels=metadata.get("labels") or {},
-            body=_encode(thing),
-        )
+        thing["metadata"]["resourceVersion"] = str(self.version)
+        return _snapshot(thing, self.version)
+
+
+def _snapshot(thing: Json, version: int) -> Snapshot:
+    metadata = thing["metadata"]
+    return Snapshot(
+        version=version,
+        namespace=metadata.get("namespace", ""),
+        name=metadata["name"],
+        uid=metadata.get("uid", ""),
+        labels=metadata.get("labels") or {},
+        body=_encode(thing),
+        owners=tuple(owner["uid"] for owner in metadata.get("ownerReferences") or ()),
+    )
 
 
 def watch_event(change: Change, match: Match) -> tuple[str, bytes] | None:

@@ -65,6 +65,7 @@ def check_metadata(resource: resources.Resource, metadata: manifest.ObjectMeta) 
         *_labels(metadata.labels or {}),
         *_annotations(metadata.annotations or {}),
         *_finalizers(metadata.finalizers or []),
+        *_owners(metadata.owner_references or []),
     ]
 
 
@@ -115,6 +116,23 @@ def _finalizers(finalizers: list[str]) -> Iterator[Cause]:
             yield _invalid(
                 "metadata.finalizers", finalizer, "name is neither a standard finalizer name nor is it fully qualified"
             )
+
+
+def _owners(owners: list[manifest.Owner]) -> Iterator[Cause]:
+    for index, owner in enumerate(owners):
+        field = f"metadata.ownerReferences[{index}]"
+        for name, value in (
+            ("apiVersion", owner.api_version),
+            ("kind", owner.kind),
+            ("name", owner.name),
+            ("uid", owner.uid),
+        ):
+            if not value:
+                yield _invalid(f"{field}.{name}", "", "must not be empty")
+    controllers = [owner.name for owner in owners if owner.controller]
+    if len(controllers) > 1:
+        words = f"Only one reference can have Controller set to true. Found: {', '.join(controllers)}"
+        yield _invalid("metadata.ownerReferences", "", words)
 
 
 def check_pod(pod: manifest.Pod) -> list[Cause]:

@@ -157,24 +157,26 @@ class Verbs:
         if at.resource.namespaced and not at.namespace:
             raise refusal.method_not_allowed()
         thing = await calls.mapping(request)
-        dry_run = request.query.get("dryRun") == "All"
-        return answers.raw(self.rules.create(at.resource, at.namespace, thing, dry_run=dry_run).body, status=201)
+        created = self.rules.create(at.resource, at.namespace, thing, dry_run=calls.dry_run(request.query))
+        return answers.raw(created.body, status=201)
 
     async def _update(self, request: web.BaseRequest, at: calls.Target) -> web.StreamResponse:
         thing = await calls.mapping(request)
-        _no_dry_run(request)
+        dry_run = calls.dry_run(request.query)
         before = self.rules.get(at.resource, at.namespace, at.name)
-        return answers.raw(self.rules.update(at.resource, before, thing, subresource=at.subresource).body)
+        changed = self.rules.update(at.resource, before, thing, subresource=at.subresource, dry_run=dry_run)
+        return answers.raw(changed.body)
 
     async def _patch(self, request: web.BaseRequest, at: calls.Target) -> web.StreamResponse:
         apply = patches.APPLY.get(request.content_type)
         if apply is None:
             raise refusal.unsupported_media(request.content_type, supported=tuple(patches.APPLY))
         patch = await calls.thing(request)
-        _no_dry_run(request)
+        dry_run = calls.dry_run(request.query)
         before = self.rules.get(at.resource, at.namespace, at.name)
         change: Callable[[Json], Any] = lambda old: apply(old, patch)  # noqa: E731 - binds the patch
-        return answers.raw(self.rules.patch(at.resource, before, change, subresource=at.subresource).body)
+        changed = self.rules.patch(at.resource, before, change, subresource=at.subresource, dry_run=dry_run)
+        return answers.raw(changed.body)
 
     async def _delete(self, request: web.BaseRequest, at: calls.Target) -> web.StreamResponse:
         options = await calls.delete_options(request)
@@ -194,16 +196,14 @@ class Verbs:
     async def _evict(self, request: web.BaseRequest, at: calls.Target) -> web.StreamResponse:
         """The eviction API: a delete that says why it came."""
         said = (await calls.mapping(request)).get("deleteOptions") or {}
+        dry_run = calls.dry_run(request.query) or bool(said.get("dryRun"))
         options = registry.DeleteOptions(grace_s=said.get("gracePeriodSeconds"))
         pod = self.rules.get(at.resource, at.namespace, at.name)
+        if dry_run:
+            return answers.success(code=201)
         marked = self.rules.disrupt(pod, "EvictionByEvictionAPI", "Eviction API: evicting")
         self.rules.delete(at.resource, marked, options)
         return answers.success(code=201)
-
-
-def _no_dry_run(request: web.BaseRequest) -> None:
-    if request.query.get("dryRun"):
-        raise refusal.bad_request("the local cluster knows dryRun only for create")
 
 
 def _log_container(pod: Json, asked: str) -> str:

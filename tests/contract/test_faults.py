@@ -481,3 +481,21 @@ def test_happenings_keep_their_times(faulty: Api, faults: client.Faults) -> None
 def test_labels_of_other_tests_are_left_alone(faulty: Api) -> None:
     """The cluster is empty between tests, so that a pattern meets no stranger."""
     assert faulty.call("GET", faulty.pods, labelSelector=f"{LABEL}!=faulty").ok()["items"] == []
+
+
+def test_rights_can_be_denied(faulty: Api, faults: client.Faults) -> None:
+    """RBAC's 403, and the access review says no; other rights are as before."""
+    faults.deny("get", "pods/log")
+    pod = faulty.ended(faulty.create("true"))
+    answer = faulty.log(pod)
+    assert (answer.code, answer.body["reason"]) == (403, "Forbidden")
+    assert 'cannot get resource "pods/log" in API group "" in the namespace "default"' in answer.body["message"]
+
+    def may(verb: str, subresource: str) -> bool:
+        asked = {"namespace": "default", "verb": verb, "resource": "pods", "subresource": subresource}
+        body = {"spec": {"resourceAttributes": asked}}
+        path = "/apis/authorization.k8s.io/v1/selfsubjectaccessreviews"
+        allowed: bool = faulty.call("POST", path, body).ok()["status"]["allowed"]
+        return allowed
+
+    assert (may("get", "log"), may("get", "")) == (False, True)

@@ -77,6 +77,10 @@ class Faults:
         """Calls of a verb take longer (`kinds.Delay`); gives the fault's number."""
         return self.add(kinds.Delay(verb=verb, seconds=seconds, **fields)).number
 
+    def deny(self, verb: str = "*", resource: str = "*", **fields: Any) -> int:
+        """RBAC refuses (`kinds.Deny`); gives the fault's number."""
+        return self.add(kinds.Deny(verb=verb, resource=resource, **fields)).number
+
     # --- watches ---
 
     def cut_watches(self, how: Literal["abort", "end"] = "abort") -> int:

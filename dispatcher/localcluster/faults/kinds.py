@@ -88,6 +88,16 @@ class Unschedulable(_Standing, frozen=True, kw_only=True, tag="unschedulable"):
     message: str = ""
 
 
+class Deny(_Standing, frozen=True, kw_only=True, tag="deny"):
+    """RBAC refuses: calls are 403, and a SelfSubjectAccessReview says no. In RBAC's words, not in those of `fail`."""
+
+    verb: str = "*"
+    """get (also of pods/log), create (also of pods/eviction), list, watch, update, patch, delete, deletecollection."""
+    resource: str = "*"
+    """pods, pods/log, secrets …"""
+    namespace: str = "*"
+
+
 class _Happening(_Fault, frozen=True, kw_only=True):
     every_s: Annotated[float, msgspec.Meta(gt=0)] | None = None
     """Again and again; None: once."""
@@ -178,7 +188,7 @@ class RemoveNode(_Happening, frozen=True, kw_only=True, tag="remove_node"):
 
 
 OfCalls = Fail | Delay
-Standing = Fail | Delay | Disturb | Unpullable | Unschedulable
+Standing = Fail | Delay | Disturb | Unpullable | Unschedulable | Deny
 ToPods = Evict | Preempt | Oom | Kill | Delete
 Happening = (
     CutWatches
@@ -194,7 +204,7 @@ Happening = (
     | RemoveNode
 )
 Fault = Standing | Happening
-STANDING = (Fail, Delay, Disturb, Unpullable, Unschedulable)
+STANDING = (Fail, Delay, Disturb, Unpullable, Unschedulable, Deny)
 
 
 class Script(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

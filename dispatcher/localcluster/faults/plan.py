@@ -164,6 +164,20 @@ class Plan:
                 return fault
         return None
 
+    def denies(self, verb: str, resource: str, namespace: str, *, at: float) -> bool:
+        """Whether RBAC refuses a verb on a resource (`pods/log`)."""
+        for entry in self._standing(at):
+            fault = entry.fault
+            if (
+                isinstance(fault, kinds.Deny)
+                and fnmatchcase(verb, fault.verb)
+                and fnmatchcase(resource, fault.resource)
+                and fnmatchcase(namespace, fault.namespace)
+                and self._use(entry)
+            ):
+                return True
+        return False
+
     def _standing(self, at: float) -> Iterator[Entry]:
         return (entry for entry in tuple(self._entries.values()) if entry.stands(at))
 
