@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
-from dispatcher import errors, podoptions
+from dispatcher import manifest
 from dispatcher.message import Message
 from dispatcher.options import QueueProfile
 from dispatcher.podoptions import PodOptions
@@ -84,11 +84,8 @@ class Attempt:
 
     @functools.cached_property
     def wanted(self) -> PodOptions:
-        """What its sender asked for around the pod; what cannot be read was refused when the pod was built."""
-        try:
-            return podoptions.read(self.message.kwargs) if self.is_any_image else PodOptions()
-        except errors.InvalidPod:
-            return PodOptions()
+        """What its sender asked for around the pod."""
+        return manifest.wanted_of(self.message)
 
     @property
     def queue(self) -> str:

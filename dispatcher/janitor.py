@@ -218,5 +218,13 @@ def ended_of(pod: Mapping[str, Any], *, attempt_id: str, profile: QueueProfile, 
         uid=metadata.get("uid"),
         profile=profile,
         is_success=is_success,
+        wanted=_wanted(pod),
         has_payload=payload.name_in(pod) is not None,
     )
+
+
+def _wanted(pod: Mapping[str, Any]) -> PodOptions:
+    try:
+        return manifest.wanted_of(manifest.message_of(pod))
+    except ValueError:
+        return PodOptions()

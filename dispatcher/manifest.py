@@ -12,7 +12,18 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from dispatcher import errors, names, payload, podmerge, podrequest, podspec, policy, resultsidecar, template
+from dispatcher import (
+    errors,
+    names,
+    payload,
+    podmerge,
+    podoptions,
+    podrequest,
+    podspec,
+    policy,
+    resultsidecar,
+    template,
+)
 from dispatcher.message import Message
 from dispatcher.options import Options, QueueProfile
 
@@ -205,6 +216,16 @@ def _hook(path: str) -> podspec.Hook:
     if not callable(hook):
         raise errors.DispatcherError(f"kubernetes.pod_mutation_hook = {path!r}: is no function")
     return hook  # type: ignore[no-any-return]
+
+
+def wanted_of(message: Message) -> podoptions.PodOptions:
+    """What a sender asked for around the pod; what cannot be read was refused when the pod was built."""
+    if message.name != ANY_IMAGE_TASK:
+        return podoptions.PodOptions()
+    try:
+        return podoptions.read(message.kwargs)
+    except errors.InvalidPod:
+        return podoptions.PodOptions()
 
 
 def selector(*, deployment: str, owner: str | None = None) -> str:

@@ -22,6 +22,7 @@ app.conf.update(
 
 if BROKER:
     from dispatcher import options, pod_task
+    from dispatcher.policy import Policy
 
     PROFILE = options.QueueProfile(
         max_pods=int(os.environ.get("YARD_MAX_PODS", "100")),
@@ -33,7 +34,8 @@ if BROKER:
         deployment=os.environ["YARD_DEPLOYMENT"],
         kubeconfig=Path(os.environ["YARD_KUBECONFIG"]),
         database_url=os.environ.get("YARD_DATABASE") or None,
-        log_folder=Path(os.environ["YARD_LOGS"]),
+        log_folder=Path(os.environ["YARD_LOGS"]) if os.environ["YARD_LOGS"] else None,
+        policy=Policy(namespaces=tuple(filter(None, os.environ.get("YARD_NAMESPACES", "").split(",")))),
     )
     pod_task.register(app)
 

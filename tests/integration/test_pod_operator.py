@@ -10,7 +10,7 @@ from celery.result import AsyncResult
 
 from dispatcher import errors, manifest
 from tests import parts
-from tests.integration.yard_parts import Yard, pods_of
+from tests.integration.yard_parts import Yard, api_call, pods_of
 
 WAIT_S = 30
 RESULT = "/airflow/xcom/return.json"
@@ -53,6 +53,12 @@ def pod_of(yard: Yard, result: AsyncResult) -> dict[str, Any] | None:
     """The pod of a task, while there is one."""
     pods = pods_of(yard).values()
     return next((pod for pod in pods if (manifest.key_of(pod) or ("",))[0] == result.id), None)
+
+
+def phase_of(yard: Yard, result: AsyncResult) -> str | None:
+    """The phase of a task's pod, while there is one."""
+    pod = pod_of(yard, result)
+    return pod["status"]["phase"] if pod else None
 
 
 def log_of(yard: Yard, result: AsyncResult) -> str:
@@ -231,3 +237,44 @@ class TestSelfCheck:
         stats = shared.client.control.inspect([node], timeout=1).stats()
 
         assert stats[node]["pool"]["missing-permissions"] == []
+
+
+@pytest.fixture
+def yard(tmp_path, valkey: parts.ValkeyDatabase, local_cluster: parts.LocalCluster, deployment: str) -> Iterator[Yard]:
+    """Parts of one test, to kill and restart."""
+    yard = Yard(folder=tmp_path, broker=valkey.url, kubeconfig=local_cluster.kubeconfig, deployment=deployment)
+    yield yard
+    yard.stop()
+
+
+class TestRestart:
+    def test_a_result_waits_for_the_next_dispatcher(self, yard: Yard) -> None:
+        """The pod ends while nobody watches; its result and its options are read from the pod."""
+        first = yard.dispatcher()
+        text = json.dumps(["x" * 100] * 100)
+        script = f"touch began; while [ ! -e go ]; do sleep 0.05; done; echo '{text}' > {RESULT}"
+        sent = send(yard, f"cd {yard.folder}; {script}", do_xcom_push=True, on_finish_action="keep_pod")
+        parts.eventually((yard.folder / "began").exists, 20)
+        yard.kill(first)
+        (yard.folder / "go").touch()
+        parts.eventually(lambda: phase_of(yard, sent) == "Succeeded", 15)
+
+        yard.dispatcher()
+
+        assert sent.get(timeout=WAIT_S) == json.loads(text)
+        parts.eventually(lambda: manifest.is_done(pod_of(yard, sent)), 10, what="the pod is kept")
+
+    def test_pods_in_a_namespace_of_the_tasks_choice_are_found_again(self, yard: Yard) -> None:
+        """Only a pattern allows it: it is watched from its first pod on, and found by a list of the cluster."""
+        namespace = f"jobs-{yard.deployment}"
+        api_call(yard.kubeconfig, "/api/v1/namespaces", method="POST", body={"metadata": {"name": namespace}})
+        first = yard.dispatcher(YARD_NAMESPACES="jobs-*")
+        assert send(yard, "true", namespace=namespace).get(timeout=WAIT_S) is None
+        sent = send(yard, f"while [ ! -e {yard.folder}/go ]; do sleep 0.05; done", namespace=namespace)
+        parts.eventually(lambda: phase_of(yard, sent) == "Running", 15)
+        yard.kill(first)
+        (yard.folder / "go").touch()
+
+        yard.dispatcher(YARD_NAMESPACES="jobs-*")
+
+        assert sent.get(timeout=WAIT_S) is None
