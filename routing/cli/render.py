@@ -32,7 +32,7 @@ NO_ATTEMPT = "00000000-0000-0000-0000-000000000000"
     "--message",
     "file",
     type=click.Path(path_type=Path, allow_dash=True),
-    help='A Celery task message instead: JSON with "task", "queue", "args", "kwargs", "headers". - reads stdin.',
+    help="A Celery task message instead: JSON with task, queue, args, kwargs, headers, time_limit. - reads stdin.",
 )
 @click.option("--run-id", default="render", show_default=True, help="The run's id, which is in labels.")
 @click.option("--attempt-id", default=NO_ATTEMPT, help="The attempt's id, which is in the pod's name; else zeros.")
@@ -55,7 +55,8 @@ def render(
 ) -> None:
     """Print the exact pods that the tasks of DAG (or one TASK) would get. Values that look like secrets are hidden.
 
-    Results of other tasks are not known here: a text in angle brackets stands for each.
+    Results of other tasks are not known here: a text in angle brackets stands for each. Nor is what a Celery task says
+    of its pod in its own application; put that into the message's header.
 
     \b
     Example:  podyard dags render stdlib_census
@@ -101,7 +102,9 @@ def _manifest(settings: "Settings", message: "Message") -> dict[str, Any]:
         profile = options.profile_for(message.queue)
     except LookupError as error:
         raise Failure(f"there is no pod for {message.name} on the queue {message.queue!r}: {error}") from error
-    return manifest.build(message, profile=profile, options=options, owner=f"dispatcher@{socket.gethostname()}")
+    hard_limit_s = (message.headers.get("timelimit") or [None])[0]
+    owner = f"dispatcher@{socket.gethostname()}"
+    return manifest.build(message, profile=profile, options=options, owner=owner, deadline_s=hard_limit_s)
 
 
 async def _validate(settings: "Settings", manifests: list[dict[str, Any]]) -> None:
@@ -202,9 +205,8 @@ def _message(
     from dispatcher.message import Message  # noqa: PLC0415 - as above
 
     reprs = {} if description is None else {"argsrepr": "()", "kwargsrepr": description}
-    made = app.amqp.as_task_v2(
-        attempt_id, sent["name"], tuple(sent.get("args") or ()), dict(sent.get("kwargs") or {}), **reprs
-    )
+    args, kwargs = tuple(sent.get("args") or ()), dict(sent.get("kwargs") or {})
+    made = app.amqp.as_task_v2(attempt_id, sent["name"], args, kwargs, time_limit=sent.get("time_limit"), **reprs)
     request = {
         **made.headers,
         **(sent.get("headers") or {}),

@@ -1,6 +1,7 @@
 """What a sender of `dispatcher.pod` asks for becomes one override, or one sentence that names the path."""
 
 import copy
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -9,6 +10,7 @@ from hypothesis import strategies as st
 
 from dispatcher import errors, podfields, podmerge, podoptions, podrequest
 
+DOCS = Path(__file__).parents[2] / "docs"
 SECRET = {"type": "env", "target": "TOKEN", "secret": "keys", "key": "token"}
 
 EVERYTHING: dict[str, Any] = {
@@ -99,6 +101,12 @@ def test_every_parameter_is_taken() -> None:
     """The list of the reference's section 17, each with a value."""
     assert set(EVERYTHING) == podrequest.PARAMETERS
     podrequest.read(EVERYTHING)
+
+
+def test_every_parameter_is_documented() -> None:
+    """In docs/pods.md, or where it has no effect, where Airflow is compared."""
+    words = (DOCS / "pods.md").read_text() + (DOCS / "airflow-differences.md").read_text()
+    assert {name for name in podrequest.PARAMETERS if f"`{name}`" not in words} == set()
 
 
 def test_the_manifests_half_is_an_override_by_the_rules_of_the_api() -> None:

@@ -8,7 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from routing import redaction, sections, settings, tomllines
+from dispatcher import policy
+from routing import celery_app, redaction, sections, settings, tomllines
 from routing.settings import Settings, SettingsError
 
 DOCUMENT = Path(__file__).parents[2] / "docs" / "configuration.md"
@@ -322,3 +323,25 @@ class TestLines:
             ("l",): 10,
             ("l", "m"): 11,
         }
+
+
+class TestPolicy:
+    def test_lists_come_from_the_file_and_from_the_environment(self, tmp_path: Path) -> None:
+        """In the environment commas separate."""
+        text = '[policy]\nimages = ["registry.example.com/*"]\nhost_network = true\n'
+        environ = {"PODYARD_POLICY__NAMESPACES": "jobs, team-*"}
+        found = load(tmp_path, text, environ).policy
+        assert (found.images, found.namespaces, found.host_network) == (
+            ["registry.example.com/*"],
+            ["jobs", "team-*"],
+            True,
+        )
+
+    def test_the_default_is_the_dispatchers(self, tmp_path: Path) -> None:
+        """The settings and the value that they fill cannot drift apart."""
+        assert celery_app.dispatcher_options(load(tmp_path, "")).policy == policy.Policy()
+
+    def test_a_text_where_a_list_belongs_is_told(self, tmp_path: Path) -> None:
+        """With the line and the key."""
+        [problem] = problems(tmp_path, '[policy]\nimages = "x"\n')
+        assert problem.startswith("podyard.toml:2: policy.images = 'x': must be a list of texts")
