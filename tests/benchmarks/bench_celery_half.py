@@ -8,6 +8,7 @@ started.
 """
 
 import argparse
+import itertools
 import statistics
 import sys
 import tempfile
@@ -101,7 +102,7 @@ def measure_hops(half: Half) -> list[float]:
     assert all(task.state == "success" for task in tasks)
     return [
         (after.started_at - before.ended_at).total_seconds() * 1000
-        for before, after in zip(tasks, tasks[1:], strict=False)
+        for before, after in itertools.pairwise(tasks)
         if after.started_at and before.ended_at
     ]
 
