@@ -19,13 +19,19 @@ STOP_BOUND_S = 5.0
 """How long a stop waits for calls to the cluster that are under way."""
 
 
+_Call = tuple[Callable[..., Any], tuple[Any, ...]]
+
+
 class Bridge:
     """A thread with an asyncio loop, and a way to and fro."""
 
     def __init__(self, *, name: str) -> None:
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._run, name=name, daemon=True)
-        self._calls: deque[tuple[Callable[..., Any], tuple[Any, ...]]] = deque()
+        self._calls: deque[_Call] = deque()
+        self._loop_calls: deque[_Call] = deque()
+        self._is_hub_woken = self._is_loop_woken = False
+        """Whether a wake-up is under way, which carries out what was put in line before it arrives."""
         self._reader, self._writer = os.pipe()
         os.set_blocking(self._reader, False)
         os.set_blocking(self._writer, False)
@@ -48,12 +54,20 @@ class Bridge:
 
     def to_loop(self, call: Callable[..., Any], *args: Any) -> None:
         """Runs `call` on the loop's thread, soon. After the stop it does nothing."""
-        if not self._loop.is_closed():
-            self._loop.call_soon_threadsafe(call, *args)
+        if self._loop.is_closed():
+            return
+        self._loop_calls.append((call, args))
+        if not self._is_loop_woken:
+            self._is_loop_woken = True
+            with contextlib.suppress(RuntimeError):  # the loop was closed meanwhile
+                self._loop.call_soon_threadsafe(self._on_called)
 
     def to_hub(self, call: Callable[..., Any], *args: Any) -> None:
         """Runs `call` on the hub's thread, soon."""
         self._calls.append((call, args))
+        if self._is_hub_woken:
+            return
+        self._is_hub_woken = True
         with contextlib.suppress(BlockingIOError):  # the pipe is full of wake-ups already
             os.write(self._writer, b"\0")
 
@@ -66,12 +80,12 @@ class Bridge:
             os.read(self._reader, 65536)
         except BlockingIOError:
             return
-        for _ in range(len(self._calls)):
-            call, args = self._calls.popleft()
-            try:
-                call(*args)
-            except Exception:
-                logger.exception("a call on the hub failed: %s", getattr(call, "__qualname__", call))
+        self._is_hub_woken = False  # before the calls are counted: one that comes now is counted, or wakes us again
+        _carry_out(self._calls, "hub")
+
+    def _on_called(self) -> None:
+        self._is_loop_woken = False  # as above
+        _carry_out(self._loop_calls, "loop")
 
     def _run(self) -> None:
         asyncio.set_event_loop(self._loop)
@@ -85,3 +99,13 @@ class Bridge:
         finally:
             self._loop.run_until_complete(self._loop.shutdown_asyncgens())
             self._loop.close()
+
+
+def _carry_out(calls: deque[_Call], side: str) -> None:
+    """All calls that wait now."""
+    for _ in range(len(calls)):
+        call, args = calls.popleft()
+        try:
+            call(*args)
+        except Exception:
+            logger.exception("a call on the %s failed: %s", side, getattr(call, "__qualname__", call))

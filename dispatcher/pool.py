@@ -182,6 +182,7 @@ class KubernetesPool(BasePool):
     def consumer_made(self, consumer: Any) -> None:
         """The worker has a consumer, which does not consume yet."""
         undelivered.listen(consumer)
+        announce.batch(consumer)
 
     def consumer_ready(self, consumer: Any) -> None:
         """The worker consumes: requests of pods found in the cluster can be rebuilt from now on."""
