@@ -164,7 +164,7 @@ def test_what_authors_hold_is_a_value() -> None:
 
 
 def test_the_public_names_are_sorted_and_exist() -> None:
-    assert dispatcher.__all__ == ["Secret", "Volume", "VolumeMount"] == sorted(dispatcher.__all__)
+    assert dispatcher.__all__ == ["Secret", "Volume", "VolumeMount", "on_pod"] == sorted(dispatcher.__all__)
     assert all(getattr(dispatcher, name).__name__ == name for name in dispatcher.__all__)
     assert set(dispatcher.__all__) <= set(dir(dispatcher))
 
