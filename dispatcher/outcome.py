@@ -72,11 +72,11 @@ class Encoded:
     lines: Sequence[str] = field(default_factory=tuple)
 
 
-def encode(outcome: Outcome) -> Encoded:
-    """The bytes to write. Raises kombu's EncodeError or TypeError where the value has no JSON form."""
+def encode(outcome: Outcome, *, limit_bytes: int = MESSAGE_LIMIT_BYTES) -> Encoded:
+    """The bytes to write; `limit_bytes` is what the cluster keeps of the termination message. Raises kombu's EncodeError or TypeError where the value has no JSON form."""
     fields = {"v": 1, **{key: value for key, value in asdict(outcome).items() if value is not None}}
     whole = str(json.dumps(fields)).encode()
-    if len(whole) <= MESSAGE_LIMIT_BYTES:
+    if len(whole) <= limit_bytes:
         return Encoded(message=whole)
     packed = base64.b64encode(zlib.compress(whole, 6)).decode()
     chunks = [packed[start : start + _CHUNK] for start in range(0, len(packed), _CHUNK)]

@@ -241,7 +241,9 @@ def _plain(value: Any) -> Any:
 
 
 def _leave(result: outcome.Outcome) -> None:
-    encoded = outcome.encode(result)
+    encoded = outcome.encode(
+        result, limit_bytes=int(os.environ.get("PODYARD_TERMINATION_BYTES", outcome.MESSAGE_LIMIT_BYTES))
+    )
     if result.failure is not None and result.failure.traceback:
         sys.stderr.write(f"{result.failure.traceback}\n")
     sys.stderr.flush()

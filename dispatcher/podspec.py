@@ -36,6 +36,11 @@ MESSAGE_ENV = "PODYARD_MESSAGE"
 MESSAGE_FILE_ENV = "PODYARD_MESSAGE_FILE"
 """The file that holds the message, where the variable does not."""
 
+TERMINATION_ENV = "PODYARD_TERMINATION_BYTES"
+"""How long an outcome in the termination message may be, where it is less than usual."""
+_TERMINATION_BYTES = 4096  # what the kubelet keeps of one container's message
+_TERMINATION_BYTES_OF_POD = 12_288  # what it keeps of all containers of a pod together, a like part of each
+
 _MAX_MESSAGE_BYTES = 131_072 - len(f"{MESSAGE_ENV}=") - 1  # Linux: one string of an environment is at most 128 KiB
 _MAX_ANNOTATIONS_BYTES = 262_144  # the API server: all keys and values of one object
 
@@ -123,7 +128,7 @@ def build_pod(
     _drop_what_only_misleads(pod, container, base=base)
     if command is not None:
         _set_command(container, command, args or ())
-        podmerge.overlay(pod, _env_layer(own_env))
+        podmerge.overlay(pod, _env_layer({**own_env, **_termination_room(pod["spec"])}))
         _check_message(identity.message)
     _check_annotations(pod["metadata"]["annotations"])
     return pod
@@ -264,6 +269,13 @@ def _env_layer(env: Mapping[str, str]) -> Pod:
     }
     entries = [{"name": name, "value": value} for name, value in env.items() if name != MESSAGE_ENV]
     return {"spec": {"containers": [{"name": podmerge.BASE, "env": [*entries, message]}]}}
+
+
+def _termination_room(spec: Mapping[str, Any]) -> dict[str, str]:
+    """How much of a termination message the kubelet keeps, where a pod has so many containers that it is less."""
+    containers = len(spec.get("containers") or ()) + len(spec.get("initContainers") or ())
+    room = _TERMINATION_BYTES_OF_POD // containers
+    return {TERMINATION_ENV: str(room)} if room < _TERMINATION_BYTES else {}
 
 
 def _check_message(message: str) -> None:

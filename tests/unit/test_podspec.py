@@ -401,3 +401,10 @@ def test_threads_that_share_a_template_do_not_meet() -> None:
 
 def _with_message(message: str) -> podspec.Identity:
     return replace(IDENTITY, message=message)
+
+
+@pytest.mark.parametrize(("others", "room"), [(0, None), (1, None), (2, "3072"), (10, "1024")])
+def test_a_pod_of_many_containers_is_told_how_little_is_kept_of_its_last_words(others: int, room: str | None) -> None:
+    """The kubelet keeps 12 KiB of all termination messages of a pod; the template has two containers already."""
+    more = [{"name": f"init-{number}", "image": "i"} for number in range(others)]
+    assert env_of(build(override={"spec": {"initContainers": more}})).get(podspec.TERMINATION_ENV) == room
