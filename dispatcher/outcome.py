@@ -73,7 +73,10 @@ class Encoded:
 
 
 def encode(outcome: Outcome, *, limit_bytes: int = MESSAGE_LIMIT_BYTES) -> Encoded:
-    """The bytes to write; `limit_bytes` is what the cluster keeps of the termination message. Raises kombu's EncodeError or TypeError where the value has no JSON form."""
+    """The bytes to write; `limit_bytes` is what the cluster keeps of the termination message.
+
+    Raises kombu's EncodeError or TypeError where the value has no JSON form.
+    """
     fields = {"v": 1, **{key: value for key, value in asdict(outcome).items() if value is not None}}
     whole = str(json.dumps(fields)).encode()
     if len(whole) <= limit_bytes:
