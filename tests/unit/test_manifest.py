@@ -54,7 +54,7 @@ OVERRIDES: dict[str, Any] = {
                 {
                     "image": "shop:override",
                     "env": [{"name": "LEVEL", "value": ""}, {"name": "PODYARD_APP", "value": "other:app"}],
-                    "resources": {"limits": {"memory": "2Gi"}},
+                    "resources": {"limits": {"memory": "8Gi"}},
                 }
             ],
         },
