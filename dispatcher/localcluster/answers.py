@@ -1,7 +1,7 @@
 """Answers in Kubernetes' form: bodies, refusals, tables, streams."""
 
 import contextlib
-from collections.abc import AsyncGenerator, Mapping
+from collections.abc import AsyncGenerator, Iterable, Mapping
 from typing import Any
 
 import msgspec
@@ -13,9 +13,12 @@ Json = dict[str, Any]
 encode = msgspec.json.Encoder().encode
 
 
-def raw(body: bytes, *, status: int = 200) -> web.Response:
-    """Encoded JSON."""
-    return web.Response(body=body, status=status, content_type="application/json")
+def raw(body: bytes, *, status: int = 200, warnings: Iterable[str] = ()) -> web.Response:
+    """Encoded JSON; each warning is a header, which kubectl shows."""
+    response = web.Response(body=body, status=status, content_type="application/json")
+    for warning in warnings:
+        response.headers.add("Warning", warning)
+    return response
 
 
 def plain(thing: Json, *, status: int = 200) -> web.Response:

@@ -10,7 +10,7 @@ from urllib.parse import unquote
 import msgspec
 from aiohttp import web
 
-from dispatcher.localcluster import logs, refusal, registry, resources, selectors, store, times
+from dispatcher.localcluster import logs, refusal, registry, resources, selectors, store, strict, times
 from dispatcher.localcluster.faults import plan
 
 BODY_BYTES = 3 * 1024 * 1024
@@ -217,6 +217,19 @@ async def delete_options(request: web.BaseRequest) -> registry.DeleteOptions:
 def dry_run(query: Mapping[str, str]) -> bool:
     """Whether nothing is to be stored; raises Refusal 422."""
     return _is_dry([query["dryRun"]] if query.get("dryRun") else [])
+
+
+def check_fields(query: Mapping[str, str], at: Target, thing: Json) -> list[str]:
+    """Takes unknown fields out of an object; gives the warnings to send. Raises Refusal 400 for a strict caller."""
+    mode = query.get("fieldValidation") or "Warn"
+    if mode not in {"Strict", "Warn", "Ignore"}:
+        words = f'Unsupported value: "{mode}": supported values: "Ignore", "Strict", "Warn"'
+        cause = refusal.Cause("fieldValidation", "FieldValueNotSupported", words)
+        raise refusal.invalid("Options", "", [cause])
+    unknown = strict.prune(at.resource.kind, thing)
+    if unknown and mode == "Strict":
+        raise strict.refuse(at.resource.kind, unknown)
+    return strict.warnings(unknown) if mode == "Warn" else []
 
 
 def _is_dry(said: list[str]) -> bool:

@@ -38,6 +38,7 @@ class EnvSource(_Part):
     config_map_key_ref: KeyRef | None = None
     secret_key_ref: KeyRef | None = None
     resource_field_ref: dict[str, Any] | None = None
+    file_key_ref: dict[str, Any] | None = None
 
 
 class EnvVar(_Part):
@@ -60,6 +61,13 @@ class VolumeMount(_Part):
     read_only: bool | None = None
 
 
+class Port(_Part):
+    name: str | None = None
+    container_port: int = 0
+    host_port: int | None = None
+    protocol: str | None = None
+
+
 class Resources(_Part):
     limits: dict[str, str | int | float] | None = None
     requests: dict[str, str | int | float] | None = None
@@ -74,6 +82,7 @@ class Container(_Part):
     env: list[EnvVar] | None = None
     env_from: list[EnvFrom] | None = None
     volume_mounts: list[VolumeMount] | None = None
+    ports: list[Port] | None = None
     resources: Resources | None = None
     restart_policy: str | None = None
     termination_message_path: str | None = None
@@ -139,11 +148,14 @@ class PodSpec(_Part):
     node_selector: dict[str, str] | None = None
     tolerations: list[dict[str, Any]] | None = None
     service_account_name: str | None = None
+    priority_class_name: str | None = None
+    dns_policy: str | None = None
     automount_service_account_token: bool | None = None
     security_context: dict[str, Any] | None = None
     affinity: dict[str, Any] | None = None
     host_network: bool | None = None
     hostname: str | None = None
+    subdomain: str | None = None
     host_aliases: list[dict[str, Any]] | None = None
     dns_config: dict[str, Any] | None = None
     runtime_class_name: str | None = None

@@ -38,7 +38,9 @@ def set_defaults(pod: Json) -> None:
 
 def _set_container_defaults(container: Json) -> None:
     image = container.get("image") or ""
-    container.setdefault("resources", {})
+    _set_requests(container.setdefault("resources", {}))
+    for port in container.get("ports") or []:
+        port.setdefault("protocol", "TCP")
     container.setdefault("terminationMessagePath", "/dev/termination-log")
     container.setdefault("terminationMessagePolicy", "File")
     container.setdefault("imagePullPolicy", "Always" if _is_latest(image) else "IfNotPresent")
@@ -46,6 +48,15 @@ def _set_container_defaults(container: Json) -> None:
         source = (variable.get("valueFrom") or {}).get("fieldRef")
         if source is not None:
             source.setdefault("apiVersion", "v1")
+
+
+def _set_requests(declared: Json) -> None:
+    """Quantities are text; what is limited and not requested is requested as limited."""
+    for part in ("limits", "requests"):
+        if part in declared:
+            declared[part] = {name: str(amount) for name, amount in declared[part].items()}
+    if declared.get("limits"):
+        declared["requests"] = declared["limits"] | declared.get("requests", {})
 
 
 def _is_latest(image: str) -> bool:

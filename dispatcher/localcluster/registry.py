@@ -6,15 +6,27 @@ through `Hooks` and writes back through `set_status` and `finish_deletion`.
 
 import base64
 import binascii
-import copy
 import secrets
 import uuid
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
-from dispatcher.localcluster import manifest, pods, refusal, resources, statuses, store, times, validation
+from dispatcher.localcluster import (
+    changes,
+    manifest,
+    pods,
+    podvalidation,
+    quantities,
+    quotas,
+    refusal,
+    resources,
+    statuses,
+    store,
+    times,
+    validation,
+)
 
 Json = dict[str, Any]
 _SUFFIX_LETTERS = "bcdfghjklmnpqrstvwxz2456789"
@@ -90,6 +102,8 @@ class Registry:
         name = thing["metadata"]["name"]
         if self.store.get(resource, namespace, name) is not None:
             raise refusal.already_exists(resource.plural, name)
+        if resource.namespaced:
+            self._admit(resource, namespace, thing)
         if dry_run:
             return self.store.imagine(thing)
         created = self.store.put(resource, thing)
@@ -109,7 +123,7 @@ class Registry:
                 f"{kind} in version {version!r} cannot be handled as a {resource.kind}: this address takes "
                 f"apiVersion v1, kind {resource.kind}"
             )
-        manifest.check_types(resource.kind, thing)
+        _check_types(resource, thing)
         if thing.get("metadata", {}).get("namespace", namespace) != namespace:
             raise refusal.bad_request(
                 "the namespace of the provided object does not match the namespace sent on the request"
@@ -146,11 +160,36 @@ class Registry:
             _encode_strings(thing)
 
     def _check(self, resource: resources.Resource, thing: Json) -> None:
-        causes = validation.check_metadata(resource, _metadata_of(thing))
+        found = validation.check_metadata(resource, manifest.view(thing, manifest.Thing).metadata)
         if resource is resources.PODS:
-            causes += validation.check_pod(_pod_of(thing))
-        if causes:
-            raise refusal.invalid(resource.kind, thing["metadata"]["name"], causes)
+            found += podvalidation.check(manifest.view(thing, manifest.Pod), thing["spec"])
+        elif resource in {resources.CONFIGMAPS, resources.SECRETS}:
+            found += validation.check_data(manifest.view(thing, manifest.ConfigData))
+        if found:
+            raise refusal.invalid(resource.kind, thing["metadata"]["name"], found)
+
+    def _admit(self, resource: resources.Resource, namespace: str, thing: Json) -> None:
+        """What is refused for the state of the namespace; raises Refusal 403."""
+        name = thing["metadata"]["name"]
+        if resource is resources.PODS:
+            account = thing["spec"]["serviceAccountName"]
+            if self.store.get(resources.SERVICE_ACCOUNTS, namespace, account) is None:
+                why = f'error looking up service account {namespace}/{account}: serviceaccount "{account}" not found'
+                raise refusal.forbidden(resource.plural, name, why)
+        for quota in self.store.list(store.Match(resource=resources.QUOTAS, namespace=namespace)):
+            body = quota.read()
+            hard = body.get("spec", {}).get("hard") or {}
+            used = {key: self._count(resource, namespace, key) for key in quotas.key_of(resource.plural, hard)}
+            why = quotas.exceeded(body, resource.plural, used)
+            if why:
+                raise refusal.forbidden(resource.plural, name, why)
+
+    def _count(self, resource: resources.Resource, namespace: str, key: str) -> int:
+        """How many a quota counts: `pods` those that have not ended, `count/pods` all that are there."""
+        found = self.store.list(store.Match(resource=resource, namespace=namespace))
+        if key != "pods":
+            return len(found)
+        return sum(snapshot.read()["status"].get("phase") not in _FINAL_PHASES for snapshot in found)
 
     def _check_namespace(self, resource: resources.Resource, namespace: str, thing: Json) -> None:
         if not resource.namespaced:
@@ -178,7 +217,7 @@ class Registry:
     ) -> store.Snapshot:
         """Replaces an object, or its status; raises Refusal 400, 409 or 422."""
         thing = _without_nulls(thing)
-        manifest.check_types(resource.kind, thing)
+        _check_types(resource, thing)
         old = before.read()
         self._check_identity(resource, before, thing)
         metadata = thing.setdefault("metadata", {})
@@ -197,26 +236,11 @@ class Registry:
             if resource is resources.SECRETS:
                 _encode_strings(new)
         self._check(resource, new)
-        _check_changes(resource, old, new)
+        changes.check(resource, old, new)
         if dry_run:
             new["metadata"]["resourceVersion"] = str(before.version)
             return self.store.imagine(new)
         return self._put(resource, before, new)
-
-    def patch(
-        self,
-        resource: resources.Resource,
-        before: store.Snapshot,
-        change: Callable[[Json], Any],
-        *,
-        subresource: str = "",
-        dry_run: bool = False,
-    ) -> store.Snapshot:
-        """Applies a patch function to an object, or to its status; raises as `update`."""
-        changed = change(before.read())
-        if not isinstance(changed, dict):
-            raise refusal.bad_request("the patch leaves no object")
-        return self.update(resource, before, changed, subresource=subresource, dry_run=dry_run)
 
     def set_status(self, before: store.Snapshot, status: Json) -> store.Snapshot:
         """The kubelet's door: replaces a pod's status as it is."""
@@ -358,12 +382,10 @@ def _without_nulls(value: Any) -> Any:
     return value
 
 
-def _metadata_of(thing: Json) -> manifest.ObjectMeta:
-    return manifest.view(thing, manifest.Thing).metadata
-
-
-def _pod_of(thing: Json) -> manifest.Pod:
-    return manifest.view(thing, manifest.Pod)
+def _check_types(resource: resources.Resource, thing: Json) -> None:
+    manifest.check_types(resource.kind, thing)
+    if resource is resources.PODS:
+        quantities.check(thing)
 
 
 def _encode_strings(secret: Json) -> None:
@@ -381,37 +403,6 @@ def _encode_strings(secret: Json) -> None:
     if data:
         secret["data"] = data
     secret.setdefault("type", "Opaque")
-
-
-def _check_changes(resource: resources.Resource, old: Json, new: Json) -> None:
-    """What may not change in an object that exists."""
-    causes = []
-    if "deletionTimestamp" in old["metadata"]:
-        added = set(new["metadata"].get("finalizers") or []) - set(old["metadata"].get("finalizers") or [])
-        if added:
-            words = "Forbidden: no new finalizers can be added if the object is being deleted, found new finalizers "
-            words += str(sorted(added))
-            causes.append(refusal.Cause("metadata.finalizers", "FieldValueForbidden", words))
-    if resource is resources.PODS and _fixed_spec(old["spec"]) != _fixed_spec(new.get("spec", {})):
-        words = (
-            "Forbidden: pod updates may not change fields other than `spec.containers[*].image`,"
-            "`spec.initContainers[*].image`,`spec.activeDeadlineSeconds`,`spec.tolerations` (only additions to "
-            "existing tolerations),`spec.terminationGracePeriodSeconds` (allow it to be set to 1 if it was "
-            "previously negative)"
-        )
-        causes.append(refusal.Cause("spec", "FieldValueForbidden", words))
-    if causes:
-        raise refusal.invalid(resource.kind, old["metadata"]["name"], causes)
-
-
-def _fixed_spec(spec: Mapping[str, Any]) -> Json:
-    fixed = copy.deepcopy(
-        {key: value for key, value in spec.items() if key not in {"activeDeadlineSeconds", "tolerations"}}
-    )
-    for group in ("containers", "initContainers"):
-        for container in fixed.get(group) or []:
-            container.pop("image", None)
-    return fixed
 
 
 def _check_preconditions(resource: resources.Resource, before: store.Snapshot, options: DeleteOptions) -> None:

@@ -123,7 +123,14 @@ NODES = Resource(
     fields=_node_fields,
     known_fields=_known(_node_fields),
 )
+QUOTAS = Resource(
+    plural="resourcequotas",
+    singular="resourcequota",
+    kind="ResourceQuota",
+    short=("quota",),
+    subresources=(("status", "ResourceQuota", _STATUS),),
+)
 SERVICE_ACCOUNTS = Resource(plural="serviceaccounts", singular="serviceaccount", kind="ServiceAccount", short=("sa",))
 
-ALL = (CONFIGMAPS, EVENTS, NAMESPACES, NODES, PODS, SECRETS, SERVICE_ACCOUNTS)
+ALL = (CONFIGMAPS, EVENTS, NAMESPACES, NODES, PODS, QUOTAS, SECRETS, SERVICE_ACCOUNTS)
 BY_PLURAL: Mapping[str, Resource] = {resource.plural: resource for resource in ALL}

@@ -157,15 +157,17 @@ class Verbs:
         if at.resource.namespaced and not at.namespace:
             raise refusal.method_not_allowed()
         thing = await calls.mapping(request)
+        unknown = calls.check_fields(request.query, at, thing)
         created = self.rules.create(at.resource, at.namespace, thing, dry_run=calls.dry_run(request.query))
-        return answers.raw(created.body, status=201)
+        return answers.raw(created.body, status=201, warnings=unknown)
 
     async def _update(self, request: web.BaseRequest, at: calls.Target) -> web.StreamResponse:
         thing = await calls.mapping(request)
+        unknown = calls.check_fields(request.query, at, thing)
         dry_run = calls.dry_run(request.query)
         before = self.rules.get(at.resource, at.namespace, at.name)
         changed = self.rules.update(at.resource, before, thing, subresource=at.subresource, dry_run=dry_run)
-        return answers.raw(changed.body)
+        return answers.raw(changed.body, warnings=unknown)
 
     async def _patch(self, request: web.BaseRequest, at: calls.Target) -> web.StreamResponse:
         apply = patches.APPLY.get(request.content_type)
@@ -174,9 +176,12 @@ class Verbs:
         patch = await calls.thing(request)
         dry_run = calls.dry_run(request.query)
         before = self.rules.get(at.resource, at.namespace, at.name)
-        change: Callable[[Json], Any] = lambda old: apply(old, patch)  # noqa: E731 - binds the patch
-        changed = self.rules.patch(at.resource, before, change, subresource=at.subresource, dry_run=dry_run)
-        return answers.raw(changed.body)
+        patched = apply(before.read(), patch)
+        if not isinstance(patched, dict):
+            raise refusal.bad_request("the patch leaves no object")
+        unknown = calls.check_fields(request.query, at, patched)
+        changed = self.rules.update(at.resource, before, patched, subresource=at.subresource, dry_run=dry_run)
+        return answers.raw(changed.body, warnings=unknown)
 
     async def _delete(self, request: web.BaseRequest, at: calls.Target) -> web.StreamResponse:
         options = await calls.delete_options(request)
