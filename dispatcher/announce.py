@@ -15,18 +15,19 @@ FLUSH_AFTER_S = 0.1
 
 def batch(consumer: Any) -> None:
     """Lets a consumer send its task events now and then, instead of in each turn of its loop: a fifth of its work."""
-    is_due = False
+    due_at = 0.0
 
     def flush() -> None:
-        nonlocal is_due
-        is_due = False
+        nonlocal due_at
+        due_at = 0.0
         if consumer.event_dispatcher:
             consumer.event_dispatcher.flush()
 
     def buffered() -> None:
-        nonlocal is_due
-        if not is_due:
-            is_due = True
+        nonlocal due_at
+        now = time.monotonic()
+        if now > due_at + FLUSH_AFTER_S:  # none is due, or Celery cancelled it with its other timers at a reconnect
+            due_at = now + FLUSH_AFTER_S
             consumer.hub.call_later(FLUSH_AFTER_S, flush)
 
     send: Callable[[], None] = consumer.on_send_event_buffered
