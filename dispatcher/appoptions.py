@@ -46,6 +46,7 @@ _SETTINGS: Mapping[str, tuple[str, Callable[[Any], Any]]] = {
     "kubeconfig": ("PODYARD_KUBERNETES__KUBECONFIG", _path),
     "context": ("PODYARD_KUBERNETES__CONTEXT", str),
     "in_cluster": ("PODYARD_KUBERNETES__IN_CLUSTER", _yes_or_no),
+    "verify_ssl": ("PODYARD_KUBERNETES__VERIFY_SSL", _yes_or_no),
     "namespace": ("PODYARD_KUBERNETES__NAMESPACE", str),
     "image": ("PODYARD_KUBERNETES__IMAGE", str),
     "database_url": ("PODYARD_DATABASE__URL", str),

@@ -14,7 +14,7 @@ from collections.abc import AsyncIterator, Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, Protocol, Self
 from urllib.parse import quote
 
 import aiohttp
@@ -54,10 +54,40 @@ class PodList:
     resource_version: str
 
 
-def connect(*, kubeconfig: Path | None = None, context: str | None = None, in_cluster: bool | None = None) -> Access:
+class Wanted(Protocol):
+    """Which server is wanted: the arguments of `connect`, as settings and `Options` carry them."""
+
+    @property
+    def kubeconfig(self) -> Path | None: ...
+    @property
+    def context(self) -> str | None: ...
+    @property
+    def in_cluster(self) -> bool | None: ...
+    @property
+    def verify_ssl(self) -> bool: ...
+
+
+def connect_as(wanted: Wanted) -> Access:
+    """`connect` with the arguments that somebody carries."""
+    return connect(
+        kubeconfig=wanted.kubeconfig,
+        context=wanted.context,
+        in_cluster=wanted.in_cluster,
+        verify_ssl=wanted.verify_ssl,
+    )
+
+
+def connect(
+    *,
+    kubeconfig: Path | None = None,
+    context: str | None = None,
+    in_cluster: bool | None = None,
+    verify_ssl: bool = True,
+) -> Access:
     """Reads the credentials of a kubeconfig, or of the pod that this process runs in.
 
-    `in_cluster` None means: in-cluster if a service account is mounted and no kubeconfig is given.
+    `in_cluster` None means: in-cluster if a service account is mounted and no kubeconfig is given. `verify_ssl` False
+    takes any certificate of the server, as does a kubeconfig that says so.
     Raises DispatcherError that names the file and what is wrong with it.
     """
     from kubernetes import client, config  # noqa: PLC0415 - 34 MiB and 0.2 s that only a connection needs
@@ -80,15 +110,15 @@ def connect(*, kubeconfig: Path | None = None, context: str | None = None, in_cl
     return Access(
         host=configuration.host.rstrip("/"),
         token=lambda: configuration.get_api_key_with_prefix("BearerToken", alias="authorization"),
-        tls=_tls_of(configuration),
+        tls=_tls_of(configuration, verify=verify_ssl),
     )
 
 
-def _tls_of(configuration: Any) -> ssl.SSLContext | bool:
+def _tls_of(configuration: Any, *, verify: bool) -> ssl.SSLContext | bool:
     if configuration.host.startswith("http://"):
         return True
-    if not configuration.verify_ssl:
-        context = ssl._create_unverified_context()  # noqa: S323, SLF001 - the kubeconfig says insecure-skip-tls-verify
+    if not (verify and configuration.verify_ssl):
+        context = ssl._create_unverified_context()  # noqa: S323, SLF001 - the setting or the kubeconfig says so
     else:
         context = ssl.create_default_context(cafile=configuration.ssl_ca_cert)
     if configuration.cert_file:

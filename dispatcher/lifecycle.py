@@ -203,15 +203,9 @@ class Lifecycle:
                     self._check_time(attempt, now_s)
 
     async def _access(self) -> cluster.Access:
-        options = self._options
         while True:
             try:
-                return await asyncio.to_thread(
-                    cluster.connect,
-                    kubeconfig=options.kubeconfig,
-                    context=options.context,
-                    in_cluster=options.in_cluster,
-                )
+                return await asyncio.to_thread(cluster.connect_as, self._options)
             except errors.DispatcherError as error:
                 await self._wait_for_server(error)
 

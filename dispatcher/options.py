@@ -54,6 +54,7 @@ class Options:
     """Watched from the start, so that pods found there are adopted; others are watched from their first pod on."""
     kubeconfig: Path | None = None
     context: str | None = None
+    verify_ssl: bool = True
     in_cluster: bool | None = None
     """None: in-cluster if a service account is mounted, else the kubeconfig."""
     image: str | None = None

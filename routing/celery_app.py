@@ -123,6 +123,7 @@ def dispatcher_options(settings: Settings) -> options.Options:
         kubeconfig=kubernetes.kubeconfig,
         context=kubernetes.context,
         in_cluster=kubernetes.in_cluster,
+        verify_ssl=kubernetes.verify_ssl,
         image=kubernetes.image,
         database_url=settings.database.url,
         log_folder=settings.logs.folder,

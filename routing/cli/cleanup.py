@@ -85,8 +85,7 @@ def cleanup(
     from dispatcher import cluster, leftover  # noqa: PLC0415 - Kubernetes' client, for this command alone
 
     settings = session.settings
-    wanted = settings.kubernetes
-    access = cluster.connect(kubeconfig=wanted.kubeconfig, context=wanted.context, in_cluster=wanted.in_cluster)
+    access = cluster.connect_as(settings.kubernetes)
     places = namespaces or _namespaces(session)
     rule = leftover.Rule(older_than_s=older_than, outcome=outcome)
 

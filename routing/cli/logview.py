@@ -78,8 +78,7 @@ def print_live(
     """Prints the log of a container as the API server gives it. Raises Failure where there is no pod or no log yet."""
     from dispatcher import cluster  # noqa: PLC0415 - aiohttp, which most looks at tasks never need
 
-    wanted = settings.kubernetes
-    access = cluster.connect(kubeconfig=wanted.kubeconfig, context=wanted.context, in_cluster=wanted.in_cluster)
+    access = cluster.connect_as(settings.kubernetes)
     printer = Printer()
 
     async def read() -> None:

@@ -55,8 +55,7 @@ def database(settings: Settings) -> str:
 
 def kubernetes(settings: Settings) -> str:
     """The API server answers, and pods may be listed in every namespace that a rule names."""
-    wanted = settings.kubernetes
-    access = cluster.connect(kubeconfig=wanted.kubeconfig, context=wanted.context, in_cluster=wanted.in_cluster)
+    access = cluster.connect_as(settings.kubernetes)
     namespaces = sorted({rule.profile.namespace for rule in settings.router.rules if rule.side == "kubernetes"})
     selector = f"podyard.dev/deployment={names.label_value(settings.deployment)}"
 
@@ -75,8 +74,7 @@ def kubernetes(settings: Settings) -> str:
 
 def permissions(settings: Settings) -> str:
     """The dispatcher may do all that it has to, in every namespace that a rule names."""
-    wanted = settings.kubernetes
-    access = cluster.connect(kubeconfig=wanted.kubeconfig, context=wanted.context, in_cluster=wanted.in_cluster)
+    access = cluster.connect_as(settings.kubernetes)
     namespaces = sorted({rule.profile.namespace for rule in settings.router.rules if rule.side == "kubernetes"})
 
     async def ask() -> list[str]:

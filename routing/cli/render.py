@@ -111,8 +111,7 @@ async def _validate(settings: "Settings", manifests: list[dict[str, Any]]) -> No
     """Raises Failure with the server's words for the first pod that it would not take."""
     from dispatcher import cluster, errors  # noqa: PLC0415 - as above
 
-    wanted = settings.kubernetes
-    access = cluster.connect(kubeconfig=wanted.kubeconfig, context=wanted.context, in_cluster=wanted.in_cluster)
+    access = cluster.connect_as(settings.kubernetes)
     async with cluster.Cluster(access) as api:
         for one in manifests:
             metadata = one["metadata"]
