@@ -47,6 +47,7 @@ class Replay:
         stand_in.remote_traceback = _remote_traceback(ended)
         stand_in.raised = None
         runtime_s = ended.runtime_s if isinstance(ended, outcome.Outcome) else 0.0
+        stand_in.clock.start(runtime_s)
         request = {**message.request, "hostname": self._hostname}
         try:
             value, info, _, text = trace(message.id, message.args, message.kwargs, request)
@@ -94,7 +95,7 @@ class Replay:
         if name not in self._tracers:
             stand_in = _stand_in(self._app.tasks[name])
             with _unheard(signals.task_prerun), _unheard(signals.task_postrun):  # they were sent where the body ran
-                tracer = build_tracer(name, stand_in, app=self._app, hostname=self._hostname)
+                tracer = build_tracer(name, stand_in, app=self._app, hostname=self._hostname, monotonic=stand_in.clock)
             self._tracers[name] = (stand_in, tracer)
         return self._tracers[name]
 
@@ -115,6 +116,21 @@ def _unheard(signal: Any) -> Iterator[None]:
         yield
     finally:
         signal.receivers = receivers
+
+
+class _PodsClock:
+    """The tracer's clock: between its first and its later looks passes what the pod took, for logs and signals."""
+
+    def __init__(self) -> None:
+        self._now_s = 0.0
+        self._runtime_s = 0.0
+
+    def start(self, runtime_s: float) -> None:
+        self._now_s, self._runtime_s = 0.0, runtime_s
+
+    def __call__(self) -> float:
+        seen_s, self._now_s = self._now_s, self._runtime_s
+        return seen_s
 
 
 def _stand_in(task: Any) -> Any:
@@ -147,6 +163,7 @@ def _stand_in(task: Any) -> Any:
 
     twin = StandIn.__new__(StandIn)
     twin.__dict__.update(task.__dict__)
+    twin.clock = _PodsClock()
     twin.track_started = False  # the pool has said STARTED, with the pod's own time
     twin.track_started = False  # the pool said so when the container started
     return twin
