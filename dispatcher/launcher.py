@@ -135,6 +135,8 @@ class Launcher:
         for queue, waiting in self._waiting.items():
             while waiting and self._may_create(queue, waiting[0]):
                 attempt = waiting.popleft()
+                if attempt.stage != "waiting":
+                    continue  # its create had worked, though we saw a failure, and its pod has ended meanwhile
                 if self._is_revoked(attempt):
                     self._on_withdrawn(attempt)
                     continue
@@ -225,6 +227,8 @@ class Launcher:
         self._on_created(attempt)
 
     async def _after_error(self, attempt: Attempt, error: errors.ApiError | errors.ApiUnavailable) -> None:
+        if attempt.stage == "ended":
+            return  # the create had worked: the pod's events were faster than the failure
         reaction = react(error)
         if reaction.action == "adopt":
             await self._adopt(attempt)
