@@ -88,6 +88,7 @@ class Api:
             "/api": lambda: discovery.core_versions(self.address),
             "/api/v1": discovery.core_resources,
             "/apis": discovery.groups,
+            "/apis/authorization.k8s.io/v1": discovery.authorization_resources,
             "/openapi/v3": discovery.openapi,
             "/openapi/v3/api/v1": discovery.openapi_core,
         }

@@ -10,7 +10,7 @@ from urllib.parse import unquote
 import msgspec
 from aiohttp import web
 
-from dispatcher.localcluster import logs, refusal, registry, resources, selectors, store, strict, times
+from dispatcher.localcluster import logs, protobuf, refusal, registry, resources, selectors, store, strict, times
 from dispatcher.localcluster.faults import plan
 
 BODY_BYTES = 3 * 1024 * 1024
@@ -164,12 +164,23 @@ async def thing(request: web.BaseRequest) -> Any:
     kind = request.content_type
     if kind == "application/yaml":
         return _yaml(data)
+    if kind == protobuf.MEDIA_TYPE:
+        return _protobuf(data)
     if kind not in {"application/json", "application/octet-stream"} and not kind.endswith("+json"):
         raise refusal.unsupported_media(kind, supported=("application/json", "application/yaml"))
     try:
         return msgspec.json.decode(data)
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
         raise refusal.bad_request(f"the object provided is unrecognized (no JSON): {error}") from None
+
+
+def _protobuf(data: bytes) -> Any:
+    try:
+        return protobuf.read(data)
+    except ValueError as error:
+        raise refusal.unsupported_media(
+            protobuf.MEDIA_TYPE, supported=("application/json", "application/yaml"), why=str(error)
+        ) from None
 
 
 def _yaml(data: bytes) -> Any:

@@ -7,6 +7,7 @@ from dispatcher.localcluster import resources
 
 Json = dict[str, Any]
 _MINOR = "36"
+_AUTHORIZATION = "authorization.k8s.io/v1"
 GIT_VERSION = f"v1.{_MINOR}.0+podyard-local"
 
 
@@ -35,8 +36,17 @@ def core_versions(address: str) -> Json:
 
 
 def groups() -> Json:
-    """`/apis`: there are none beside the core."""
-    return {"kind": "APIGroupList", "apiVersion": "v1", "groups": []}
+    """`/apis`: beside the core there is only who may do what."""
+    version = {"groupVersion": _AUTHORIZATION, "version": "v1"}
+    group = {"name": _AUTHORIZATION.partition("/")[0], "versions": [version], "preferredVersion": version}
+    return {"kind": "APIGroupList", "apiVersion": "v1", "groups": [group]}
+
+
+def authorization_resources() -> Json:
+    """`/apis/authorization.k8s.io/v1`."""
+    review = {"name": "selfsubjectaccessreviews", "singularName": "selfsubjectaccessreview", "namespaced": False}
+    listed = [review | {"kind": "SelfSubjectAccessReview", "verbs": ["create"]}]
+    return {"kind": "APIResourceList", "groupVersion": _AUTHORIZATION, "resources": listed}
 
 
 def core_resources() -> Json:

@@ -33,6 +33,9 @@ def set_defaults(pod: Json) -> None:
         spec["tolerations"] = [dict(toleration) for toleration in _TOLERATIONS]
     for container in (spec.get("containers") or []) + (spec.get("initContainers") or []):
         _set_container_defaults(container)
+    for volume in spec.get("volumes") or []:
+        if set(volume) <= {"name"}:
+            volume["emptyDir"] = {}
     pod["status"] = {"phase": "Pending", "qosClass": qos_class(spec)}
 
 

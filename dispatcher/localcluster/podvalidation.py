@@ -39,8 +39,6 @@ def _volumes(volumes: list[manifest.Volume], plain: Sequence[Json]) -> Iterator[
             yield causes.duplicate(f"{field}.name", volume.name)
         seen.add(volume.name)
         sources = [key for key in given if key != "name"]
-        if not sources:
-            yield causes.required(field, "must specify a volume type")
         for further in sources[1:]:
             yield causes.forbidden(f"{field}.{further}", "may not specify more than 1 volume type")
         yield from _source(field, volume, given)

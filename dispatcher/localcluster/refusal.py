@@ -119,11 +119,10 @@ def method_not_allowed() -> Refusal:
     return Refusal(405, "MethodNotAllowed", "the server does not allow this method on the requested resource")
 
 
-def unsupported_media(kind: str, *, supported: Sequence[str]) -> Refusal:
+def unsupported_media(kind: str, *, supported: Sequence[str], why: str = "") -> Refusal:
     """The body is in a language that is not spoken here."""
     message = f"the body of the request was in an unknown format ({kind}) - accepted media types include: "
-    hint = " (some commands of kubectl send protobuf: add `--dry-run=client -o json | kubectl create -f -`)"
-    return Refusal(415, "UnsupportedMediaType", message + ", ".join(supported) + (hint if "protobuf" in kind else ""))
+    return Refusal(415, "UnsupportedMediaType", message + ", ".join(supported) + (f" ({why})" if why else ""))
 
 
 def too_large(limit_bytes: int) -> Refusal:

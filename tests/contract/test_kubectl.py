@@ -101,12 +101,42 @@ def test_run_and_config_commands_work(api: Api) -> None:
     words = ("--image", api.image, "--restart=Never", "--labels", api.selector, "--command", "--", "echo", "hi")
     kubectl(api, "run", name, *words)
     parts.eventually(lambda: kubectl(api, "logs", name) == "hi\n" if _ended(api, name) else False, 60)
-    thing = kubectl(api, "create", "configmap", name, "--from-literal=a=b", "--dry-run=client", "-o", "json")
-    kubectl(api, "create", "-f", "-", stdin=thing)
+    kubectl(api, "create", "configmap", name, "--from-literal=a=b")
     assert kubectl(api, "get", "configmap", name, "-o", "jsonpath={.data.a}") == "b"
     kubectl(api, "delete", "configmap", name)
     assert kubectl(api, "get", "nodes").splitlines()[0].split()[:2] == ["NAME", "STATUS"]
     assert "pod/" in kubectl(api, "get", "events")
+
+
+def test_secrets_are_created_from_arguments(api: Api) -> None:
+    """kubectl sends protobuf for these."""
+    name = api.name()
+    assert "created" in kubectl(api, "create", "secret", "generic", name, "--from-literal=a=b")
+    assert kubectl(api, "get", "secret", name, "-o", "jsonpath={.data.a}") == "Yg=="
+    kubectl(api, "delete", "secret", name)
+
+
+def test_a_user_asks_what_may_be_done(api: Api) -> None:
+    """`auth can-i`."""
+    assert kubectl(api, "auth", "can-i", "create", "pods").strip() == "yes"
+
+
+def test_a_misspelt_field_is_refused(api: Api) -> None:
+    """kubectl is strict by default."""
+    manifest = api.manifest("true", restartpolicy="Never")
+    said = kubectl(api, "create", "-f", "-", stdin=json.dumps(manifest), code=1)
+    assert 'unknown field "spec.restartpolicy"' in said
+
+
+def test_dry_runs_change_nothing(api: Api) -> None:
+    """create, label and delete with `--dry-run=server`."""
+    manifest = json.dumps(api.manifest("sleep 5", name=(name := api.name())))
+    assert "server dry run" in kubectl(api, "create", "--dry-run=server", "-f", "-", stdin=manifest)
+    assert "NotFound" in kubectl(api, "get", "pod", name, code=1)
+    kubectl(api, "create", "-f", "-", stdin=manifest)
+    assert "server dry run" in kubectl(api, "label", "pod", name, "a=b", "--dry-run=server")
+    assert "server dry run" in kubectl(api, "delete", "pod", name, "--dry-run=server")
+    assert kubectl(api, "get", "pod", name, "-o", "jsonpath={.metadata.labels.a}{.metadata.deletionTimestamp}") == ""
 
 
 def _ended(api: Api, name: str) -> bool:
