@@ -229,9 +229,30 @@ def flower(session: Session) -> None:
 
 @click.command("local-cluster")
 @click.option("--port", type=click.IntRange(0, 65_535), default=0, show_default=True, help="0 takes a free one.")
+@click.option("--max-pods", type=click.IntRange(min=1), help="Pods that run at once; more of them wait. Default 250.")
+@click.option(
+    "--instant", "runtime", flag_value="instant", help="Pods end at once with success, and no process is started."
+)
+@click.option(
+    "--hold", "runtime", flag_value="hold", help="Pods stay Running without a process until they are deleted."
+)
+@click.option(
+    "--faults", is_flag=True, envvar="PODYARD_LOCAL_CLUSTER_FAULTS", help="Faults may be asked for (docs/testing.md)."
+)
+@click.option(
+    "--faults-file", type=click.Path(path_type=Path), help="Faults to begin with, and to follow; turns faults on."
+)
 @common_options
 @pass_session
-def local_cluster(session: Session, port: int) -> None:
+def local_cluster(
+    session: Session,
+    *,
+    port: int,
+    max_pods: int | None,
+    runtime: str | None,
+    faults: bool,
+    faults_file: Path | None,
+) -> None:
     """Serve a Kubernetes API on loopback whose pods are processes of this user: for laptops and tests.
 
     Its kubeconfig is written to cluster/kubeconfig in the home folder (./.podyard).
@@ -243,7 +264,15 @@ def local_cluster(session: Session, port: int) -> None:
     from dispatcher.localcluster import server  # noqa: PLC0415 - aiohttp, for this command alone
 
     _log("INFO")
-    server.run(home=session.settings.home / "cluster", port=port, ready=lambda line: click.echo(plaintext.line(line)))
+    server.run(
+        home=session.settings.home / "cluster",
+        port=port,
+        ready=lambda line: click.echo(plaintext.line(line)),
+        runtime=runtime or "processes",
+        max_pods=max_pods,
+        faults=faults,
+        faults_file=faults_file,
+    )
 
 
 def worker_queues(rules: router.Router, wanted: Sequence[str]) -> tuple[str, ...]:
