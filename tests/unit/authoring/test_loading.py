@@ -10,6 +10,7 @@ import pytest
 
 from routing.authoring import loading
 from routing.authoring.loading import FolderLoader, LoadError, load_folder
+from tests import parts
 
 GOOD = """
     from routing import DAG, EmptyOperator
@@ -109,7 +110,7 @@ def test_noise_and_stray_processes_do_not_matter(tmp_path: Path) -> None:
         """,
     )
     assert ids(load_folder(tmp_path, timeout_s=20.0)) == [("noisy", "noisy.py")]
-    assert _is_gone(int(marker.read_text()))
+    parts.eventually(lambda: _is_gone(int(marker.read_text())), 5, what="the stray process is gone")
 
 
 def _is_gone(pid: int) -> bool:
