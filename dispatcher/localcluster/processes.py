@@ -8,7 +8,6 @@ import asyncio
 import contextlib
 import functools
 import itertools
-import logging
 import os
 import re
 import resource
@@ -18,10 +17,10 @@ import subprocess
 import sys
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
-from datetime import datetime
 from pathlib import Path
 
 from dispatcher.localcluster import (
+    containerprocess,
     environment,
     exits,
     guardian,
@@ -30,17 +29,10 @@ from dispatcher.localcluster import (
     manifest,
     mounts,
     runtime,
-    times,
     volumes,
 )
 
-log = logging.getLogger(__name__)
 TERMINATION_VARIABLE = "PODYARD_TERMINATION_PATH"
-MESSAGE_BYTES = 4096
-_LOG_MESSAGE_BYTES = 2048
-_LOG_MESSAGE_LINES = 80
-_READ_BYTES = 64 * 1024
-_DRAIN_READS = 64
 _STOP_S = 2.0
 _SYSTEM_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 _IMAGE = re.compile(
@@ -84,7 +76,7 @@ class ProcessRuntime:
         """Kills what still runs; the guardian has the last look."""
         self._closing = True
         for group in tuple(self.alive):
-            _signal_group(group, signal.SIGKILL)
+            containerprocess.signal_group(group, signal.SIGKILL)
         process = self._guardian
         if process is not None and process.stdin is not None:
             process.stdin.close()
@@ -153,7 +145,7 @@ class ProcessSandbox:
                 lookup=self._lookup,
             )
 
-    def start(self, container: manifest.Container) -> "ContainerProcess":
+    def start(self, container: manifest.Container) -> containerprocess.ContainerProcess:
         """Starts a container; raises NotReady for what is missing, StartFailed where its command cannot run."""
         _check_image(container.image or "")
         folder = self._folder / container.name
@@ -173,9 +165,9 @@ class ProcessSandbox:
         workdir = mounts.rewrite(container.working_dir, paths) if container.working_dir else str(home)
         argv = [_plain(mounts.rewrite(word, paths)) for word in command]
         with _closing_log_on_failure(output):
-            return ContainerProcess(
-                self._owner, _Start(argv, values, workdir), log=output, message=_Message(container, termination, output)
-            )
+            start = containerprocess.Start(argv=argv, values=values, workdir=workdir)
+            words = containerprocess.Message(container, termination, output)
+            return containerprocess.ContainerProcess(self._owner, start, log=output, message=words)
 
     def _base_environment(self, home: Path, termination: Path) -> dict[str, str]:
         name = self._pod.spec.hostname or (self._pod.metadata.name or "")[:63]
@@ -215,98 +207,6 @@ class ProcessSandbox:
             await asyncio.to_thread(shutil.rmtree, self._folder, ignore_errors=True)
 
 
-class _Start:
-    """What is started: words, variables, folder."""
-
-    def __init__(self, argv: list[str], values: dict[str, str], workdir: str) -> None:
-        self.argv = argv
-        self.values = values
-        self.workdir = workdir
-
-
-class _Message:
-    """A container's last words, by its terminationMessagePolicy."""
-
-    def __init__(self, container: manifest.Container, file: Path, log: logs.ContainerLog) -> None:
-        self._fallback = container.termination_message_policy == "FallbackToLogsOnError"
-        self._file = file
-        self._log = log
-
-    def read(self, exit_code: int) -> str:
-        """The end of the file, at most 4096 bytes; else, after an error and if asked for, the end of the log."""
-        with contextlib.suppress(OSError), self._file.open("rb") as file:
-            size = os.fstat(file.fileno()).st_size
-            if size:
-                file.seek(max(0, size - MESSAGE_BYTES))
-                return file.read(MESSAGE_BYTES).decode(errors="replace")
-        if exit_code and self._fallback:
-            tail = self._log.tail(lines=_LOG_MESSAGE_LINES, max_bytes=_LOG_MESSAGE_BYTES)
-            return tail.decode(errors="replace")
-        return ""
-
-
-class ContainerProcess:
-    """A process in a session of its own, and its output."""
-
-    def __init__(self, owner: ProcessRuntime, start: _Start, *, log: logs.ContainerLog, message: _Message) -> None:
-        self._owner = owner
-        self._log = log
-        self._message = message
-        self._loop = asyncio.get_running_loop()
-        self.ended: asyncio.Future[runtime.Ended] = self._loop.create_future()
-        self._is_losing = False
-        self._process, self._output = _spawn(start)
-        self.started_at: datetime = times.now()
-        owner.born(self._process.pid)
-        self._loop.add_reader(self._output, self._read)
-        exits.watch(self._process, self._exited)
-
-    def terminate(self) -> None:
-        """SIGTERM to the container's main process, as a kubelet does."""
-        if not self.ended.done():
-            self._process.send_signal(signal.SIGTERM)
-
-    def kill(self) -> None:
-        """SIGKILL to all of its group."""
-        if not self.ended.done():
-            _signal_group(self._process.pid, signal.SIGKILL)
-
-    def _read(self) -> bool:
-        """Takes over what was printed; False when there is nothing more now."""
-        try:
-            data = os.read(self._output, _READ_BYTES)
-        except BlockingIOError:
-            return False
-        if data:
-            self._keep(data)
-            return True
-        self._loop.remove_reader(self._output)
-        return False
-
-    def _keep(self, data: bytes) -> None:
-        try:
-            self._log.write(data, times.now().timestamp())
-        except OSError as error:  # the disk is full: the container goes on, what it prints is lost
-            if not self._is_losing:
-                log.warning("output of a container is lost: %s", error, extra={"pid": self._process.pid})
-            self._is_losing = True
-
-    def _exited(self) -> None:
-        """The main process ended: the rest of its group goes with it, as in a container."""
-        _signal_group(self._process.pid, signal.SIGKILL)
-        self._owner.died(self._process.pid)
-        code = self._process.wait()
-        for _ in range(_DRAIN_READS):  # a pipe holds less; a process that fled the group may write for ever
-            if not self._read():
-                break
-        self._loop.remove_reader(self._output)
-        os.close(self._output)
-        exit_code = 128 - code if code < 0 else code
-        message = self._message.read(exit_code)
-        self._log.close()
-        self.ended.set_result(runtime.Ended(exit_code=exit_code, at=times.now(), message=message))
-
-
 @contextlib.contextmanager
 def _closing_log_on_failure(output: logs.ContainerLog) -> Iterator[None]:
     try:
@@ -314,41 +214,6 @@ def _closing_log_on_failure(output: logs.ContainerLog) -> Iterator[None]:
     except (runtime.StartFailed, OSError):
         output.close()
         raise
-
-
-def _spawn(start: _Start) -> tuple[subprocess.Popen[bytes], int]:
-    """The process, and the reading end of its output; raises StartFailed."""
-    if not Path(start.workdir).is_dir():
-        raise runtime.StartFailed(f"workingDir {start.workdir} does not exist on this machine")
-    output, inlet = os.pipe()
-    os.set_blocking(output, False)
-    try:
-        process = subprocess.Popen(
-            start.argv,
-            env=start.values,
-            cwd=start.workdir,
-            stdin=subprocess.DEVNULL,
-            stdout=inlet,
-            stderr=inlet,
-            start_new_session=True,
-        )
-    except (OSError, ValueError) as error:
-        os.close(output)
-        raise runtime.StartFailed(_start_error(start.argv[0], error)) from error
-    finally:
-        os.close(inlet)
-    return process, output
-
-
-def _start_error(program: str, error: Exception) -> str:
-    """In the words of a container runtime."""
-    if isinstance(error, FileNotFoundError):
-        why = "no such file or directory" if "/" in program else "executable file not found in $PATH"
-    elif isinstance(error, PermissionError):
-        why = "permission denied"
-    else:
-        why = str(error)
-    return f'unable to start container process: exec: "{program}": {why}'
 
 
 def _command(container: manifest.Container, values: Mapping[str, str]) -> list[str]:
@@ -372,11 +237,6 @@ def _check_image(image: str) -> None:
         if _IMAGE.match(image.lower()):
             words += ": repository name must be lowercase"
         raise runtime.NotReady("InvalidImageName", words)
-
-
-def _signal_group(group: int, number: int) -> None:
-    with contextlib.suppress(ProcessLookupError, PermissionError):
-        os.killpg(group, number)
 
 
 def _allow_many_files() -> None:

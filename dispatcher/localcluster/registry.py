@@ -4,29 +4,13 @@ Every rule is Kubernetes'; where this cluster is narrower, `docs/local-cluster.m
 through `Hooks` and writes back through `set_status` and `finish_deletion`.
 """
 
-import base64
-import binascii
 import secrets
-import uuid
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
-from dispatcher.localcluster import (
-    changes,
-    manifest,
-    pods,
-    podvalidation,
-    quantities,
-    quotas,
-    refusal,
-    resources,
-    statuses,
-    store,
-    times,
-    validation,
-)
+from dispatcher.localcluster import admission, changes, forms, pods, refusal, resources, statuses, store, times
 
 Json = dict[str, Any]
 _SUFFIX_LETTERS = "bcdfghjklmnpqrstvwxz2456789"
@@ -41,7 +25,6 @@ _KEPT_METADATA = (
     "generation",
     "generateName",
 )
-_HEAD = frozenset({"kind", "apiVersion", "metadata"})
 _PROTECTED_NAMESPACES = frozenset({"default", "kube-public", "kube-system"})
 FIRST_NAMESPACES = ("default", "kube-node-lease", "kube-public", "kube-system")
 
@@ -93,17 +76,18 @@ class Registry:
         self, resource: resources.Resource, namespace: str, thing: Json, *, dry_run: bool = False
     ) -> store.Snapshot:
         """Creates an object; raises Refusal 400, 403, 404, 409 or 422."""
-        thing = _without_nulls(thing)
-        self._check_address(resource, namespace, thing)
+        thing = forms.without_nulls(thing)
+        forms.check_address(resource, namespace, thing)
         self._name(resource, namespace, thing)
-        self._fill(resource, thing)
-        self._check(resource, thing)
-        self._check_namespace(resource, namespace, thing)
+        forms.fill(resource, thing, now=self._now())
+        forms.check(resource, thing)
         name = thing["metadata"]["name"]
+        if resource.namespaced:
+            admission.check_namespace(self.store, resource, namespace, name)
         if self.store.get(resource, namespace, name) is not None:
             raise refusal.already_exists(resource.plural, name)
         if resource.namespaced:
-            self._admit(resource, namespace, thing)
+            admission.admit(self.store, resource, namespace, thing)
         if dry_run:
             return self.store.imagine(thing)
         created = self.store.put(resource, thing)
@@ -116,19 +100,6 @@ class Registry:
             self.create(resources.SERVICE_ACCOUNTS, name, account)
         return created
 
-    def _check_address(self, resource: resources.Resource, namespace: str, thing: Json) -> None:
-        kind, version = thing.get("kind", resource.kind), thing.get("apiVersion", "v1")
-        if kind != resource.kind or version != "v1":
-            raise refusal.bad_request(
-                f"{kind} in version {version!r} cannot be handled as a {resource.kind}: this address takes "
-                f"apiVersion v1, kind {resource.kind}"
-            )
-        _check_types(resource, thing)
-        if thing.get("metadata", {}).get("namespace", namespace) != namespace:
-            raise refusal.bad_request(
-                "the namespace of the provided object does not match the namespace sent on the request"
-            )
-
     def _name(self, resource: resources.Resource, namespace: str, thing: Json) -> None:
         metadata = thing.setdefault("metadata", {})
         stem = metadata.get("generateName")
@@ -139,70 +110,6 @@ class Registry:
         metadata["name"] = metadata.get("name", "")
         if resource.namespaced:
             metadata["namespace"] = namespace
-
-    def _fill(self, resource: resources.Resource, thing: Json) -> None:
-        """Identity, time and defaults."""
-        given = thing.pop("metadata")
-        for mine in ("resourceVersion", "deletionTimestamp", "deletionGracePeriodSeconds", "managedFields", "selfLink"):
-            given.pop(mine, None)
-        metadata = given | {"uid": str(uuid.uuid4()), "creationTimestamp": times.write(self._now())}
-        rest = {key: value for key, value in thing.items() if key not in _HEAD}
-        thing.clear()
-        thing.update({"kind": resource.kind, "apiVersion": "v1", "metadata": metadata, **rest})
-        if resource is resources.PODS:
-            metadata.setdefault("generation", 1)
-            pods.set_defaults(thing)
-        elif resource is resources.NAMESPACES:
-            metadata.setdefault("labels", {})["kubernetes.io/metadata.name"] = metadata["name"]
-            thing["spec"] = {"finalizers": ["kubernetes"]}
-            thing["status"] = {"phase": "Active"}
-        elif resource is resources.SECRETS:
-            _encode_strings(thing)
-
-    def _check(self, resource: resources.Resource, thing: Json) -> None:
-        found = validation.check_metadata(resource, manifest.view(thing, manifest.Thing).metadata)
-        if resource is resources.PODS:
-            found += podvalidation.check(manifest.view(thing, manifest.Pod), thing["spec"])
-        elif resource in {resources.CONFIGMAPS, resources.SECRETS}:
-            found += validation.check_data(manifest.view(thing, manifest.ConfigData))
-        if found:
-            raise refusal.invalid(resource.kind, thing["metadata"]["name"], found)
-
-    def _admit(self, resource: resources.Resource, namespace: str, thing: Json) -> None:
-        """What is refused for the state of the namespace; raises Refusal 403."""
-        name = thing["metadata"]["name"]
-        if resource is resources.PODS:
-            account = thing["spec"]["serviceAccountName"]
-            if self.store.get(resources.SERVICE_ACCOUNTS, namespace, account) is None:
-                why = f'error looking up service account {namespace}/{account}: serviceaccount "{account}" not found'
-                raise refusal.forbidden(resource.plural, name, why)
-        for quota in self.store.list(store.Match(resource=resources.QUOTAS, namespace=namespace)):
-            body = quota.read()
-            hard = body.get("spec", {}).get("hard") or {}
-            used = {key: self._count(resource, namespace, key) for key in quotas.key_of(resource.plural, hard)}
-            why = quotas.exceeded(body, resource.plural, used)
-            if why:
-                raise refusal.forbidden(resource.plural, name, why)
-
-    def _count(self, resource: resources.Resource, namespace: str, key: str) -> int:
-        """How many a quota counts: `pods` those that have not ended, `count/pods` all that are there."""
-        found = self.store.list(store.Match(resource=resource, namespace=namespace))
-        if key != "pods":
-            return len(found)
-        return sum(snapshot.read()["status"].get("phase") not in _FINAL_PHASES for snapshot in found)
-
-    def _check_namespace(self, resource: resources.Resource, namespace: str, thing: Json) -> None:
-        if not resource.namespaced:
-            return
-        home = self.get(resources.NAMESPACES, "", namespace)
-        if b'"Terminating"' in home.body and home.read()["status"]["phase"] == "Terminating":
-            why = f"unable to create new content in namespace {namespace} because it is being terminated"
-            cause = {
-                "reason": "NamespaceTerminating",
-                "message": f"namespace {namespace} is being terminated",
-                "field": "metadata.namespace",
-            }
-            raise refusal.forbidden(resource.plural, thing["metadata"]["name"], why, causes=[cause])
 
     # --- change ---
 
@@ -216,8 +123,8 @@ class Registry:
         dry_run: bool = False,
     ) -> store.Snapshot:
         """Replaces an object, or its status; raises Refusal 400, 409 or 422."""
-        thing = _without_nulls(thing)
-        _check_types(resource, thing)
+        thing = forms.without_nulls(thing)
+        forms.check_types(resource, thing)
         old = before.read()
         self._check_identity(resource, before, thing)
         metadata = thing.setdefault("metadata", {})
@@ -229,13 +136,13 @@ class Registry:
         if subresource == "status":
             new = old | {"metadata": metadata, "status": thing.get("status", {})}
         else:
-            content = {key: value for key, value in thing.items() if key not in _HEAD}
+            content = {key: value for key, value in thing.items() if key not in forms.HEAD}
             new = {"kind": resource.kind, "apiVersion": "v1", "metadata": metadata, **content}
             if "status" in old:
                 new["status"] = old["status"]
             if resource is resources.SECRETS:
-                _encode_strings(new)
-        self._check(resource, new)
+                forms.encode_strings(new)
+        forms.check(resource, new)
         changes.check(resource, old, new)
         if dry_run:
             new["metadata"]["resourceVersion"] = str(before.version)
@@ -371,38 +278,6 @@ class Registry:
         if owned:
             self.hooks.dependents_changed(owned)
         return last
-
-
-def _without_nulls(value: Any) -> Any:
-    """null means "not set"; a copy without them."""
-    if isinstance(value, dict):
-        return {key: _without_nulls(entry) for key, entry in value.items() if entry is not None}
-    if isinstance(value, list):
-        return [_without_nulls(entry) for entry in value]
-    return value
-
-
-def _check_types(resource: resources.Resource, thing: Json) -> None:
-    manifest.check_types(resource.kind, thing)
-    if resource is resources.PODS:
-        quantities.check(thing)
-
-
-def _encode_strings(secret: Json) -> None:
-    """`stringData` is for writing only: it ends up in `data`."""
-    data = secret.get("data") or {}
-    for key, value in data.items():
-        try:
-            base64.b64decode(value, validate=True)
-        except (binascii.Error, ValueError):
-            raise refusal.bad_request(
-                f'Secret in version "v1" cannot be handled as a Secret: data.{key}: illegal base64 data'
-            ) from None
-    for key, value in (secret.pop("stringData", None) or {}).items():
-        data[key] = base64.b64encode(value.encode()).decode()
-    if data:
-        secret["data"] = data
-    secret.setdefault("type", "Opaque")
 
 
 def _check_preconditions(resource: resources.Resource, before: store.Snapshot, options: DeleteOptions) -> None:
