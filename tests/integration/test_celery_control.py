@@ -1,6 +1,8 @@
 """The dispatcher as a Celery worker: control commands, autoscale, shutdown, events with the pods' times."""
 
 import os
+import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -10,7 +12,7 @@ from typing import Any
 import pytest
 
 from tests import parts
-from tests.integration.shop_parts import PODS, Shop
+from tests.integration.shop_parts import SHOP, Shop
 from tests.integration.yard_parts import pods_of
 
 WAIT_S = 40
@@ -127,12 +129,23 @@ def test_events_carry_the_pods_times(shop: Shop) -> None:
     assert ended["timestamp"] <= datetime.now(UTC).timestamp()
 
 
-def test_a_task_of_the_shop_by_our_own_command(shop: Shop) -> None:
-    """`podyard dispatcher --app shop:app` needs no settings file; the shop's own routes lead to the pod."""
+def test_the_sample_shop_runs_as_its_readme_says(shop: Shop) -> None:
+    """`podyard dispatcher --app shop:app` without a settings file; default queue and routes are the shop's own."""
     shop.app = "shop:app"
-    shop.podyard(PODYARD_QUEUES__KUBERNETES__ENV=shop.pods_env(), PATH=os.environ["PATH"])
+    shop.podyard(PODYARD_QUEUES__KUBERNETES__ENV=shop.pods_env())
+    shop.worker()
+    readme = (SHOP / "README.md").read_text()
+    lines = readme.partition("```python\n")[2].partition("```")[0].splitlines()
+    code = [f"print({line.partition('  #')[0]})" if ".get()" in line else line for line in lines]
 
-    sent = shop.client.send_task("shop.render_invoice", args=[7], kwargs={"customer": "Ada"}, queue=PODS)
+    answer = subprocess.run(
+        [sys.executable, "-c", "\n".join(code)],
+        cwd=SHOP,
+        env={**os.environ, "SHOP_BROKER": shop.broker},
+        capture_output=True,
+        text=True,
+        timeout=WAIT_S,
+        check=False,
+    )
 
-    parts.eventually(lambda: sent.state == "SUCCESS", WAIT_S)
-    assert sent.result == "Invoice for Ada: 7.00 €"
+    assert answer.stdout.splitlines() == ["Invoice for Ada: 7.00 €", "Invoice for somebody: 20.00 €", "0.512"], answer
