@@ -63,6 +63,7 @@ POD = sa.Table(
     sa.Index("ix_pod_updated_at", "updated_at"),
 )
 
+# Nobody writes it any more (docs/adr: no watch checkpoints); it goes with the next migration of these tables.
 WATCH_CHECKPOINT = sa.Table(
     "watch_checkpoint",
     METADATA,
@@ -170,21 +171,6 @@ class PodStore:
             facts |= {"reason": "PodDeleted", "cause": "infrastructure", "message": LOST}
         with self._transaction() as connection:
             connection.execute(sa.update(POD).where(*_unchanged(row)).values(**facts))
-
-    def save_checkpoint(self, *, deployment: str, owner: str, namespace: str, resource_version: str) -> None:
-        """Stores how far a watch has come."""
-        key = {"deployment": deployment, "owner": owner, "namespace": namespace}
-        row = {**key, "resource_version": resource_version, "saved_at": datetime.now(UTC)}
-        self._upsert(WATCH_CHECKPOINT, [row], key=tuple(key))
-
-    def checkpoint(self, *, deployment: str, owner: str, namespace: str) -> str | None:
-        """How far the watch of this namespace had come, or None."""
-        table = WATCH_CHECKPOINT.c
-        query = sa.select(table.resource_version).where(
-            table.deployment == deployment, table.owner == owner, table.namespace == namespace
-        )
-        with self._transaction() as connection:
-            return connection.execute(query).scalar_one_or_none()
 
     def _upsert(self, table: sa.Table, rows: Sequence[Mapping[str, Any]], *, key: tuple[str, ...]) -> None:
         statement = self._insert(table)

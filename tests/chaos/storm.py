@@ -84,6 +84,8 @@ class Report:
     figures: dict[str, Any]
     recovery_s: dict[str, list[float]]
     quiet_after_s: float
+    deaths: Sequence[str]
+    """Parts that ended though nobody killed them."""
     still: str
     """What was still going on when the patience was over; empty where all got quiet."""
     folder: Path
@@ -102,6 +104,7 @@ class Report:
             f"faults: {len(self.faults)}, of them {kills} SIGKILLs",
             *(f"    {count:4} {kind}" for kind, count in sorted(kinds.items())),
             *(f"{name}: {value}" for name, value in self.figures.items()),
+            f"parts that ended by themselves: {dict(Counter(self.deaths)) or 'none'}",
             "recovery, seconds until the next body began (median, worst):",
         ]
         for part, seconds in sorted(self.recovery_s.items()):
@@ -124,6 +127,10 @@ class Storm:
     audit: Audit = field(init=False)
     faults: list[Fault] = field(default_factory=list)
     say: Callable[[str], None] = lambda _: None
+    deaths: list[str] = field(default_factory=list)
+    """Parts that ended though nobody killed them; an operator's supervisor starts them again, and so does the storm."""
+    _down: set[str] = field(default_factory=set)
+    """Parts that were killed and are not started again yet."""
     _due: list[tuple[float, int, Callable[[], None]]] = field(default_factory=list)
     _order: Any = field(default_factory=itertools.count)
     _began: float = field(default_factory=time.time)
@@ -168,6 +175,11 @@ class Storm:
         now = time.time()
         while self._due and self._due[0][0] <= now:
             heapq.heappop(self._due)[2]()
+        for name, part in self.yard.parts.items():
+            if name not in self._down and part.process is not None and part.process.poll() is not None:
+                self.deaths.append(name)
+                self.say(f"{now - self._began:6.1f} {name} ended by itself with {part.process.returncode}")
+                self._revive(name, 1.0)
         time.sleep(TICK_S)
 
     def _at(self, delay_s: float, call: Callable[[], None]) -> None:
@@ -238,8 +250,16 @@ class Storm:
             return None
         self.yard.kill(name)
         down_s = 0.2 + 5 * seconds**2
-        self._repair(down_s, lambda: self.yard.start(name))
+        self._revive(name, down_s)
         return name, down_s
+
+    def _revive(self, name: str, delay_s: float) -> None:
+        def start() -> None:
+            self.yard.start(name)
+            self._down.discard(name)
+
+        self._down.add(name)
+        self._repair(delay_s, start)
 
     def _pause_part(self, what: str, choice: float, seconds: float) -> tuple[str, float] | None:
         name = self._one_of(what, choice)
@@ -417,6 +437,7 @@ def run(plan: Plan, *, say: Callable[[str], None] = lambda _: None, folder: Path
             figures={**audit.figures(yard), "refused by parts that were away": storm.load.refused},
             recovery_s=recovery,
             quiet_after_s=quiet_after_s,
+            deaths=storm.deaths,
             still=still,
             folder=folder,
         )
