@@ -19,8 +19,13 @@ NEEDED: Sequence[tuple[str, str, str]] = (
     ("delete", "pods", ""),
     ("get", "pods", "log"),
     ("list", "events", ""),
+    ("create", "secrets", ""),
+    ("get", "secrets", ""),
+    ("patch", "secrets", ""),
+    ("delete", "secrets", ""),
 )
-"""Verb, resource and subresource; compose/kubernetes has the role that grants them."""
+"""Verb, resource and subresource. `compose/kubernetes/dispatcher-role.yaml` grants exactly these. The Secrets are those
+that the dispatcher makes itself, for large or confidential messages."""
 
 
 async def missing(cluster: Cluster, *, namespaces: Iterable[str]) -> list[str]:
