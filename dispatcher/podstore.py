@@ -61,6 +61,7 @@ POD = sa.Table(
     sa.Column("deleted_at", UtcDateTime),
     sa.Column("updated_at", UtcDateTime, nullable=False),
     sa.Index("ix_pod_updated_at", "updated_at"),
+    sa.Index("ix_pod_deployment_phase", "deployment", "phase"),
 )
 
 # Nobody writes it any more (docs/adr: no watch checkpoints); it goes with the next migration of these tables.
