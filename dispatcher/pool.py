@@ -21,6 +21,7 @@ from dispatcher import (
     adoption,
     announce,
     appoptions,
+    brokerloss,
     errors,
     lifecycle,
     manifest,
@@ -60,7 +61,7 @@ class KubernetesPool(BasePool):
         self._adoption: adoption.Adoption | None = None
         self._by_pod: dict[str, Attempt] = {}
         """Pod name -> attempt, on the hub's side: Celery's revocation knows the pod as the process id."""
-        self.app.steps["consumer"].add(adoption.step_for(self))
+        self.app.steps["consumer"].update({adoption.step_for(self), brokerloss.SurviveBrokerLoss})
 
     def on_start(self) -> None:
         """Starts the thread that speaks to the API server."""

@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 from celery import Celery, signals
 
-from dispatcher import options, policy
+from dispatcher import brokerloss, options, policy
 from routing import router
 from routing.settings import Settings
 
@@ -84,6 +84,7 @@ def _prepare_worker(app: Celery, settings: Settings) -> None:
     from routing.merging import pulse  # noqa: PLC0415 - as above
 
     app.steps["worker"].add(pulse.Pulse)
+    app.steps["consumer"].add(brokerloss.SurviveBrokerLoss)
     signals.worker_process_init.connect(pulse.die_with_worker)
 
     def claim(attempt_id: str, holder: str) -> bool:

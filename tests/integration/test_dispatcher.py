@@ -252,3 +252,26 @@ def test_the_limit_of_pods_holds_and_the_rest_waits_its_turn(yard: Yard) -> None
 
     parts.eventually(done, WAIT_S, every_s=0.05)
     assert peak <= 2
+
+
+def test_a_broker_that_dies_ends_no_worker_and_doubles_no_task(
+    tmp_path, own_valkey: parts.Valkey, local_cluster: parts.LocalCluster, deployment: str
+) -> None:
+    """SIGKILL of the broker while messages wait unacknowledged: both workers reconnect, each body runs once."""
+    broker = own_valkey.fresh().url
+    yard = Yard(folder=tmp_path, broker=broker, kubeconfig=local_cluster.kubeconfig, deployment=deployment)
+    processes = [yard.dispatcher(YARD_MAX_PODS="2"), yard.worker()]
+    try:
+        naps = [yard.send("nap", 1) for _ in range(6)]
+        parts.eventually(lambda: yard.trace.exists() and len(yard.trace.read_text().splitlines()) >= 2, 20)
+
+        own_valkey.kill()
+        own_valkey.restart()
+
+        for nap in naps:
+            assert yard.client.AsyncResult(nap.id).get(timeout=60) == "slept"
+        assert [process.poll() for process in processes] == [None, None]
+        ran = [line.split()[0] for line in yard.trace.read_text().splitlines()]
+        assert sorted(ran) == sorted(nap.id for nap in naps)
+    finally:
+        yard.stop()

@@ -1,0 +1,48 @@
+"""Broker loss: a worker that holds unacknowledged messages outlives a broker that goes away.
+
+When the connection breaks, Celery 5.7 takes it apart and connects anew, but kombu 5.7 still uses the old one: to put
+unacknowledged messages back, and to acknowledge them later. Both end in an AttributeError, which Celery takes for a
+mistake in the program and ends the worker. The messages are safe without that: the broker delivers them again after its
+visibility time-out. This consumer step keeps that one error from ending the worker. Used by the pool and by the
+workers of DAGs.
+"""
+
+import logging
+from collections.abc import Callable
+from functools import wraps
+from typing import Any
+
+from celery import bootsteps
+
+logger = logging.getLogger(__name__)
+
+_CALLS = ("restore_unacked_once", "ack", "reject")
+
+
+class SurviveBrokerLoss(bootsteps.StartStopStep):
+    """Guards the channels of a consumer, at the start and after each reconnect."""
+
+    requires = ("celery.worker.consumer.tasks:Tasks",)
+
+    def start(self, parent: Any) -> None:
+        """Wraps what is done with unacknowledged messages of this connection."""
+        for channel in (parent.connection.default_channel, parent.task_consumer.channel):
+            qos = getattr(channel, "qos", None)
+            for name in _CALLS:
+                call = getattr(qos, name, None)
+                if call is not None and name not in vars(qos):  # another transport, or guarded already
+                    setattr(qos, name, _guarded(call, channel))
+
+
+def _guarded(call: Callable[..., Any], channel: Any) -> Callable[..., Any]:
+    @wraps(call)
+    def guarded(*args: Any, **kwargs: Any) -> Any:
+        try:
+            return call(*args, **kwargs)
+        except AttributeError:
+            if getattr(channel.connection, "client", None) is not None:
+                raise  # the connection is whole: this is another error
+            logger.warning("left to the broker's visibility time-out, the connection is gone: %s", call.__name__)
+            return None
+
+    return guarded
