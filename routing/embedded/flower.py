@@ -1,4 +1,4 @@
-"""Flower: the real one, on our Celery app. `podyard flower` runs it; nothing of it is patched.
+"""Flower: the real one, on our Celery app, with a page for pods (`podspage`). `podyard flower` runs it.
 
 Flower can start and revoke tasks, so whoever reaches its API can run programs. Without a password its API stays off
 (Flower's own rule), and an address that other machines reach is refused.
@@ -17,6 +17,9 @@ def run(settings: Settings) -> None:
     """Serve until SIGTERM or SIGINT. Raises EmbeddedError for settings that are not safe or a port in use."""
     arguments = command_line(settings.flower, environ=os.environ)
     part.require_free_port(settings.flower.address, settings.flower.port, setting="flower.port")
+    from routing.embedded import podspage  # noqa: PLC0415 - Flower itself, which only this process needs
+
+    podspage.install(settings.database.url)
     celery_app.build(settings, role="scheduler").start(["flower", *arguments])
 
 

@@ -7,6 +7,7 @@ import re
 import signal
 import subprocess
 import sys
+import urllib.error
 import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
@@ -77,11 +78,14 @@ class Standalone:
         return int(re.findall(rf"{part} is ready \(pid (\d+),", self.terminal)[-1])
 
     def flower(self, path: str) -> Any:
+        return json.loads(self.flower_page(path))
+
+    def flower_page(self, path: str) -> str:
         url, user, password = re.findall(r"(http://\S+)  \(user (\S+), password (\S+)\)", self.terminal)[-1]
         token = base64.b64encode(f"{user}:{password}".encode()).decode()
         request = urllib.request.Request(f"{url}{path}", headers={"Authorization": f"Basic {token}"})
         with urllib.request.urlopen(request, timeout=10) as answer:
-            return json.load(answer)
+            return answer.read().decode()
 
 
 @pytest.fixture(scope="module")
@@ -143,6 +147,19 @@ def test_flower_shows_the_dispatcher_as_a_worker_with_its_pods(standalone: Stand
         ]
 
     assert {task["name"] for task in eventually(pod_tasks)} == {"routing.run"}
+
+
+def test_flower_has_a_page_with_the_pods_of_the_record(standalone: Standalone) -> None:
+    """The tab is on Flower's own pages; page and API tell the same pods; without the password there is neither."""
+    pods = eventually(lambda: standalone.flower("/api/pods")["pods"])
+    page = standalone.flower_page("/pods")
+
+    assert {pod["phase"] for pod in pods} <= {"Succeeded", "Failed", "Running", "Pending", "Waiting"}
+    assert all(pod["name"] in page for pod in pods)
+    assert 'href="/pods">Pods</a>' in standalone.flower_page("/workers").replace("\n ", "")
+    url = re.findall(r"(http://\S+)  \(user", standalone.terminal)[-1]
+    with pytest.raises(urllib.error.HTTPError, match="401"):
+        urllib.request.urlopen(f"{url}/pods", timeout=10)
 
 
 def test_ctrl_c_stops_everything_and_leaves_nothing(standalone: Standalone) -> None:
