@@ -343,7 +343,7 @@ class TestWaiting:
             assert (look.returncode, "Traceback" in errors) == (130, False)
         assert yard.json("tasks", "list", run)[0]["state"] == "running"
         pods = yard.json("pods", "list", "--live")
-        assert [pod["phase"] for pod in pods if pod["name"].startswith("slow-")][:1] == ["Running"]
+        assert "Running" in [pod["phase"] for pod in pods if pod["name"].startswith("slow-")]
 
         (yard.folder / "go").touch()
         words, errors = follower.communicate(timeout=30)
