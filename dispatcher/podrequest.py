@@ -105,10 +105,28 @@ def _override(given: Mapping[str, Any], *, base: str) -> dict[str, Any]:
     spec["imagePullSecrets"] = _pull_secrets(given.get("image_pull_secrets", ()))
     spec["containers"] = [container]
     arguments = {"metadata": {"annotations": _plain(given, "annotations", "{str}") or {}}, "spec": spec}
+    _check_keys(arguments, _argument_of)
     whole = given.get("full_pod_spec")
     if whole is None:
         return arguments
-    return podmerge.overlay(_with_base(_whole_pod("full_pod_spec", whole), base), arguments)
+    named = _with_base(_whole_pod("full_pod_spec", whole), base)
+    _check_keys(named, lambda path: ("full_pod_spec", *path))
+    return podmerge.overlay(named, arguments)
+
+
+def _check_keys(pod: dict[str, Any], path_of: Callable[[podfields.Path], podfields.Path]) -> None:
+    """Entries of lists that are merged by a key have it; what is wrong is told with the path that `path_of` gives."""
+    try:
+        podmerge.check_keys(pod)
+    except podfields.WrongField as wrong:
+        raise podoptions.wrong(podfields.dotted(path_of(wrong.path)), wrong.problem) from None
+
+
+def _argument_of(path: podfields.Path) -> podfields.Path:
+    """The path in the arguments of what stands at `path` in their override."""
+    argument_of = {"initContainers": "init_containers", **{name: arg for arg, (_, name) in _CONTAINER_FIELDS.items()}}
+    at = 3 if path[:3] == ("spec", "containers", 0) else 1
+    return (argument_of[str(path[at])], *path[at + 1 :])
 
 
 def _fields(given: Mapping[str, Any], table: Mapping[str, tuple[str, str]]) -> dict[str, Any]:

@@ -211,6 +211,16 @@ def test_the_arguments_stay_as_they_are() -> None:
         ),
         ({"init_containers": [{"name": "a", "restart_policy": "Always"}]}, 'did you mean "restartPolicy"?'),
         ({"active_deadline_seconds": "1h"}, "active_deadline_seconds: must be an integer, not a string"),
+        ({"ports": [{}]}, "ports[0].containerPort: is missing"),
+        ({"init_containers": [{"image": "x"}]}, "init_containers[0].name: is missing"),
+        (
+            {"init_containers": [{"name": "a", "env": [{}]}]},
+            "init_containers[0].env[0].name: is missing",
+        ),
+        (
+            {"full_pod_spec": {"spec": {"containers": [{"name": "base", "ports": [{}]}]}}},
+            "full_pod_spec.spec.containers[0].ports[0].containerPort: is missing",
+        ),
     ],
 )
 def test_a_mistake_is_told_with_its_path_and_the_way_out(arguments: dict[str, Any], words: str) -> None:
