@@ -335,7 +335,7 @@ class KubernetesPool(BasePool):
 
 
 class _Passed:
-    """The `lifecycle.Hub` that passes each call over the bridge to the pool."""
+    """The `hub.Hub` that passes each call over the bridge to the pool."""
 
     def __init__(self, bridge: Bridge, pool: KubernetesPool) -> None:
         self._bridge = bridge

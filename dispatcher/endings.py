@@ -1,0 +1,103 @@
+"""Endings: every way in which an attempt of ours gets an outcome, each noted and told to Celery's side once.
+
+Its pod ended, was late, is gone, or was refused; step ⑦ of the flow. Whoever ends an attempt moves it to the stage
+`ended` first: nothing ends it a second time. On the loop's thread.
+"""
+
+import logging
+from collections.abc import Awaitable, Callable
+
+from dispatcher import errors, podresult, podstatus, resultsidecar, startlimits
+from dispatcher.attempt import Attempt, Register
+from dispatcher.background import Background
+from dispatcher.cluster import Cluster
+from dispatcher.hub import Hub
+from dispatcher.notes import Notes
+
+logger = logging.getLogger(__name__)
+
+
+class Endings:
+    """Ends attempts. `pump` is called when one has given its slot back."""
+
+    def __init__(
+        self,
+        cluster: Cluster,
+        *,
+        register: Register,
+        notes: Notes,
+        hub: Hub,
+        background: Background,
+        pump: Callable[[], None],
+        result_max_bytes: int,
+    ) -> None:
+        self._cluster = cluster
+        self._register = register
+        self._notes = notes
+        self._hub = hub
+        self._background = background
+        self._pump = pump
+        self._result_max_bytes = result_max_bytes
+
+    def ended(self, attempt: Attempt, seen: podstatus.Observation, told: resultsidecar.Told | None = None) -> None:
+        """Its pod has said all: the outcome is read, and told to Celery's side."""
+        self._register.move(attempt, "ended")
+        self._pump()
+        reading = podresult.read(self._cluster, attempt, seen, told=told, max_bytes=self._result_max_bytes)
+        self._background.spawn(self._tell(attempt, reading))
+
+    def late(self, attempt: Attempt, seen: podstatus.Observation, late: startlimits.Late) -> None:
+        """Its pod did not start in time, and must not start any more."""
+        attempt.must_go = True
+        failure = podresult.not_in_time(attempt, seen, late)
+        self._register.move(attempt, "ended")
+        facts = {key: failure.details.get(key) for key in ("reason", "cause", "node")}
+        self._notes.note(attempt, phase="Failed", message=str(failure), **facts)
+        self._pump()
+        self._background.spawn(self._tell(attempt, podresult.explained(self._cluster, attempt, failure)))
+
+    def refused(self, attempt: Attempt, error: BaseException) -> None:
+        """It gets no pod: neither builder nor API server wants it."""
+        self._register.move(attempt, "ended")
+        details = getattr(error, "details", {})
+        reason, cause = details.get("reason"), details.get("cause")
+        self._notes.note(attempt, phase="Failed", reason=reason, message=str(error), cause=cause)
+        self._hub.ended(attempt, error)
+
+    def missed(self, attempt: Attempt) -> None:
+        """Its pod is not in the list of its namespace: it is looked for, and ended if it is gone."""
+        self._background.spawn(self._look_for(attempt))
+
+    async def _look_for(self, attempt: Attempt) -> None:
+        try:
+            pod = await self._cluster.read_pod(attempt.namespace, attempt.pod)
+        except errors.ApiError as error:
+            if error.status == 404 and attempt.stage == "created":
+                self._gone(attempt)
+        except errors.ApiUnavailable:
+            return  # the next list looks again
+        else:
+            if pod["metadata"]["uid"] == attempt.uid and attempt.stage == "created":
+                self._register.remove(attempt)
+                self._hub.dropped(attempt)
+
+    def _gone(self, attempt: Attempt) -> None:
+        self._register.move(attempt, "ended")
+        gone = errors.PodFailed(
+            f"the pod {attempt.pod} was deleted while nobody watched; nothing is known of its end",
+            {"reason": "PodDeleted", "cause": "infrastructure", "pod": attempt.pod},
+        )
+        self._notes.note(attempt, phase="Failed", reason="PodDeleted", message=str(gone), cause="infrastructure")
+        attempt.uid = None
+        self._hub.ended(attempt, gone)
+
+    async def _tell(self, attempt: Attempt, reading: Awaitable[podresult.Result]) -> None:
+        try:
+            result = await reading
+        except Exception as error:
+            logger.exception("an outcome could not be read attempt_id=%s pod=%s", attempt.message.id, attempt.pod)
+            result = errors.PodFailed(
+                f"the outcome of the pod {attempt.pod} could not be read: {error!r}",
+                {"reason": "OutcomeUnreadable", "cause": "unknown", "pod": attempt.pod},
+            )
+        self._hub.ended(attempt, result)

@@ -1,0 +1,29 @@
+"""Celery's side, as the cluster's side sees it: what `pool` does for `lifecycle`, over the bridge."""
+
+from collections.abc import Mapping
+from typing import Any, Protocol
+
+from dispatcher import outcome
+from dispatcher.attempt import Attempt
+
+
+class Hub(Protocol):
+    """What the pool does for us on Celery's side. Each call is passed to the hub's thread and returns at once."""
+
+    def created(self, attempt: Attempt) -> None:
+        """The pod exists: the message may be acknowledged."""
+
+    def started(self, attempt: Attempt) -> None:
+        """The container runs, or ran: `attempt.started_at` is known."""
+
+    def ended(self, attempt: Attempt, result: outcome.Outcome | BaseException) -> None:
+        """The outcome is known and wants to be replayed; `closed` must follow."""
+
+    def dropped(self, attempt: Attempt) -> None:
+        """Another dispatcher owns this attempt now, or it came twice: forget it without a result."""
+
+    def withdrawn(self, attempt: Attempt) -> None:
+        """It was revoked before it had a pod."""
+
+    def found(self, pod: Mapping[str, Any], *, is_ended: bool) -> None:
+        """A pod of ours that nobody here knows: adopt it."""

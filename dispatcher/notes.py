@@ -1,0 +1,48 @@
+"""Notes: what people may know of an attempt, as a row of the pods' table. On the loop's thread."""
+
+from datetime import UTC, datetime
+from typing import Any
+
+from dispatcher.attempt import Attempt
+from dispatcher.options import Options
+from dispatcher.podstore import PodRow, PodStore
+from dispatcher.recorder import Recorder
+
+
+class Notes:
+    """Writes rows through the recorder; nothing where the options name no database."""
+
+    def __init__(self, options: Options, *, owner: str) -> None:
+        self._deployment = options.deployment
+        self._owner = owner
+        url = options.database_url
+        self._recorder = Recorder((lambda: PodStore(url)) if url else None)
+
+    async def run(self) -> None:
+        """Writes for ever; at cancellation what is left, once."""
+        await self._recorder.run()
+
+    def note(self, attempt: Attempt, *, phase: str, **facts: Any) -> None:
+        """The attempt is in `phase` now; `facts` are further fields of `PodRow`."""
+        row = PodRow(
+            attempt_id=attempt.message.id,
+            retries=attempt.message.retries,
+            deployment=self._deployment,
+            name=attempt.pod,
+            namespace=attempt.namespace,
+            uid=attempt.uid,
+            queue=attempt.queue,
+            task=attempt.message.name,
+            owner=self._owner,
+            phase=phase,
+            updated_at=datetime.now(UTC),
+            received_at=attempt.received_at,
+            created_at=attempt.created_at,
+            started_at=attempt.started_at,
+            **facts,
+        )
+        self._recorder.record(row)
+
+    def waiting(self, attempt: Attempt) -> None:
+        """It has no pod yet, and `attempt.reason` says why."""
+        self.note(attempt, phase="Waiting", reason=attempt.reason, message=attempt.detail)
