@@ -13,7 +13,7 @@ import json
 import os
 import socket
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from datetime import UTC, datetime
 from typing import Any, TypeVar
 from uuid import uuid4
@@ -66,22 +66,32 @@ class Keys:
         """The sign of life of a worker."""
         return f"{self._prefix}:worker:{instance}"
 
+    def body(self, attempt_id: str) -> str:
+        """The sign of life of a body, which a claim that was lost with the server's data cannot take along."""
+        return f"{self._prefix}:body:{attempt_id}"
+
 
 class Heart:
-    """A worker's sign of life: a key that runs out unless it is renewed."""
+    """A worker's sign of life, and one for each body that it runs: keys that run out unless they are renewed."""
 
-    def __init__(self, client: Any, *, key: str, lease_s: int) -> None:
+    def __init__(self, client: Any, *, keys: Keys, instance: str, lease_s: int) -> None:
         self._client = client
-        self._key = key
+        self._keys = keys
+        self._pulse = keys.pulse(instance)
         self._lease_s = lease_s
 
-    def beat(self) -> None:
-        """Renew it."""
-        self._client.set(self._key, socket.gethostname(), ex=self._lease_s)
+    def beat(self, running: Iterable[str] = ()) -> None:
+        """Renew them; `running` are the attempts whose bodies run."""
+        host = socket.gethostname()
+        with self._client.pipeline(transaction=False) as pipeline:
+            pipeline.set(self._pulse, host, ex=self._lease_s)
+            for attempt_id in running:
+                pipeline.set(self._keys.body(attempt_id), host, ex=self._lease_s)
+            pipeline.execute()
 
     def end(self) -> None:
-        """Take it back."""
-        self._client.delete(self._key)
+        """Take the worker's back."""
+        self._client.delete(self._pulse)
 
 
 class ReportingBackend(RedisBackend):

@@ -81,6 +81,12 @@ class Collector:
             pulses = self._redis.mget([self._backend.keys.pulse(instance) for instance in asked]) if asked else []
         return {instance for instance, pulse in zip(asked, pulses, strict=True) if pulse is None}
 
+    def bodies(self, attempt_ids: Sequence[str]) -> set[str]:
+        """Those attempts of which a Celery worker says now that their bodies run."""
+        with _mapped():
+            beats = self._redis.mget([self._backend.keys.body(one) for one in attempt_ids]) if attempt_ids else []
+        return {attempt_id for attempt_id, beat in zip(attempt_ids, beats, strict=True) if beat is not None}
+
     def block(self, attempt_id: str) -> bool:
         """Make sure that no Celery worker runs an attempt any more; False if one has begun."""
         with _mapped():

@@ -1,4 +1,4 @@
-"""The pulse of a worker: a key that lives as long as the worker does, and children that die with it.
+"""The pulse of a worker: keys that live as long as the worker and its bodies do, and children that die with it.
 
 The sweeper declares attempts of a worker without a pulse lost. So that "lost" means "dead", a child process is killed
 by the kernel when its worker dies (Linux); elsewhere it ends after its task.
@@ -13,7 +13,7 @@ import threading
 from typing import Any
 
 from celery import bootsteps
-from celery.worker import WorkController
+from celery.worker import WorkController, state
 
 from routing.merging import backend
 
@@ -40,7 +40,7 @@ class Pulse(bootsteps.StartStopStep):
     def start(self, parent: WorkController) -> None:
         """Begin to beat."""
         source = parent.app.backend
-        beating = backend.Heart(source.new_client(), key=source.keys.pulse(source.instance), lease_s=LEASE_S)
+        beating = backend.Heart(source.new_client(), keys=source.keys, instance=source.instance, lease_s=LEASE_S)
         threading.Thread(target=_beat, args=(beating, self._stopped), name="pulse", daemon=True).start()
 
     def stop(self, parent: WorkController) -> None:  # noqa: ARG002 - the signature is Celery's
@@ -56,11 +56,20 @@ def _beat(beating: backend.Heart, stopped: threading.Event) -> None:
     while not stopped.is_set():
         wait_s = PULSE_S
         try:
-            beating.beat()
+            beating.beat(_running())
         except backend.UNAVAILABLE as error:
             log.debug("no pulse: the result backend is away: %s", error)
             wait_s = RETRY_S
         stopped.wait(wait_s)
+
+
+def _running() -> list[str]:
+    """The attempts whose bodies run. Celery's set is changed by another thread meanwhile."""
+    while True:
+        try:
+            return [request.id for request in state.active_requests]
+        except RuntimeError:  # changed while it was read
+            continue
 
 
 def die_with_worker(**kwargs: Any) -> None:  # noqa: ARG001 - a signal handler of Celery

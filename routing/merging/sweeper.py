@@ -14,8 +14,11 @@ from routing.store import ledger
 
 RESEND_AFTER_S = 60.0
 RESEND_MAX_S = 3600.0
-SUSPECT_S = 3.0
-"""So long after an outage of the broker a message sent before it that nobody has is taken for lost."""
+SUSPECT_S = 7.0
+"""So long after an outage of the broker a message sent before it that nobody has is taken for lost. Longer than a
+worker takes to say again which bodies it runs: their claims may be lost, too."""
+UNCLAIMED_S = 30.0
+"""So long must a running attempt be without result, claim and sign of life to be taken for lost."""
 
 Backlog = Callable[[str], int]
 """Queue -> messages that wait in it."""
@@ -31,13 +34,14 @@ class Findings:
 
 
 class Sweeper:
-    """Remembers only since when each worker has been without a pulse."""
+    """Remembers only since when each worker has been without a pulse, and which bodies nobody knows."""
 
     def __init__(self, collecting: collector.Collector, *, lost_after_s: float) -> None:
         """`lost_after_s`: so long must a pulse be missing, beside the time that it holds by itself."""
         self._collector = collecting
         self._lost_after_s = lost_after_s
         self._missing: dict[str, float] = {}
+        self._unclaimed: dict[str, float] = {}
         self._outage_at: datetime | None = None
 
     def suspect(self, *, now: datetime) -> None:
@@ -53,17 +57,32 @@ class Sweeper:
         is_news = [isinstance(one, outcome.Ended) or one.attempt_id not in running for one in seen.outcomes]
         findings = Findings(outcomes=list(compress(seen.outcomes, is_news)))
         silent = []
+        bodiless = self._bodiless([row for row in rows if row.id not in ended | seen.holders.keys()], clock_s)
         for row in rows:
             if row.id in ended:
                 continue
-            if seen.holders.get(row.id) in gone:
+            if row.state == "running" and bodiless.get(row.id, 0.0) > UNCLAIMED_S:
+                findings.outcomes.append(outcome.lost(row.id, _FORGOTTEN, at=now))
+            elif seen.holders.get(row.id) in gone:
                 findings.outcomes.append(outcome.lost(row.id, _LOST, at=now))
             elif row.is_unwanted:
                 self._stop(row, findings, now)
-            elif row.state == "sent" and row.id not in seen.holders and not row.has_pod:
+            elif row.state == "sent" and not row.has_pod and row.id in bodiless:
                 silent.append(row)
         findings.resend.extend(_overdue([row for row in silent if self._is_late(row, now)], backlog))
         return findings
+
+    def _bodiless(self, rows: Sequence[ledger.Waiting], clock_s: float) -> dict[str, float]:
+        """Of attempts without a claim those whose body no Celery worker runs, with the seconds since it runs none.
+
+        A claim that is gone was lost with the server's data: its worker says again and again that the body runs.
+        """
+        alive = self._collector.bodies([row.id for row in rows if row.side == "celery"])
+        since = {row.id: self._unclaimed.get(row.id, clock_s) for row in rows if row.id not in alive}
+        began = {row.id for row in rows if row.side == "celery" and row.state == "running"}
+        kept = {one: at for one, at in self._unclaimed.items() if one not in alive and clock_s - at < 10 * UNCLAIMED_S}
+        self._unclaimed = {**kept, **{one: at for one, at in since.items() if one in began}}
+        return {one: clock_s - at for one, at in since.items()}
 
     def _is_late(self, row: ledger.Waiting, now: datetime) -> bool:
         if row.sent_at is None:
@@ -91,6 +110,8 @@ class Sweeper:
 
 
 _LOST = "its worker gives no sign of life any more: it was killed, or its machine is gone"
+
+_FORGOTTEN = "its worker does not run it any more, and its result was lost with the data of the result backend"
 
 
 def _overdue(late: Iterable[ledger.Waiting], backlog: Backlog) -> list[str]:

@@ -167,7 +167,7 @@ def test_large_results_are_not_read_all_at_once(
 
 
 def pulse_of(worker: backend.ReportingBackend) -> backend.Heart:
-    return backend.Heart(worker.new_client(), key=worker.keys.pulse(worker.instance), lease_s=20)
+    return backend.Heart(worker.new_client(), keys=worker.keys, instance=worker.instance, lease_s=20)
 
 
 def waiting(attempt_id: str, **fields: Any) -> ledger.Waiting:
@@ -234,10 +234,43 @@ def test_a_message_that_nobody_has_is_sent_again_with_patience(
 def test_after_an_outage_a_message_that_nobody_has_is_sent_again_soon(collecting: collector.Collector) -> None:
     sweeping = sweeper.Sweeper(collecting, lost_after_s=10)
     sweeping.suspect(now=NOW + timedelta(seconds=2))
-    assert inspect(sweeping, waiting("a"), after_s=4).resend == []
-    assert inspect(sweeping, waiting("a"), after_s=6).resend == ["a"]
-    again = waiting("a", sends=2, sent_at=NOW + timedelta(seconds=6))
+    assert inspect(sweeping, waiting("a"), after_s=8).resend == []
+    assert inspect(sweeping, waiting("a"), after_s=10).resend == ["a"]
+    again = waiting("a", sends=2, sent_at=NOW + timedelta(seconds=10))
     assert inspect(sweeping, again, after_s=20).resend == []
+
+
+def test_b4_a_body_that_runs_is_not_sent_again_though_its_claim_and_its_report_are_lost(
+    app: Celery, reporting: backend.ReportingBackend, collecting: collector.Collector
+) -> None:
+    """A broker that lost its last second may have lost the claim; the worker says again that the body runs."""
+    worker = other_worker(app)
+    worker.claim("a", "w")
+    reporting.client.flushdb()
+    pulse_of(worker).beat(["a"])
+    sweeping = sweeper.Sweeper(collecting, lost_after_s=10)
+    sweeping.suspect(now=NOW + timedelta(seconds=2))
+    assert inspect(sweeping, waiting("a"), after_s=10).resend == []
+    reporting.client.delete(reporting.keys.body("a"))
+    assert inspect(sweeping, waiting("a"), after_s=10).resend == ["a"]
+
+
+def test_b4_a_running_attempt_whose_claim_and_result_are_lost_does_not_run_for_ever(
+    app: Celery, reporting: backend.ReportingBackend, collecting: collector.Collector
+) -> None:
+    worker = other_worker(app)
+    worker.claim("a", "w")
+    reporting.client.flushdb()
+    heart, sweeping, row = pulse_of(worker), sweeper.Sweeper(collecting, lost_after_s=10), waiting("a", state="running")
+    assert inspect(sweeping, row, clock_s=0).outcomes == []
+    heart.beat(["a"])
+    assert inspect(sweeping, row, clock_s=31).outcomes == []
+    reporting.client.delete(reporting.keys.body("a"))
+    assert inspect(sweeping, row, clock_s=40).outcomes == []
+    assert inspect(sweeping, waiting("pod", state="running", side="kubernetes"), clock_s=200).outcomes == []
+    [end] = inspect(sweeping, row, clock_s=71).outcomes
+    assert isinstance(end, outcome.Ended)
+    assert (end.attempt_id, end.verdict, end.cause) == ("a", "lost", "infrastructure")
 
 
 def test_an_attempt_with_a_pod_is_not_sent_again(collecting: collector.Collector) -> None:

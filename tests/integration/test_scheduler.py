@@ -349,6 +349,18 @@ def test_a_killed_worker_is_noticed_and_its_attempt_is_tried_again(
     half.close()
 
 
+def test_b4_a_worker_says_again_which_bodies_it_runs(tmp_path: Path, valkey: parts.ValkeyDatabase) -> None:
+    """A server that comes back without its last data has lost the claim; the body that runs is not taken for lost."""
+    half = Half.make(tmp_path / "half", broker=valkey.url, dag="mortal")
+    with half.scheduler(), half.worker(), valkey.client() as client:
+        run = half.trigger("mortal")
+        half.wait_task(run, "works", lambda task: task.state == "running")
+        [attempt] = half.store.attempts(run.run_id)
+        client.delete(f"podyard:default:claim:{attempt.id}")
+        parts.eventually(lambda: client.exists(f"podyard:default:body:{attempt.id}"), 10, what="the sign of life")
+    half.close()
+
+
 def _is_alive(pid: int) -> bool:
     try:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
