@@ -36,7 +36,7 @@ class StoreUnavailable(DispatcherError):  # noqa: N818 - as above
 
 
 class ApiError(DispatcherError):
-    """The API server answered with an error status; `launcher.react` says what follows from it.
+    """The API server answered with an error status; `reactions.react` says what follows from it.
 
     `status` is the HTTP status, `reason` Kubernetes' machine-readable reason (`AlreadyExists`, `Forbidden`, …),
     `retry_after_s` the server's `Retry-After` in seconds, or None.

@@ -9,7 +9,7 @@ import logging
 from collections.abc import Mapping
 from typing import Any
 
-from dispatcher import errors, launcher, payload
+from dispatcher import backoff, errors, payload
 from dispatcher.background import Background
 from dispatcher.cluster import Cluster
 from dispatcher.hub import Hub
@@ -46,7 +46,7 @@ class Findings:
                 text = payload.text_in(await self._cluster.read_secret(namespace, name))
             except (errors.ApiError, errors.ApiUnavailable, ValueError) as error:
                 trouble = error
-                await asyncio.sleep(launcher.backoff_s(failures, jitter=0))
+                await asyncio.sleep(backoff.backoff_s(failures, jitter=0))
             else:
                 self._hub.found(payload.with_message(pod, text), is_ended=is_ended)
                 break

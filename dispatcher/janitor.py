@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from dispatcher import errors, launcher, manifest, names, payload, podlog
+from dispatcher import backoff, errors, manifest, names, payload, podlog
 from dispatcher.cluster import Cluster
 from dispatcher.options import Options, QueueProfile
 from dispatcher.podoptions import PodOptions
@@ -176,7 +176,7 @@ class Janitor:
             else:
                 return True
             if failures < TRIES:
-                await asyncio.sleep(launcher.backoff_s(failures, jitter=random.random()))  # noqa: S311 - jitter is no secret
+                await asyncio.sleep(backoff.backoff_s(failures, jitter=random.random()))  # noqa: S311 - jitter is no secret
         logger.warning("gave up on a step step=%s pod=%s namespace=%s: %s", what, ended.pod, ended.namespace, trouble)
         return False
 

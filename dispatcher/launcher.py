@@ -1,8 +1,8 @@
 """The launcher: takes attempts in, builds their pods and creates them, no faster than limits and the server allow.
 
 Steps ③ to ⑤ of the flow. Each queue keeps its order; `max_pods` bounds what a queue has in flight, the pool's limit
-bounds all queues together. What the API server says is read from one table (`react`): back-pressure parks a namespace
-with back-off, an unusable manifest fails its own attempt. Runs on the loop's thread.
+bounds all queues together. What the API server says is read from one table (`reactions`): back-pressure parks a
+namespace with back-off, an unusable manifest fails its own attempt. Runs on the loop's thread.
 """
 
 import asyncio
@@ -11,13 +11,12 @@ import random
 import time
 from collections import deque
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
 import msgspec
 
-from dispatcher import errors, manifest, names, payload
+from dispatcher import backoff, errors, manifest, names, payload, reactions
 from dispatcher.attempt import Attempt, Register
 from dispatcher.cluster import Cluster
 from dispatcher.options import Options
@@ -26,43 +25,7 @@ logger = logging.getLogger(__name__)
 
 DOUBT_AFTER_S = 3.0
 """What waited so long may have been delivered to another dispatcher, too."""
-BACKOFF_FIRST_S = 0.5
-BACKOFF_LAST_S = 30.0
 NAME_AGAIN_S = 0.5
-
-
-@dataclass(frozen=True)
-class Reaction:
-    """What follows from an error of a create: `adopt`, `wait` or `fail`, and the reason that people see."""
-
-    action: str
-    reason: str
-
-
-def react(error: errors.ApiError | errors.ApiUnavailable) -> Reaction:
-    """What a create's error means. Pure.
-
-    The rules are the API's conventions: quota, conflicts, 401 (tokens rotate), 429 and 5xx heal by themselves; a
-    request without an answer may have succeeded and is repeated under the same name; the rest cannot heal.
-    """
-    if isinstance(error, errors.ApiUnavailable):
-        return Reaction("wait", "ApiServerUnavailable")
-    text = error.message.lower()
-    match error.status:
-        case 409 if error.reason == "AlreadyExists":
-            return Reaction("adopt", "AlreadyExists")
-        case 409:
-            return Reaction("wait", "Conflict")
-        case 403 if "exceeded quota" in text:
-            return Reaction("wait", "QuotaExceeded")
-        case 401:
-            return Reaction("wait", "Unauthorized")
-        case 408 | 429:
-            return Reaction("wait", "TooManyRequests")
-        case status if status >= 500:
-            return Reaction("wait", "ApiServerError")
-        case _:
-            return Reaction("fail", error.reason or "Refused")
 
 
 class Launcher:
@@ -200,7 +163,7 @@ class Launcher:
                 failures += 1
                 attempt.reason, attempt.detail = "ResultBackendUnavailable", str(error)
                 self._on_changed(attempt)
-                await asyncio.sleep(backoff_s(failures, jitter=random.random()))  # noqa: S311 - jitter is no secret
+                await asyncio.sleep(backoff.backoff_s(failures, jitter=random.random()))  # noqa: S311 - jitter is no secret
         return False
 
     def _create_done(self, task: asyncio.Task[None]) -> None:
@@ -229,10 +192,10 @@ class Launcher:
     async def _after_error(self, attempt: Attempt, error: errors.ApiError | errors.ApiUnavailable) -> None:
         if attempt.stage == "ended":
             return  # the create had worked: the pod's events were faster than the failure
-        reaction = react(error)
+        reaction = reactions.react(error)
         if reaction.action == "adopt":
             await self._adopt(attempt)
-        elif reaction.action == "wait":
+        elif reaction.action in ("wait", "stop"):
             self._park(attempt, reason=reaction.reason, error=error)
         else:
             self._on_refused(attempt, _as_outcome(error, reason=reaction.reason, pod=attempt.pod))
@@ -283,7 +246,7 @@ class Launcher:
         """Puts it back at the head of its line, and pauses its namespace with back-off and jitter."""
         failures = self._failures[attempt.namespace] = self._failures.get(attempt.namespace, 0) + 1
         wanted = getattr(error, "retry_after_s", None)
-        delay_s = max(wanted or 0.0, backoff_s(failures, jitter=random.random()))  # noqa: S311 - jitter is no secret
+        delay_s = max(wanted or 0.0, backoff.backoff_s(failures, jitter=random.random()))  # noqa: S311 - jitter is no secret
         now = time.monotonic()
         if now + delay_s > self._paused_until.get(attempt.namespace, 0.0):
             self._paused_until[attempt.namespace] = now + delay_s
@@ -295,12 +258,6 @@ class Launcher:
         attempt.reason, attempt.detail = reason, str(error)
         self._line_up(attempt)
         self._on_changed(attempt)
-
-
-def backoff_s(failures: int, *, jitter: float) -> float:
-    """Seconds to wait after so many failures in a row: doubling, capped, shortened by up to half. Pure."""
-    full = min(BACKOFF_LAST_S, BACKOFF_FIRST_S * 2 ** min(failures - 1, 10))
-    return float(full * (1 - jitter / 2))
 
 
 def _as_outcome(error: BaseException, *, reason: str | None = None, pod: str | None = None) -> errors.PodFailed:

@@ -11,7 +11,7 @@ from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
 
-from dispatcher import errors, launcher, outcome, podevents, podstatus, resultsidecar, startlimits
+from dispatcher import backoff, errors, outcome, podevents, podstatus, resultsidecar, startlimits
 from dispatcher.attempt import Attempt
 from dispatcher.cluster import Cluster
 
@@ -134,7 +134,7 @@ async def _patiently(read_once: Callable[[], Awaitable[bytes]]) -> bytes:
         try:
             return await read_once()
         except _NO_ANSWER:
-            await asyncio.sleep(launcher.backoff_s(failures, jitter=0))
+            await asyncio.sleep(backoff.backoff_s(failures, jitter=0))
     return await read_once()
 
 

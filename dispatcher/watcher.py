@@ -13,7 +13,7 @@ import time
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from dispatcher import errors, launcher
+from dispatcher import backoff, errors
 from dispatcher.cluster import Cluster
 
 logger = logging.getLogger(__name__)
@@ -70,7 +70,7 @@ class Watcher:
                 failures += 1
                 logger.exception("watch failed namespace=%s", namespace)
             if failures:
-                await asyncio.sleep(launcher.backoff_s(failures, jitter=random.random()))  # noqa: S311 - jitter is no secret
+                await asyncio.sleep(backoff.backoff_s(failures, jitter=random.random()))  # noqa: S311 - jitter is no secret
 
     async def _list_then_follow(self, namespace: str) -> None:
         """Returns when it is time to list again."""

@@ -1,0 +1,78 @@
+"""Reactions: what follows from an error of a create. One table, pure; docs/failure-modes.md shows it.
+
+The first row that fits decides. What heals by itself is waited for (quota, conflicts, a webhook that is down, 5xx, no
+answer at all: the create may have succeeded, so it is repeated under the same name), what concerns every request of
+ours stops all creates for a while (401: tokens rotate; 429), what cannot heal fails its own attempt with the server's
+words. Sources: the API conventions (https://github.com/kubernetes/community/blob/master/contributors/devel/sig-architecture/api-conventions.md#http-status-codes)
+and the words of the admission plugins, which give quota, webhooks and namespaces the same statuses as refusals.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from dispatcher import errors
+
+Action = Literal["adopt", "wait", "stop", "fail"]
+"""`adopt`: look at the pod that is there. `wait`: park the attempt, its namespace pauses. `stop`: park it, all creates
+pause. `fail`: the attempt fails."""
+
+
+@dataclass(frozen=True)
+class Reaction:
+    """What follows, and the reason that people see."""
+
+    action: Action
+    reason: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Rule:
+    """A row: it fits an answer with one of the statuses, the server's reason and words (small letters) where given."""
+
+    statuses: range | tuple[int, ...]
+    kind: str = ""
+    words: str = ""
+    action: Action
+    reason: str
+    """Empty: the server's own."""
+
+    def fits(self, error: errors.ApiError) -> bool:
+        """Whether this row is about that error."""
+        is_kind = not self.kind or error.reason == self.kind
+        return error.status in self.statuses and is_kind and self.words in error.message.lower()
+
+
+_ANY = range(400, 600)
+
+TABLE: Sequence[Rule] = (
+    Rule(statuses=(409,), kind="AlreadyExists", action="adopt", reason="AlreadyExists"),
+    Rule(statuses=_ANY, words="failed calling webhook", action="wait", reason="WebhookUnavailable"),
+    Rule(statuses=range(400, 429), words="denied the request", action="fail", reason="WebhookDenied"),
+    Rule(statuses=(429,), words="denied the request", action="wait", reason="WebhookDenied"),
+    Rule(statuses=(403,), words="exceeded quota", action="wait", reason="QuotaExceeded"),
+    Rule(statuses=(403,), words="status unknown for quota", action="wait", reason="QuotaUnknown"),
+    Rule(statuses=_ANY, words="it is being terminated", action="fail", reason="NamespaceTerminating"),
+    Rule(statuses=(403,), words='serviceaccount "default" not found', action="wait", reason="ServiceAccountPending"),
+    Rule(statuses=(404,), words="namespaces ", action="fail", reason="NamespaceNotFound"),
+    Rule(statuses=(401,), action="stop", reason="Unauthorized"),
+    Rule(statuses=(429,), action="stop", reason="TooManyRequests"),
+    Rule(statuses=(408,), action="wait", reason="RequestTimeout"),
+    Rule(statuses=(409,), action="wait", reason="Conflict"),
+    Rule(statuses=(413,), action="fail", reason="RequestTooLarge"),
+    Rule(statuses=(415,), action="fail", reason="UnsupportedMediaType"),
+    Rule(statuses=(501, 505), action="fail", reason=""),
+    Rule(statuses=range(500, 600), action="wait", reason="ApiServerError"),
+    Rule(statuses=_ANY, action="fail", reason=""),
+)
+"""Asked from the top; the last row takes the rest."""
+
+NO_ANSWER = Reaction("wait", "ApiServerUnavailable")
+
+
+def react(error: errors.ApiError | errors.ApiUnavailable) -> Reaction:
+    """What a create's error means."""
+    if isinstance(error, errors.ApiUnavailable):
+        return NO_ANSWER
+    rule = next((rule for rule in TABLE if rule.fits(error)), TABLE[-1])
+    return Reaction(rule.action, rule.reason or error.reason or "Refused")
