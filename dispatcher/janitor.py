@@ -7,6 +7,7 @@ tried again with back-off, a bounded number of times, and blocks nobody else. A 
 
 import asyncio
 import logging
+import os
 import random
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -186,6 +187,8 @@ def log_path(folder: Path, attempt_id: str) -> Path:
     return folder / f"{names.label_value(attempt_id) or '_'}.log"
 
 
+LOG_MODE = 0o640
+"""As the logs of workers: output may hold what not everybody on the machine should read."""
 _ACTIONS = {"always": "delete_pod", "succeeded": "delete_succeeded_pod", "never": "keep_pod"}
 """What a queue's rule says -> the word of `on_finish_action`."""
 
@@ -205,7 +208,8 @@ def _write(path: Path, text: bytes, *, limit: int, epilogue: Sequence[str]) -> N
     if epilogue:
         end = b"" if not text or text.endswith(b"\n") else b"\n"
         text += end + b"".join(f"-- {line}\n".encode() for line in epilogue)
-    path.write_bytes(text)
+    with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, LOG_MODE), "wb") as file:
+        file.write(text)
 
 
 def ended_of(pod: Mapping[str, Any], *, attempt_id: str, profile: QueueProfile, is_success: bool) -> Ended:
