@@ -7,11 +7,11 @@ Pure; `dispatcher.manifest` reads template files and builds the pod. `PARAMETERS
 
 import difflib
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from dispatcher import errors, kubernetes_types, podfields, podmerge, podoptions
+from dispatcher import attachments, podfields, podmerge, podoptions, podvalues
 from dispatcher.podoptions import PodOptions
 
 _NAMESPACE = re.compile(r"[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?")
@@ -68,7 +68,7 @@ def read(arguments: Mapping[str, Any]) -> PodRequest:
             context=_text(given, "cluster_context"),
             kubeconfig=_text(given, "config_file"),
         ),
-        sidecar_security_context=_plain(given, "xcom_sidecar_container_security_context", "SecurityContext"),
+        sidecar_security_context=podvalues.plain(given, "xcom_sidecar_container_security_context", "SecurityContext"),
     )
 
 
@@ -86,25 +86,11 @@ def _override(given: Mapping[str, Any], *, base: str) -> dict[str, Any]:
     """Everything that goes into the manifest, as one override."""
     container: dict[str, Any] = {"name": base, **_fields(given, _CONTAINER_FIELDS)}
     spec = _fields(given, _SPEC_FIELDS)
-    attached = _attached(given.get("secrets", ()))
-    container["env"] = _distinct(
-        *_env(given.get("env_vars", ())),
-        *_entries(given, "pod_runtime_info_envs", "EnvVar"),
-        *attached["env"],
-        key="name",
-    )
-    container["envFrom"] = [
-        *(entry for _, entry in _entries(given, "env_from", "EnvFromSource")),
-        *_configmaps(given.get("configmaps", ())),
-        *(entry for _, entry in attached["envFrom"]),
-    ]
-    container["volumeMounts"] = _distinct(
-        *_entries(given, "volume_mounts", "VolumeMount"), *attached["volumeMounts"], key="mountPath"
-    )
-    spec["volumes"] = _distinct(*_volumes(given.get("volumes", ())), *attached["volumes"], key="name")
-    spec["imagePullSecrets"] = _pull_secrets(given.get("image_pull_secrets", ()))
+    attached, spec["volumes"] = attachments.read(given)
+    container |= attached
+    spec["imagePullSecrets"] = attachments.pull_secrets(given.get("image_pull_secrets", ()))
     spec["containers"] = [container]
-    arguments = {"metadata": {"annotations": _plain(given, "annotations", "{str}") or {}}, "spec": spec}
+    arguments = {"metadata": {"annotations": podvalues.plain(given, "annotations", "{str}") or {}}, "spec": spec}
     _check_keys(arguments, _argument_of)
     whole = given.get("full_pod_spec")
     if whole is None:
@@ -134,113 +120,11 @@ def _fields(given: Mapping[str, Any], table: Mapping[str, tuple[str, str]]) -> d
     for name, (kind, field_name) in table.items():
         if name not in given:
             continue
-        found[field_name] = _plain(given, name, kind)
+        found[field_name] = podvalues.plain(given, name, kind)
         allowed = _WORDS.get(name)
         if allowed and found[field_name]:
             podoptions.one_of(*allowed)(name, found[field_name])
     return found
-
-
-def _plain(given: Mapping[str, Any], name: str, kind: str) -> Any:
-    return _checked(given[name], kind, (name,)) if name in given else None
-
-
-def _checked(value: object, kind: str, path: podfields.Path) -> Any:
-    """A plain copy of a value of the API's type `kind`."""
-    try:
-        return podfields.plain_value(value, kind, path=path)
-    except podfields.WrongField as wrong:
-        raise podoptions.wrong(podfields.dotted(wrong.path), wrong.problem) from None
-
-
-def _entries(given: Mapping[str, Any], name: str, kind: str) -> list[tuple[str, dict[str, Any]]]:
-    """The entries of a list, each with its path."""
-    entries = _plain(given, name, f"[{kind}]") or []
-    return [(f"{name}[{index}]", entry) for index, entry in enumerate(entries)]
-
-
-def _list(name: str, value: object) -> Sequence[Any]:
-    if not isinstance(value, list | tuple):
-        raise podoptions.wrong(name, f"must be a list, not {podoptions.described(value)}")
-    return value
-
-
-def _distinct(*entries: tuple[str, dict[str, Any]], key: str) -> list[dict[str, Any]]:
-    """The entries, of which no two may have the same key; the very same one twice counts once."""
-    seen: dict[object, tuple[str, dict[str, Any]]] = {}
-    for path, entry in entries:
-        name = entry.get(key)
-        if not isinstance(name, str) or not name:
-            raise podoptions.wrong(f"{path}.{key}", "is missing")
-        first, same = seen.setdefault(name, (path, entry))
-        if same != entry:
-            raise podoptions.wrong(path, f"{key} {name!r} is taken by {first}; give it another one")
-    return [entry for _, entry in seen.values()]
-
-
-def _env(env_vars: object) -> list[tuple[str, dict[str, Any]]]:
-    """A mapping of names to texts, or the API's list."""
-    if isinstance(env_vars, Mapping):
-        texts = _checked(env_vars, "{str}", ("env_vars",))
-        return [(f"env_vars[{name!r}]", {"name": name, "value": value}) for name, value in texts.items()]
-    return _entries({"env_vars": env_vars}, "env_vars", "EnvVar")
-
-
-def _configmaps(configmaps: object) -> list[dict[str, Any]]:
-    names = _list("configmaps", configmaps)
-    return [
-        {"configMapRef": {"name": podoptions.read_text(f"configmaps[{index}]", name)}}
-        for index, name in enumerate(names)
-    ]
-
-
-def _pull_secrets(secrets: object) -> list[dict[str, Any]]:
-    """References, names, or names in one text separated by commas."""
-    names = [name.strip() for name in secrets.split(",")] if isinstance(secrets, str) else secrets
-    entries = [{"name": name} if isinstance(name, str) else name for name in _list("image_pull_secrets", names)]
-    return [
-        entry for _, entry in _entries({"image_pull_secrets": entries}, "image_pull_secrets", "LocalObjectReference")
-    ]
-
-
-def _volumes(volumes: object) -> list[tuple[str, dict[str, Any]]]:
-    """The API's volumes; `{"name", "configs"}` is a `dispatcher.Volume`."""
-    flat = [
-        {**entry["configs"], "name": entry.get("name")}
-        if isinstance(entry, Mapping) and isinstance(entry.get("configs"), Mapping)
-        else entry
-        for entry in _list("volumes", volumes)
-    ]
-    return _entries({"volumes": flat}, "volumes", "Volume")
-
-
-def _attached(secrets: object) -> dict[str, list[tuple[str, dict[str, Any]]]]:
-    """What the secrets add: env, envFrom, volumeMounts and volumes, each entry with the path of its secret."""
-    found: dict[str, list[tuple[str, dict[str, Any]]]] = {"env": [], "envFrom": [], "volumeMounts": [], "volumes": []}
-    for index, entry in enumerate(_list("secrets", secrets)):
-        path = f"secrets[{index}]"
-        spec = _secret(path, entry)["spec"]
-        for name, value in {**spec["containers"][0], "volumes": spec.get("volumes", [])}.items():
-            if name in found:
-                found[name] += [(path, part) for part in value]
-    return found
-
-
-def _secret(path: str, entry: object) -> dict[str, Any]:
-    """The override that attaches one secret."""
-    if not isinstance(entry, Mapping):
-        raise podoptions.wrong(path, f"must be a mapping, not {podoptions.described(entry)}")
-    unknown = entry.keys() - _SECRET_KEYS.keys()
-    if unknown:
-        raise podoptions.wrong(
-            f"{path}.{min(map(str, unknown))}", f"unknown field; a secret has {', '.join(sorted(_SECRET_KEYS))}"
-        )
-    fields = {_SECRET_KEYS[name]: value for name, value in entry.items()}
-    try:
-        secret = kubernetes_types.Secret(**{"deploy_type": None, "deploy_target": None, "secret": "", **fields})
-        return secret.to_override()
-    except errors.InvalidPod as error:
-        raise podoptions.wrong(path, str(error)) from None
 
 
 def _whole_pod(name: str, value: object) -> dict[str, Any]:
@@ -272,7 +156,7 @@ def _labels(labels: object) -> dict[str, str | None]:
     """Values may be null, which is an empty label."""
     if not isinstance(labels, Mapping):
         raise podoptions.wrong("labels", f"must be a mapping, not {podoptions.described(labels)}")
-    texts = _checked(labels, "{str}", ("labels",))
+    texts = podvalues.checked(labels, "{str}", ("labels",))
     return {str(name): texts.get(name) for name in labels}
 
 
@@ -291,15 +175,6 @@ def _ignored(name: str, value: object) -> None:
     """Anything goes: it has no effect here, and docs/pods.md says why."""
 
 
-_SECRET_KEYS = {
-    "type": "deploy_type",
-    "deploy_type": "deploy_type",
-    "target": "deploy_target",
-    "deploy_target": "deploy_target",
-    "secret": "secret",
-    "key": "key",
-    "items": "items",
-}
 _CONTAINER_FIELDS: Mapping[str, tuple[str, str]] = {
     "arguments": ("[str]", "args"),
     "cmds": ("[str]", "command"),

@@ -1,0 +1,30 @@
+"""Pod values: arguments of `dispatcher.pod` as plain parts of a manifest, or an error with their path. Pure."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from dispatcher import podfields, podoptions
+
+
+def plain(given: Mapping[str, Any], name: str, kind: str) -> Any:
+    return checked(given[name], kind, (name,)) if name in given else None
+
+
+def checked(value: object, kind: str, path: podfields.Path) -> Any:
+    """A plain copy of a value of the API's type `kind`."""
+    try:
+        return podfields.plain_value(value, kind, path=path)
+    except podfields.WrongField as wrong:
+        raise podoptions.wrong(podfields.dotted(wrong.path), wrong.problem) from None
+
+
+def entries(given: Mapping[str, Any], name: str, kind: str) -> list[tuple[str, dict[str, Any]]]:
+    """The entries of a list, each with its path."""
+    entries = plain(given, name, f"[{kind}]") or []
+    return [(f"{name}[{index}]", entry) for index, entry in enumerate(entries)]
+
+
+def sequence(name: str, value: object) -> Sequence[Any]:
+    if not isinstance(value, list | tuple):
+        raise podoptions.wrong(name, f"must be a list, not {podoptions.described(value)}")
+    return value
