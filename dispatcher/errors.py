@@ -55,7 +55,11 @@ class ApiUnavailable(DispatcherError):  # noqa: N818 - as above
 
 
 class PodFailed(Exception):  # noqa: N818 - an outcome, not an error of ours
-    """A pod ended without success. `details` may hold reason, exit_code, cause, pod, node and container."""
+    """A pod ended without success. As text it is one line; `details` are for programs.
+
+    They may hold reason, exit_code, cause, pod, node, container, memory_limit and memory_request, a message of many
+    lines; and always `explanation` and `what_to_do`, sentences for people (docs/reasons.md).
+    """
 
     def __init__(self, message: str, details: Mapping[str, Any] | None = None) -> None:
         super().__init__(message, dict(details or {}))

@@ -69,6 +69,17 @@ _STATES: tuple[Literal["terminated", "running", "waiting"], ...] = ("terminated"
 
 
 @dataclass(frozen=True, kw_only=True)
+class Memory:
+    """What the task container asked for and may use, as quantities."""
+
+    request: str | None = None
+    limit: str | None = None
+
+
+NO_MEMORY = Memory()
+
+
+@dataclass(frozen=True, kw_only=True)
 class Facts:
     """What a verdict on a pod is made of."""
 
@@ -80,6 +91,7 @@ class Facts:
     inits: tuple[Container, ...]
     sidecars: tuple[Container, ...]
     conditions: tuple[Condition, ...]
+    memory: "Memory"
     is_deleting: bool
     deletion_requested_at: datetime | None
 
@@ -103,6 +115,7 @@ class Facts:
                 *(container for container in containers if container is not task),
             ),
             conditions=tuple(Condition.of(entry) for entry in _mappings(status.get("conditions"))),
+            memory=_memory(pod, base),
             is_deleting=bool(metadata.get("deletionTimestamp")),
             deletion_requested_at=_requested_at(metadata),
         )
@@ -139,6 +152,20 @@ def _native_sidecars(pod: Mapping[str, Any]) -> frozenset[str]:
         for entry in _mappings(spec.get("initContainers"))
         if entry.get("restartPolicy") == "Always"
     )
+
+
+def _memory(pod: Mapping[str, Any], base: str) -> Memory:
+    """From the manifest as the API server keeps it: with the defaults of its namespace."""
+    for container in _mappings(_mapping(pod.get("spec")).get("containers")):
+        if container.get("name") == base:
+            resources = _mapping(container.get("resources"))
+            requests, limits = _mapping(resources.get("requests")), _mapping(resources.get("limits"))
+            return Memory(request=_quantity(requests.get("memory")), limit=_quantity(limits.get("memory")))
+    return NO_MEMORY
+
+
+def _quantity(value: object) -> str | None:
+    return str(value) if isinstance(value, str | int) and not isinstance(value, bool) and value else None
 
 
 def _requested_at(metadata: Mapping[str, Any]) -> datetime | None:

@@ -6,12 +6,12 @@ is completed with what the cluster said about the pod. Called once per ended pod
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
 
-from dispatcher import backoff, errors, outcome, podevents, podstatus, resultsidecar, startlimits
+from dispatcher import backoff, diagnosis, errors, outcome, podevents, podstatus, resultsidecar, startlimits
 from dispatcher.attempt import Attempt
 from dispatcher.cluster import Cluster
 
@@ -19,6 +19,8 @@ Result = outcome.Outcome | errors.PodFailed
 TRIES = 5
 EVENTS_S = 5.0
 """Events are for people: after so long a failure is told without them."""
+MESSAGE_CHARS = 4096
+"""What is kept of a message of many lines, such as the end of a log; one line has room in the failure's own message."""
 IMAGE_WAITS = frozenset({"ImagePullBackOff", "ErrImagePull", "ErrImageNeverPull", "InvalidImageName"})
 """What a pod waits for whose author named an image that is not there."""
 _NO_ANSWER = (errors.ApiError, errors.ApiUnavailable)
@@ -46,19 +48,44 @@ async def read(
 async def explained(cluster: Cluster, attempt: Attempt, failure: errors.PodFailed) -> errors.PodFailed:
     """The failure with the last warning about its pod in its message; all events go into `attempt.epilogue`."""
     if isinstance(failure, errors.PodSkipped) or attempt.uid is None:
-        return failure
+        return diagnosed(failure)
     try:
         async with asyncio.timeout(EVENTS_S):
             events = podevents.read(await cluster.list_events(attempt.namespace, uid=attempt.uid))
     except (*_NO_ANSWER, TimeoutError):
-        return failure
-    attempt.epilogue = (str(failure), *(event.line for event in events))
+        return diagnosed(failure)
+    told = diagnosed(failure, events=events)
+    details = told.details
+    attempt.epilogue = (
+        str(failure),
+        f"that is: {details['explanation']}; to do: {details['what_to_do']}",
+        *(event.line for event in events),
+    )
     warning = podevents.last_warning(events)
     if warning is None or warning.message in failure.message:
+        return told
+    return errors.PodFailed(f"{told.message}; the cluster said: {warning.reason}: {warning.message}", details)
+
+
+def diagnosed(failure: errors.PodFailed, *, events: Sequence[podevents.Event] = ()) -> errors.PodFailed:
+    """The failure with `explanation` and `what_to_do` in its details. One that has them stays as it is."""
+    known = failure.details
+    if "explanation" in known:
         return failure
-    return errors.PodFailed(
-        f"{failure.message}; the cluster said: {warning.reason}: {warning.message}", failure.details
+    symptoms = diagnosis.Symptoms(
+        reason=known.get("reason"),
+        cause=known.get("cause"),
+        exit_code=known.get("exit_code"),
+        message=f"{failure.message} {known.get('message', '')}",
+        container=known.get("container"),
+        node=known.get("node"),
+        memory_limit=known.get("memory_limit"),
+        events=events,
     )
+    found = diagnosis.diagnose(symptoms)
+    node = {"is_of_node": True} if found.is_of_node else {}
+    details = {**known, "explanation": found.explanation, "what_to_do": found.what_to_do, **node}
+    return type(failure)(failure.message, details)
 
 
 async def _task(cluster: Cluster, attempt: Attempt, seen: podstatus.Observation) -> Result:
@@ -143,9 +170,13 @@ def failed(attempt: Attempt, seen: podstatus.Observation) -> errors.PodFailed:
     parts = [f"the pod {attempt.pod} failed: {seen.reason or 'no reason given'}"]
     if seen.exit_code is not None:
         parts.append(f"exit code {seen.exit_code}")
-    if seen.message:
-        parts.append(seen.message.strip()[:2000])
-    return errors.PodFailed(", ".join(parts), details(attempt, seen))
+    text = (seen.message or "").strip()
+    if text:
+        parts.append(text.splitlines()[-1].strip()[:2000])
+    known = details(attempt, seen)
+    if "\n" in text:
+        known["message"] = text[-MESSAGE_CHARS:]
+    return errors.PodFailed(", ".join(parts), known)
 
 
 def not_in_time(attempt: Attempt, seen: podstatus.Observation, late: startlimits.Late) -> errors.PodFailed:
@@ -166,6 +197,8 @@ def details(attempt: Attempt, seen: podstatus.Observation) -> dict[str, Any]:
         "pod": attempt.pod,
         "node": seen.node,
         "container": seen.container,
+        "memory_limit": seen.memory.limit,
+        "memory_request": seen.memory.request,
     }
     return {key: value for key, value in known.items() if value is not None}
 

@@ -1,48 +1,24 @@
 """Pod status: what one event about a pod says of the attempt that the pod runs.
 
 Pure, and never raises: what the API server sends is taken as it comes. The base container decides, not the phase,
-because a sidecar may outlive the work or fail beside it. Called for every watch event and every listed pod.
+because a sidecar may outlive the work or fail beside it. Whose failure a reason is says the table of
+`dispatcher.reasons`. Called for every watch event and every listed pod.
 
 Sources: https://kubernetes.io/docs/concepts/workloads/pods/pod-lifecycle/ and
 https://kubernetes.io/docs/concepts/workloads/pods/disruptions/#pod-disruption-conditions.
 """
 
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
-from dispatcher import podfacts, podmerge
+from dispatcher import diagnosis, podfacts, podmerge
+from dispatcher.reasons import Cause
 
 Verdict = Literal["none", "running", "succeeded", "failed", "gone"]
-Cause = Literal["application", "infrastructure", "unknown"]
 
 POD_DELETED = "PodDeleted"
 """The reason, if nothing better is known, of a pod that was deleted under its attempt."""
-
-INFRASTRUCTURE_REASONS = frozenset(
-    {
-        "ContainerStatusUnknown",
-        "DeletionByPodGC",
-        "DeletionByTaintManager",
-        "DisruptionTarget",
-        "Evicted",
-        "EvictionByEvictionAPI",
-        "NodeAffinity",
-        "NodeLost",
-        "NodeShutdown",
-        "PreemptionByScheduler",
-        "Preempting",
-        "Shutdown",
-        "Terminated",  # the kubelet's word for a pod that ended because its node shut down
-        "TerminationByKubelet",
-        "UnexpectedAdmissionError",
-        POD_DELETED,
-    }
-)
-"""Why a pod ended that its author could not help. So is every reason that begins with OutOf: the node had no room."""
-
-APPLICATION_REASONS = frozenset({"ContainerCannotRun", "DeadlineExceeded", "Error", "OOMKilled", "StartError"})
 
 FATAL_WAITS = frozenset(
     {"CreateContainerConfigError", "CreateContainerError", "ErrImagePull", "ImageInspectError", "InvalidImageName"}
@@ -54,14 +30,6 @@ _DULL_WAITS = frozenset({"ContainerCreating", "PodInitializing"})
 _KILLED = frozenset({137, 143})  # SIGKILL, SIGTERM
 _PHASES = frozenset({None, "", "Pending", "Running", "Succeeded", "Failed"})
 _DISRUPTED = "DisruptionTarget"
-
-# A registry that does not serve us now. A guess from texts that differ by registry; what matches none counts as a
-# missing image, which is the author's.
-_REGISTRY_TROUBLE = re.compile(
-    r"too ?many ?requests|rate[ -]?limit|rate exceeded|quota exceeded|i/o timeout|TLS handshake timeout|"
-    r"connection refused|connection reset|50[0234] (?:Bad Gateway|Service Unavailable|Gateway Time|Internal Server)",
-    re.IGNORECASE,
-)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -87,6 +55,8 @@ class Observation:
     """The pod's deletion was requested."""
     is_scheduled: bool = False
     """A node was found for it."""
+    memory: podfacts.Memory = podfacts.NO_MEMORY
+    """Of the base container, where that was killed for its memory."""
 
 
 def observe(pod: Mapping[str, Any], event_type: str = "MODIFIED", *, base: str = podmerge.BASE) -> Observation:
@@ -107,6 +77,7 @@ def observe(pod: Mapping[str, Any], event_type: str = "MODIFIED", *, base: str =
         ended_at=task.ended_at if task else None,
         is_deleting=facts.is_deleting,
         is_scheduled=facts.condition("PodScheduled", "True") is not None,
+        memory=facts.memory if seen.reason == "OOMKilled" and seen.container == base else podfacts.NO_MEMORY,
     )
 
 
@@ -156,7 +127,7 @@ def _failed_phase(facts: podfacts.Facts) -> Observation:
 def _deleted(facts: podfacts.Facts, container: podfacts.Container | None) -> Observation:
     """Somebody or something deleted the pod under its attempt."""
     reason, message = _disruption(facts)
-    pod_cause = _cause_of(facts.reason)
+    pod_cause = diagnosis.cause_of(facts.reason, message=facts.message or "")
     return Observation(
         verdict="failed",
         reason=facts.reason or reason or POD_DELETED,
@@ -176,26 +147,18 @@ def _failed(facts: podfacts.Facts, culprit: podfacts.Container | None) -> Observ
         message=facts.message or disruption_message or (culprit.message if culprit else None),
         container=culprit.name if culprit else None,
         exit_code=culprit.exit_code if culprit else None,
-        cause=_cause_of(facts.reason) or ("infrastructure" if disruption else _container_cause(culprit)),
+        cause=diagnosis.cause_of(facts.reason, message=facts.message or "")
+        or ("infrastructure" if disruption else _container_cause(culprit)),
     )
 
 
-def _cause_of(reason: str | None) -> Cause | None:
-    """Whose failure a reason is; None if it does not say."""
-    if reason is None:
-        return None
-    if reason in INFRASTRUCTURE_REASONS or reason.startswith("OutOf"):
-        return "infrastructure"
-    return "application" if reason in APPLICATION_REASONS else None
-
-
 def _container_cause(container: podfacts.Container | None) -> Cause:
+    """What is waited for in vain, and an exit code that is not 0, are the author's unless the table says otherwise."""
     if container is None:
         return "unknown"
-    if container.state == "waiting":
-        text = (container.message or "").replace(container.image or "\0", "")  # an image may be named rate-limiter
-        return "infrastructure" if _REGISTRY_TROUBLE.search(text) else "application"
-    return _cause_of(container.reason) or ("application" if container.exit_code else "unknown")
+    text = (container.message or "").replace(container.image or "\0", "")  # an image may be named rate-limiter
+    blamed = container.state == "waiting" or bool(container.exit_code)
+    return diagnosis.cause_of(container.reason, message=text) or ("application" if blamed else "unknown")
 
 
 def _disruption(facts: podfacts.Facts) -> tuple[str | None, str | None]:

@@ -28,6 +28,7 @@ from dispatcher import (
     options,
     outcome,
     pod_task,
+    podresult,
     podstore,
     undelivered,
 )
@@ -160,7 +161,7 @@ class KubernetesPool(BasePool):
         if status in states.READY_STATES or status == states.RETRY:  # a retry is a launch of its own
             return str(status)
         details = {"reason": "PodDeleted", "cause": "infrastructure", "pod": row.name}
-        lost = errors.PodFailed(f"{row.name}: {podstore.LOST}", details)
+        lost = podresult.diagnosed(errors.PodFailed(f"{row.name}: {podstore.LOST}", details))
         self.app.backend.store_result(row.attempt_id, lost, states.FAILURE)
         return "LOST"
 
@@ -229,6 +230,8 @@ class KubernetesPool(BasePool):
     def ended(self, attempt: Attempt, result: outcome.Outcome | BaseException, failures: int = 0) -> None:
         """Replays the outcome; where the result backend or broker is away, again and again with back-off."""
         self.created(attempt)  # an attempt refused before it had a pod was not accepted yet
+        if isinstance(result, errors.PodFailed):
+            result = podresult.diagnosed(result)
         self._stop_timer(attempt)
         if attempt.is_timed_out:
             self._bridge.to_loop(lambda: self._lifecycle.closed(attempt, is_success=False))

@@ -7,7 +7,7 @@ the message at least says its id, the cause is stored as the task's result. Call
 import logging
 from typing import Any
 
-from dispatcher import errors
+from dispatcher import errors, podresult
 
 logger = logging.getLogger(__name__)
 
@@ -58,7 +58,7 @@ class _Told:
             f"the task's message was not run: {why}", {"reason": "UnreadableMessage", "cause": "application"}
         )
         try:
-            self._consumer.app.backend.mark_as_failure(task_id, error)
+            self._consumer.app.backend.mark_as_failure(task_id, podresult.diagnosed(error))
         except Exception as trouble:  # noqa: BLE001 - the backend may be away; Celery would not have stored anything
             logger.warning("the failure of an unreadable message is not stored attempt_id=%s: %r", task_id, trouble)
 

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dispatcher import podstatus
+from dispatcher import podfacts, podstatus
 
 Pod = dict[str, Any]
 T = "2030-01-01T12:{}:00Z".format
@@ -525,3 +525,29 @@ def test_nothing_raises(document: Any, event_type: Any) -> None:
     texts = (seen.reason, seen.message, seen.container, seen.outcome, seen.node, seen.started_at, seen.ended_at)
     assert all(text is None or isinstance(text, str) for text in texts)
     assert seen.exit_code is None or isinstance(seen.exit_code, int)
+
+
+@pytest.mark.parametrize(
+    ("message", "cause"),
+    [
+        ("The node was low on resource: ephemeral-storage. Threshold quantity: 1Gi", "infrastructure"),
+        ("Pod ephemeral local storage usage exceeds the total limit of containers 1Gi. ", "application"),
+        ('Container base exceeded its local ephemeral storage limit "1Gi". ', "application"),
+        ('Usage of EmptyDir volume "work" exceeds the limit "1Gi". ', "application"),
+    ],
+)
+def test_P5_an_own_limit_of_storage_is_the_applications(message: str, cause: str) -> None:
+    """Kubernetes says Evicted of both, and announces both as a disruption: only the words differ."""
+    announced = {"type": "DisruptionTarget", "status": "True", "reason": "TerminationByKubelet", "message": message}
+    document = pod(ended(137, "Error"), phase="Failed", reason="Evicted", message=message, conditions=[announced])
+    assert podstatus.observe(document).cause == cause
+
+
+def test_who_was_killed_for_its_memory_tells_what_it_had() -> None:
+    """As the API server keeps it, defaults of the namespace included; of another reason it is not told."""
+    document = pod(ended(137, "OOMKilled"), phase="Failed")
+    resources = {"requests": {"memory": "128Mi"}, "limits": {"memory": "512Mi"}}
+    document["spec"]["containers"] = [{"name": "sidecar"}, {"name": "base", "resources": resources}]
+    assert podstatus.observe(document).memory == podfacts.Memory(request="128Mi", limit="512Mi")
+    document["status"]["containerStatuses"][0]["state"] = ended(137, "Error")
+    assert podstatus.observe(document).memory == podfacts.NO_MEMORY
