@@ -31,12 +31,14 @@ class SurviveBrokerLoss(bootsteps.StartStopStep):
             for name in _CALLS:
                 call = getattr(qos, name, None)
                 if call is not None and name not in vars(qos):  # another transport, or guarded already
-                    setattr(qos, name, _guarded(call, channel))
+                    setattr(qos, name, guarded(call, channel))
 
 
-def _guarded(call: Callable[..., Any], channel: Any) -> Callable[..., Any]:
+def guarded(call: Callable[..., Any], channel: Any) -> Callable[..., Any]:
+    """A call that does nothing where the connection of its channel is gone, and says so."""
+
     @wraps(call)
-    def guarded(*args: Any, **kwargs: Any) -> Any:
+    def survives(*args: Any, **kwargs: Any) -> Any:
         try:
             return call(*args, **kwargs)
         except AttributeError:
@@ -45,4 +47,4 @@ def _guarded(call: Callable[..., Any], channel: Any) -> Callable[..., Any]:
             logger.warning("left to the broker's visibility time-out, the connection is gone: %s", call.__name__)
             return None
 
-    return guarded
+    return survives

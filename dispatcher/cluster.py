@@ -241,14 +241,6 @@ class Cluster:
         """One Secret. Raises ApiError 404 where there is none."""
         return await self._call("GET", _secrets(namespace, name))
 
-    async def delete_secret(self, namespace: str, name: str) -> None:
-        """Deletes a Secret. One that is gone is a success."""
-        try:
-            await self._call("DELETE", _secrets(namespace, name))
-        except errors.ApiError as error:
-            if error.status != 404:
-                raise
-
     async def read_log(
         self,
         namespace: str,

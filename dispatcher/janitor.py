@@ -2,7 +2,8 @@
 
 It is called only after the outcome is stored (DESIGN rule 2). A log that cannot be read or a delete that is refused is
 tried again with back-off, a bounded number of times, and blocks nobody else. A pod that is kept is labelled
-`podyard.dev/done`, which takes it out of every selector of ours. Runs on the loop's thread.
+`podyard.dev/done`, which takes it out of every selector of ours. A Secret with its message goes with the pod that owns
+it: that is the cluster's garbage collection, not ours. Runs on the loop's thread.
 """
 
 import asyncio
@@ -14,7 +15,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from dispatcher import backoff, errors, manifest, names, payload, podlog
+from dispatcher import backoff, errors, manifest, names, podlog
 from dispatcher.cluster import Cluster
 from dispatcher.options import Options, QueueProfile
 from dispatcher.podoptions import PodOptions
@@ -36,8 +37,6 @@ class Ended:
     uid: str | None
     profile: QueueProfile
     is_success: bool
-    has_payload: bool = False
-    """A Secret of its name belongs to it. Kubernetes deletes it with its owner; a local cluster must be told."""
     is_gone: bool = False
     """The object is not there any more: there is neither log nor pod."""
     wanted: PodOptions = field(default_factory=PodOptions)
@@ -90,11 +89,6 @@ class Janitor:
             "delete", ended, lambda: self._cluster.delete_pod(ended.namespace, ended.pod, uid=ended.uid)
         ):
             self.leftovers += 1
-        await self._delete_payload(ended)
-
-    async def _delete_payload(self, ended: Ended) -> None:
-        if ended.has_payload:
-            await self._patiently("payload", ended, lambda: self._cluster.delete_secret(ended.namespace, ended.pod))
 
     @property
     def at_work(self) -> int:
@@ -116,7 +110,6 @@ class Janitor:
         async with self._slots:
             if not await self._patiently("delete", ended, lambda: self._delete(ended)):
                 self.leftovers += 1
-            await self._delete_payload(ended)
 
     async def _goes(self, ended: Ended) -> bool:
         """Whether the pod is deleted. With `delete_active_pod` only one of whose containers some still run."""
@@ -223,7 +216,6 @@ def ended_of(pod: Mapping[str, Any], *, attempt_id: str, profile: QueueProfile, 
         profile=profile,
         is_success=is_success,
         wanted=_wanted(pod),
-        has_payload=payload.name_in(pod) is not None,
     )
 
 

@@ -19,7 +19,6 @@ from dispatcher import (
     manifest,
     missing,
     orphans,
-    payload,
     permissions,
     podresult,
     podstatus,
@@ -210,7 +209,6 @@ class Lifecycle:
             return
         metadata = pod["metadata"]
         attempt.pod, attempt.namespace, attempt.uid = metadata["name"], metadata["namespace"], metadata["uid"]
-        attempt.has_payload = payload.name_in(pod) is not None
         attempt.created_at, attempt.created_mono = datetime.now(UTC), time.monotonic()
         self._register.move(attempt, "created")
         self._register.name_pod(attempt)
@@ -385,7 +383,6 @@ def _ended_of(attempt: Attempt, *, is_success: bool) -> janitor.Ended:
         uid=attempt.uid,
         profile=attempt.profile,
         is_success=is_success,
-        has_payload=attempt.has_payload,
         wanted=attempt.wanted,
         epilogue=attempt.epilogue if attempt.wanted.logs.has_events else (),
     )

@@ -22,10 +22,9 @@ NEEDED: Sequence[tuple[str, str, str]] = (
     ("create", "secrets", ""),
     ("get", "secrets", ""),
     ("patch", "secrets", ""),
-    ("delete", "secrets", ""),
 )
 """Verb, resource and subresource. `compose/kubernetes/dispatcher-role.yaml` grants exactly these. The Secrets are those
-that the dispatcher makes itself, for large or confidential messages."""
+that the dispatcher makes itself, for large or confidential messages; the cluster deletes them with their pods."""
 
 
 async def missing(cluster: Cluster, *, namespaces: Iterable[str]) -> list[str]:

@@ -22,6 +22,7 @@ from dispatcher import (
     announce,
     appoptions,
     brokerloss,
+    brokertrips,
     errors,
     lifecycle,
     manifest,
@@ -62,7 +63,9 @@ class KubernetesPool(BasePool):
         self._adoption: adoption.Adoption | None = None
         self._by_pod: dict[str, Attempt] = {}
         """Pod name -> attempt, on the hub's side: Celery's revocation knows the pod as the process id."""
-        self.app.steps["consumer"].update({adoption.step_for(self), brokerloss.SurviveBrokerLoss})
+        self.app.steps["consumer"].update(
+            {adoption.step_for(self), brokerloss.SurviveBrokerLoss, brokertrips.FewerTrips}
+        )
 
     def on_start(self) -> None:
         """Starts the thread that speaks to the API server."""

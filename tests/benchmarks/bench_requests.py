@@ -1,0 +1,97 @@
+"""What one pod task costs the API server: requests per task, counted there, by kind of task.
+
+Pods are real processes; logs are saved and pods deleted, as by default. The watch and its lists are shared by all pods
+and shown by themselves. Counts, not times: a busy machine does not change them. The aim is at most 4 per task in steady
+state.
+"""
+
+import signal
+import sys
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from dispatcher import payload
+from dispatcher.localcluster.faults.client import Faults
+from tests import parts
+from tests.integration.yard_parts import Yard
+
+PODS = 24
+SHARED = frozenset({("pods", "list"), ("pods", "watch")})
+"""What a dispatcher asks however many pods there are."""
+Counts = dict[tuple[str, str], int]
+
+
+def task(name: str, *args: Any) -> Callable[[Yard], Any]:
+    return lambda yard: yard.send(name, *args)
+
+
+def pod(script: str, **arguments: Any) -> Callable[[Yard], Any]:
+    kwargs = {"image": "busybox", "cmds": ["sh", "-c", script], **arguments}
+    return lambda yard: yard.client.send_task("dispatcher.pod", kwargs=kwargs, queue="kubernetes")
+
+
+CASES = {
+    "task": task("add", 1, 2),
+    "task, result of 20 kB by the log": task("large", 20_000),
+    "task, arguments in a Secret": task("total", [0] * payload.INLINE_BYTES),
+    "task that fails": task("fail", "so it is"),
+    "task whose process dies": task("leave", 3),
+    "pod of any image": pod("true"),
+    "pod of any image, small result": pod("echo 1 > /airflow/xcom/return.json", do_xcom_push=True),
+    "pod of any image, fails": pod("exit 3"),
+    "pod of any image, kept": pod("true", on_finish_action="keep_pod"),
+}
+
+
+def counted(yard: Yard, faults: Faults, send: Callable[[Yard], Any]) -> Counts:
+    """Requests by resource and verb from the first message until all is cleaned up."""
+    faults.reset_stats()
+    sent = [send(yard) for _ in range(PODS)]
+    for result in sent:
+        parts.eventually(result.ready, 120, what=f"{result.id} ends")
+    return parts.eventually(lambda: _quiet(faults), 30, every_s=1.0, what="the server is asked nothing more")
+
+
+def _quiet(faults: Faults) -> Counts | None:
+    """What was asked, once a second has passed in which nothing more was."""
+    before = _counts(faults)
+    parts.time.sleep(1.0)  # nothing to wait for: that nothing happens is what is looked for
+    return before if _counts(faults) == before else None
+
+
+def _counts(faults: Faults) -> Counts:
+    requests = faults.stats()["requests"]
+    return {(resource, verb): count for resource, verbs in requests.items() for verb, count in verbs.items()}
+
+
+def show(case: str, found: Counts) -> None:
+    own = {key: count / PODS for key, count in sorted(found.items()) if key not in SHARED}
+    shared = sum(count for key, count in found.items() if key in SHARED)
+    words = ", ".join(f"{verb} {resource} {each:.2f}" for (resource, verb), each in own.items())
+    print(f"  {case:34} {sum(own.values()):5.2f}   {words}" + (f"; lists and watches {shared}" if shared else ""))
+
+
+def main() -> None:
+    with tempfile.TemporaryDirectory(prefix="podyard-bench-") as name:
+        folder = Path(name)
+        valkey = parts.Valkey.start(folder / "valkey")
+        local = parts.LocalCluster.start(folder / "cluster")
+        yard = Yard(folder=folder, broker=valkey.fresh().url, kubeconfig=local.kubeconfig, deployment="requests")
+        try:
+            yard.dispatcher()
+            faults = Faults.of(local.kubeconfig)
+            counted(yard, faults, CASES["task"])  # the first pods also open the watch
+            print(f"requests per task, {PODS} tasks each:")
+            for case, send in CASES.items():
+                show(case, counted(yard, faults, send))
+        finally:
+            yard.stop()
+            local.stop()
+            valkey.stop()
+
+
+if __name__ == "__main__":
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
+    main()
