@@ -15,7 +15,7 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
-from dispatcher import errors
+from dispatcher import errors, waits
 from dispatcher.options import Options, QueueProfile
 
 DEFAULT_QUEUE = "kubernetes"
@@ -34,6 +34,15 @@ def _pairs(value: Any) -> dict[str, str]:
     """A mapping; from the environment as JSON, as in the settings."""
     pairs = value if isinstance(value, Mapping) else json.loads(value)
     return {str(name): str(text) for name, text in pairs.items()}
+
+
+def _waits(value: Any) -> dict[str, str]:
+    """Rules of waits. Raises DispatcherError that says what is wrong."""
+    rules = value if isinstance(value, Mapping) else json.loads(value)
+    wrong = waits.problem(rules)
+    if wrong:
+        raise errors.DispatcherError(wrong)
+    return dict(rules)
 
 
 def _path(value: Any) -> Path:
@@ -61,6 +70,7 @@ _PROFILE: Mapping[str, Callable[[Any], Any]] = {
     "schedule_timeout_s": float,
     "startup_timeout_s": float,
     "env": _pairs,
+    "waits": _waits,
 }
 """Keys of a queue that are no texts."""
 _CHOICES: Mapping[str, Sequence[str]] = {
@@ -155,6 +165,8 @@ def _profile_value(key: str, value: Any, *, where: str) -> Any:
 def _made(make: Callable[[Any], Any], value: Any, *, where: str) -> Any:
     try:
         return make(value)
+    except errors.DispatcherError as error:
+        raise errors.DispatcherError(f"{where}: {error}") from None
     except (ValueError, TypeError, KeyError, AttributeError) as error:
         kind = make.__name__.strip("_").replace("_", " ")
         raise errors.DispatcherError(f"{where} = {value!r}: must be a {kind}") from error

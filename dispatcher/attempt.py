@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
-from dispatcher import manifest
+from dispatcher import manifest, podevents, waits
 from dispatcher.message import Message
 from dispatcher.options import QueueProfile
 from dispatcher.podoptions import PodOptions
@@ -68,10 +68,20 @@ class Attempt:
     """When its node was known, on the monotonic clock."""
     seen: Observation | None = None
     """What its pod said last."""
+    wait: waits.Wait | None = None
+    """What it waits for, as of the last note (`dispatcher.notes`); times are of the monotonic clock."""
+    first_waits: dict[str, float] = field(default_factory=dict)
+    """Kind of wait -> when it was first seen."""
+    clue: podevents.Event | None = None
+    """What the cluster's events said last about a pod that does not start."""
+    is_in_doubt: bool = False
+    """A create had no clear answer: there may be a pod that nobody saw yet."""
+    is_given_up: bool = False
+    """Its deadline has come and it is being ended: that takes calls to the API server."""
     awaits_result_mono: float | None = None
     """Since when its container has ended and the result sidecar has not."""
-    must_go: bool = False
-    """Its pod may still start, and must not: it is deleted whatever the policy."""
+    is_pod_gone: bool = False
+    """Its pod was deleted before its outcome was told: there is nothing left to clean up."""
     epilogue: tuple[str, ...] = ()
     """What is added to its log: how it failed, and what the cluster said about its pod."""
     timer: Any = None

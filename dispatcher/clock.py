@@ -1,4 +1,4 @@
-"""The clock: pods that take too long to start, or to tell their result, are ended. On the loop's thread.
+"""The clock: waits that reach their deadline, and pods that take too long to tell their result. On the loop's thread.
 
 Looks at every attempt again and again, so nothing needs a timer of its own that a restart would lose.
 """
@@ -6,8 +6,10 @@ Looks at every attempt again and again, so nothing needs a timer of its own that
 import asyncio
 import time
 
-from dispatcher import podstatus, resultsidecar, startlimits
+from dispatcher import resultsidecar, waiting
 from dispatcher.attempt import Attempt, Register
+from dispatcher.clues import Clues
+from dispatcher.deadlines import Deadlines
 from dispatcher.endings import Endings
 
 EVERY_S = 0.5
@@ -16,11 +18,13 @@ RESULT_WAIT_S = 60.0
 
 
 class Clock:
-    """Watches the times of all attempts that have a pod."""
+    """Watches the times of all attempts."""
 
-    def __init__(self, *, register: Register, endings: Endings) -> None:
+    def __init__(self, *, register: Register, endings: Endings, deadlines: Deadlines, clues: Clues) -> None:
         self._register = register
         self._endings = endings
+        self._deadlines = deadlines
+        self._clues = clues
 
     async def run(self) -> None:
         """Looks for what is late, until it is cancelled."""
@@ -28,23 +32,19 @@ class Clock:
             await asyncio.sleep(EVERY_S)
             now_s = time.monotonic()
             for attempt in self._register:
-                if attempt.stage == "created":
+                if attempt.stage != "ended":
                     self._check(attempt, now_s)
+            self._clues.keep({attempt.uid for attempt in self._register if attempt.uid is not None})
 
     def _check(self, attempt: Attempt, now_s: float) -> None:
-        seen = attempt.seen or podstatus.Observation(verdict="none")
         if attempt.awaits_result_mono is not None:
             if now_s - attempt.awaits_result_mono > RESULT_WAIT_S:
-                self._endings.ended(attempt, seen, resultsidecar.Told(kind="lost"))
+                self._endings.ended(attempt, attempt.seen or waiting.NOTHING, resultsidecar.Told(kind="lost"))
             return
-        if attempt.started_at is not None or seen.verdict != "none":
+        wait = attempt.wait
+        if wait is None or attempt.started_at is not None:
             return
-        late = startlimits.late(
-            created_s=attempt.created_mono,
-            scheduled_s=attempt.scheduled_mono,
-            now_s=now_s,
-            wanted=attempt.wanted,
-            profile=attempt.profile,
-        )
-        if late is not None:
-            self._endings.late(attempt, seen, late)
+        if wait.is_over(now_s):
+            self._deadlines.act(attempt, wait, now_s=now_s)
+        elif attempt.stage == "created":
+            self._clues.look(attempt, now_s=now_s)

@@ -226,6 +226,28 @@ class Cluster:
             if error.status != 404 and not (error.status == 409 and uid is not None):
                 raise
 
+    async def delete_unchanged(self, pod: Mapping[str, Any]) -> bool:
+        """Deletes a pod if it still is as it was read; says whether the server did, or the pod is gone.
+
+        The server compares the resourceVersion, so that a pod which has started meanwhile is left alone.
+        """
+        metadata = pod["metadata"]
+        options = {
+            "apiVersion": "v1",
+            "kind": "DeleteOptions",
+            "preconditions": {"uid": metadata["uid"], "resourceVersion": metadata["resourceVersion"]},
+        }
+        try:
+            await self._call(
+                "DELETE", _pods(metadata["namespace"], metadata["name"]), body=msgspec.json.encode(options)
+            )
+        except errors.ApiError as error:
+            if error.status == 409:
+                return False
+            if error.status != 404:
+                raise
+        return True
+
     async def put_secret(self, secret: Mapping[str, Any]) -> None:
         """Creates a Secret, or overwrites the one of its name."""
         namespace, name = secret["metadata"]["namespace"], secret["metadata"]["name"]
@@ -342,7 +364,8 @@ class Cluster:
                 await _raise_for_status(answer)
                 return await answer.read()
         except _NO_ANSWER as error:
-            raise errors.ApiUnavailable(f"{method} {path}: {_words(error)}") from error
+            was_sent = not isinstance(error, aiohttp.ClientConnectorError)
+            raise errors.ApiUnavailable(f"{method} {path}: {_words(error)}", was_sent=was_sent) from error
 
 
 def _pods(namespace: str | None, name: str | None = None) -> str:

@@ -7,7 +7,7 @@ Its pod ended, was late, is gone, or was refused; step ⑦ of the flow. Whoever 
 import logging
 from collections.abc import Awaitable, Callable
 
-from dispatcher import errors, podresult, podstatus, resultsidecar, startlimits
+from dispatcher import errors, podresult, podstatus, resultsidecar
 from dispatcher.attempt import Attempt, Register
 from dispatcher.background import Background
 from dispatcher.cluster import Cluster
@@ -46,15 +46,21 @@ class Endings:
         reading = podresult.read(self._cluster, attempt, seen, told=told, max_bytes=self._result_max_bytes)
         self._background.spawn(self._tell(attempt, reading))
 
-    def late(self, attempt: Attempt, seen: podstatus.Observation, late: startlimits.Late) -> None:
-        """Its pod did not start in time, and must not start any more."""
-        attempt.must_go = True
-        failure = podresult.not_in_time(attempt, seen, late)
+    def hold(self, attempt: Attempt) -> None:
+        """Its pod is about to be deleted by us: what the watch says of it is no news until `too_late` or `release`."""
+        self._register.move(attempt, "ended")
+
+    def release(self, attempt: Attempt) -> None:
+        """Its pod was not deleted: the attempt goes on."""
+        self._register.move(attempt, "created")
+
+    def too_late(self, attempt: Attempt, failure: errors.PodFailed) -> None:
+        """It waited longer than its queue allows, and nothing of it can start any more."""
         self._register.move(attempt, "ended")
         facts = {key: failure.details.get(key) for key in ("reason", "cause", "node")}
         self._notes.note(attempt, phase="Failed", message=str(failure), **facts)
         self._pump()
-        self._background.spawn(self._tell(attempt, podresult.explained(self._cluster, attempt, failure)))
+        self._hub.ended(attempt, failure)
 
     def refused(self, attempt: Attempt, error: BaseException) -> None:
         """It gets no pod: neither builder nor API server wants it."""

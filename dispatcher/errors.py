@@ -51,7 +51,14 @@ class ApiError(DispatcherError):
 
 
 class ApiUnavailable(DispatcherError):  # noqa: N818 - as above
-    """The API server gave no answer in time: a create may have succeeded, so it is repeated under the same name."""
+    """The API server gave no answer in time: a create may have succeeded, so it is repeated under the same name.
+
+    `was_sent` is false where not even a connection was made: then nothing was done.
+    """
+
+    def __init__(self, message: str, *, was_sent: bool = True) -> None:
+        super().__init__(message)
+        self.was_sent = was_sent
 
 
 class PodFailed(Exception):  # noqa: N818 - an outcome, not an error of ours

@@ -84,6 +84,8 @@ class Janitor:
         await self._patiently("mark", ended, lambda: self._mark_done(ended))
 
     async def _end(self, ended: Ended) -> None:
+        if ended.is_gone:
+            return
         await self._patiently("log", ended, lambda: self.save_log(ended))
         if not await self._patiently(
             "delete", ended, lambda: self._cluster.delete_pod(ended.namespace, ended.pod, uid=ended.uid)

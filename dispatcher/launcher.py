@@ -192,6 +192,7 @@ class Launcher:
     async def _after_error(self, attempt: Attempt, error: errors.ApiError | errors.ApiUnavailable) -> None:
         if attempt.stage == "ended":
             return  # the create had worked: the pod's events were faster than the failure
+        attempt.is_in_doubt |= reactions.may_have_worked(error)
         reaction = reactions.react(error)
         if reaction.action == "adopt":
             await self._adopt(attempt)
@@ -205,6 +206,7 @@ class Launcher:
         try:
             pod = await self._cluster.read_pod(attempt.namespace, attempt.pod)
         except (errors.ApiError, errors.ApiUnavailable) as error:
+            attempt.is_in_doubt = True
             self._park(attempt, reason="Conflict", error=error)
             return
         if manifest.key_of(pod) != attempt.key:

@@ -4,6 +4,7 @@ The one object that ties launcher, watcher, endings and janitor together, on the
 Celery's side goes through `Hub`, on the hub's thread. Steps ③ to ⑦ of the flow.
 """
 
+import asyncio
 import logging
 import time
 from collections.abc import Callable, Mapping
@@ -23,12 +24,15 @@ from dispatcher import (
     podresult,
     podstatus,
     resultsidecar,
+    waiting,
     watcher,
 )
 from dispatcher.attempt import Attempt, Register
 from dispatcher.background import Background
 from dispatcher.clock import Clock
+from dispatcher.clues import Clues
 from dispatcher.connection import Connection
+from dispatcher.deadlines import Deadlines
 from dispatcher.endings import Endings
 from dispatcher.findings import Findings
 from dispatcher.hub import Hub
@@ -90,6 +94,14 @@ class Lifecycle:
 
     async def run(self) -> None:
         """Connects, waiting for the API server as long as it takes, and works until it is cancelled."""
+        notes = asyncio.get_running_loop().create_task(self._notes.run())
+        try:
+            await self._work(notes)
+        finally:
+            notes.cancel()
+            await asyncio.wait([notes])
+
+    async def _work(self, notes: asyncio.Task[None]) -> None:
         async with cluster.Cluster(await self._connection.access()) as api:
             await self._connection.answers(api)
             self._parts = self._made(api)
@@ -99,7 +111,7 @@ class Lifecycle:
             early, self._early = self._early, []
             for attempt in early:
                 self._parts.launcher.submit(attempt)
-            await self._notes.run()
+            await notes
 
     def _made(self, api: cluster.Cluster) -> _Parts:
         endings = Endings(
@@ -146,7 +158,7 @@ class Lifecycle:
         """The loops that look at the world by themselves."""
         self._background.spawn(self._check_permissions(parts.cluster))
         self._background.spawn(self._find_namespaces(parts))
-        self._background.spawn(Clock(register=self._register, endings=parts.endings).run())
+        self._background.spawn(self._clock(parts).run())
         looking_for_orphans = orphans.Orphans(
             cluster=parts.cluster,
             selector=manifest.selector(deployment=self._options.deployment),
@@ -168,6 +180,21 @@ class Lifecycle:
             tell_lost=self._tell_lost,
         )
         self._background.spawn(looking_for_missing.run())
+
+    def _clock(self, parts: _Parts) -> Clock:
+        return Clock(
+            register=self._register,
+            endings=parts.endings,
+            deadlines=Deadlines(
+                parts.cluster,
+                endings=parts.endings,
+                background=self._background,
+                on_pod=self._on_pod,
+                withdraw=parts.launcher.withdraw,
+                save_log=lambda attempt: parts.janitor.save_log(_ended_of(attempt, is_success=False)),
+            ),
+            clues=Clues(parts.cluster, notes=self._notes, background=self._background),
+        )
 
     async def _check_permissions(self, api: cluster.Cluster) -> None:
         try:
@@ -199,6 +226,7 @@ class Lifecycle:
         elif self._parts is None:
             attempt.reason, attempt.detail = "ApiServerUnavailable", self._connection.trouble
             self._early.append(attempt)
+            self._notes.waiting(attempt)
         else:
             self._parts.launcher.submit(attempt)
 
@@ -209,7 +237,7 @@ class Lifecycle:
             return
         metadata = pod["metadata"]
         attempt.pod, attempt.namespace, attempt.uid = metadata["name"], metadata["namespace"], metadata["uid"]
-        attempt.created_at, attempt.created_mono = datetime.now(UTC), time.monotonic()
+        attempt.created_at, attempt.created_mono = datetime.now(UTC), time.monotonic() - _age_s(pod)
         self._register.move(attempt, "created")
         self._register.name_pod(attempt)
         logger.info("pod adopted attempt_id=%s pod=%s", attempt.message.id, attempt.pod)
@@ -236,8 +264,7 @@ class Lifecycle:
         self._register.remove(attempt)
         if attempt.uid is not None and self._parts is not None:
             self._closed.add(attempt.uid)
-            clean = self._parts.janitor.delete if attempt.must_go else self._parts.janitor.take
-            clean(_ended_of(attempt, is_success=is_success))
+            self._parts.janitor.take(_ended_of(attempt, is_success=is_success))
         self._pump()
 
     def given_back(self, attempt: Attempt) -> None:
@@ -308,6 +335,8 @@ class Lifecycle:
         metadata = pod["metadata"]
         attempt = self._register.by_pod(metadata["namespace"], metadata["name"])
         seen = podstatus.observe(pod, kind, base=manifest.base_of(pod))
+        if attempt is not None:
+            seen = waiting.patient(attempt, seen)
         if attempt is None:
             if kind != "DELETED" and manifest.key_of(pod) is not None and self._parts is not None:
                 self._parts.findings.found(pod, is_ended=seen.verdict in ("succeeded", "failed"))
@@ -383,9 +412,16 @@ def _ended_of(attempt: Attempt, *, is_success: bool) -> janitor.Ended:
         uid=attempt.uid,
         profile=attempt.profile,
         is_success=is_success,
+        is_gone=attempt.is_pod_gone,
         wanted=attempt.wanted,
         epilogue=attempt.epilogue if attempt.wanted.logs.has_events else (),
     )
+
+
+def _age_s(pod: Mapping[str, Any]) -> float:
+    """How long ago a pod was made: a deadline that began with it does not begin anew with another dispatcher."""
+    made_at = podresult.time_of(pod["metadata"].get("creationTimestamp"))
+    return 0.0 if made_at is None else max(0.0, (datetime.now(UTC) - made_at).total_seconds())
 
 
 def _uid(pod: Mapping[str, Any]) -> str:

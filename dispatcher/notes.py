@@ -1,8 +1,10 @@
 """Notes: what people may know of an attempt, as a row of the pods' table. On the loop's thread."""
 
+import time
 from datetime import UTC, datetime
 from typing import Any
 
+from dispatcher import waiting
 from dispatcher.attempt import Attempt
 from dispatcher.options import Options
 from dispatcher.podstore import PodRow, PodStore
@@ -23,7 +25,10 @@ class Notes:
         await self._recorder.run()
 
     def note(self, attempt: Attempt, *, phase: str, **facts: Any) -> None:
-        """The attempt is in `phase` now; `facts` are further fields of `PodRow`."""
+        """The attempt is in `phase` now; `facts` are further fields of `PodRow`. While it waits, its wait says why."""
+        now_s = time.monotonic()
+        attempt.wait = waiting.look(attempt, now_s=now_s)
+        facts |= waiting.facts(attempt, now_s=now_s)
         row = PodRow(
             attempt_id=attempt.message.id,
             retries=attempt.message.retries,
@@ -45,4 +50,8 @@ class Notes:
 
     def waiting(self, attempt: Attempt) -> None:
         """It has no pod yet, and `attempt.reason` says why."""
-        self.note(attempt, phase="Waiting", reason=attempt.reason, message=attempt.detail)
+        self.note(attempt, phase="Waiting")
+
+    def pending(self, attempt: Attempt) -> None:
+        """Its pod does not run yet, and something new is known of why."""
+        self.note(attempt, phase="Pending", node=attempt.seen.node if attempt.seen else None)

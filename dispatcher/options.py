@@ -32,6 +32,8 @@ class QueueProfile:
     """How long a node may be looked for; then the pod is deleted and its attempt fails. 0: for ever."""
     startup_timeout_s: float = 3600.0
     """How long the container may take to start, once a node is found. 0: for ever."""
+    waits: Mapping[str, str] = field(default_factory=dict)
+    """Kind of wait -> its rule, such as `{"image": "fail after 10m"}`; `dispatcher.waits` knows kinds and defaults."""
     credentials: str = "none"
     """`none`: the outcome comes back through the pod and is replayed. `inherit`: the pod reaches broker and result
     backend itself, stores its own result, and its task may send tasks."""

@@ -11,7 +11,7 @@ from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
 
-from dispatcher import backoff, diagnosis, errors, outcome, podevents, podstatus, resultsidecar, startlimits
+from dispatcher import backoff, diagnosis, errors, outcome, podevents, podstatus, resultsidecar, waits
 from dispatcher.attempt import Attempt
 from dispatcher.cluster import Cluster
 
@@ -21,8 +21,6 @@ EVENTS_S = 5.0
 """Events are for people: after so long a failure is told without them."""
 MESSAGE_CHARS = 4096
 """What is kept of a message of many lines, such as the end of a log; one line has room in the failure's own message."""
-IMAGE_WAITS = frozenset({"ImagePullBackOff", "ErrImagePull", "ErrImageNeverPull", "InvalidImageName"})
-"""What a pod waits for whose author named an image that is not there."""
 _NO_ANSWER = (errors.ApiError, errors.ApiUnavailable)
 
 
@@ -179,13 +177,11 @@ def failed(attempt: Attempt, seen: podstatus.Observation) -> errors.PodFailed:
     return errors.PodFailed(", ".join(parts), known)
 
 
-def not_in_time(attempt: Attempt, seen: podstatus.Observation, late: startlimits.Late) -> errors.PodFailed:
-    """The failure of a pod that was not scheduled, or did not start, in time; it names what the pod waits for."""
-    waits = ": ".join(word for word in (seen.reason, seen.message) if word) or "the cluster gives no reason"
-    cause = "application" if seen.reason in IMAGE_WAITS else "infrastructure"
-    reason = seen.reason or ("NotScheduled" if late.what == "scheduled" else "NotStarted")
-    known = {**details(attempt, seen), "reason": reason, "cause": cause}
-    return errors.PodFailed(f"the pod {attempt.pod} {late.words}: {waits[:2000]}", known)
+def too_late(attempt: Attempt, wait: waits.Wait) -> errors.PodFailed:
+    """The failure of an attempt that waited longer than it may; it names for what, how long, and what to do."""
+    known = details(attempt, attempt.seen or podstatus.Observation(verdict="none"))
+    subject = f"the pod {attempt.pod}" if attempt.uid is not None else "it has no pod yet, and"
+    return errors.PodFailed(waits.too_long(wait, subject=subject), {**known, **waits.details(wait)})
 
 
 def details(attempt: Attempt, seen: podstatus.Observation) -> dict[str, Any]:

@@ -60,6 +60,9 @@ POD = sa.Table(
     sa.Column("ended_at", UtcDateTime),
     sa.Column("deleted_at", UtcDateTime),
     sa.Column("updated_at", UtcDateTime, nullable=False),
+    sa.Column("waiting_since", UtcDateTime),
+    sa.Column("deadline_at", UtcDateTime),
+    sa.Column("at_deadline", sa.String(8)),
     sa.Index("ix_pod_updated_at", "updated_at"),
     sa.Index("ix_pod_deployment_phase", "deployment", "phase"),
 )
@@ -107,6 +110,12 @@ class PodRow:
     started_at: datetime | None = None
     ended_at: datetime | None = None
     deleted_at: datetime | None = None
+    waiting_since: datetime | None = None
+    """Since when it waits for what `reason` says; None where it does not wait."""
+    deadline_at: datetime | None = None
+    """When that wait is over; None for never."""
+    at_deadline: str | None = None
+    """What happens then: `wait` (on), `retry` or `fail`; the rules are `dispatcher.waits`."""
 
 
 def _unchanged(row: PodRow) -> tuple[sa.ColumnElement[bool], ...]:

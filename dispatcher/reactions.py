@@ -76,3 +76,10 @@ def react(error: errors.ApiError | errors.ApiUnavailable) -> Reaction:
         return NO_ANSWER
     rule = next((rule for rule in TABLE if rule.fits(error)), TABLE[-1])
     return Reaction(rule.action, rule.reason or error.reason or "Refused")
+
+
+def may_have_worked(error: errors.ApiError | errors.ApiUnavailable) -> bool:
+    """Whether a create with this error may have made the pod all the same."""
+    if isinstance(error, errors.ApiUnavailable):
+        return error.was_sent
+    return error.status == 408 or error.status >= 500

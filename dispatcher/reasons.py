@@ -581,6 +581,18 @@ _OF_LAUNCHES = (
         to_do="check the credentials in the kubeconfig or the service account",
     ),
     Known(
+        reasons=("NoConsumer",),
+        cause="application",
+        means="nobody consumed its queue for as long as the queue's rule allows (waits.consumer)",
+        to_do="start a consumer: `podyard queues list` says which command; then run it again",
+    ),
+    Known(
+        reasons=("NotTaken",),
+        cause="application",
+        means="its message was in its queue for as long as the queue's rule allows (waits.queued): others came first",
+        to_do="start more workers for the queue, or raise their concurrency; then run it again",
+    ),
+    Known(
         reasons=("PodLeaving",),
         cause=None,
         means="the pod of an earlier delivery has its name and is about to go",

@@ -32,6 +32,7 @@ _QUEUE_KINDS: Mapping[str, type[Any]] = {
     "schedule_timeout_s": float,
     "startup_timeout_s": float,
     "env": dict,
+    "waits": dict,
 }
 """How a rule's key is read from the environment, where it is no text."""
 _BOOLS = {"true": True, "1": True, "yes": True, "on": True, "false": False, "0": False, "no": False, "off": False}

@@ -14,6 +14,7 @@ from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal, Self
 
+from dispatcher import waits
 from dispatcher.options import QueueProfile
 from routing import globs, redaction, templates
 
@@ -74,7 +75,7 @@ class Rule:
 
 @dataclass(frozen=True, kw_only=True)
 class Route:
-    """Where a task of `queue` runs. On the Celery side the profile says nothing."""
+    """Where a task of `queue` runs. On the Celery side only the profile's `waits` say something."""
 
     side: Side
     queue: str
@@ -227,7 +228,9 @@ class _Checker:
         given = {key: value[key] for key in value if key != "side" and self._is_right(name, key, value[key])}
         if side == "celery":
             for key, one in given.items():
-                self._add(name, key, one, 'means nothing with side = "celery": it is about pods; remove it')
+                wrong = waits.problem(one, is_of_messages=True) if key == "waits" else _ABOUT_PODS
+                if wrong:
+                    self._add(name, key, one, wrong)
         if side is None or len(self.problems) > before:
             return None
         return Rule(name=name, side=side, profile=replace(self.defaults, **given))
@@ -301,6 +304,9 @@ def _environment(value: object) -> str | None:
     return None if name is None else f"the value of {name} must be a text; put it in quotes"
 
 
+_ABOUT_PODS = 'means nothing with side = "celery": it is about pods; remove it'
+
+
 def _one_of(*allowed: str) -> Callable[[object], str | None]:
     def check(value: object) -> str | None:
         return None if value in allowed else f"must be {_quoted(allowed)}{_nearest(value, allowed)}"
@@ -318,6 +324,7 @@ CHECKS: Mapping[str, Callable[[object], str | None]] = {
     "delete": _one_of("always", "succeeded", "never"),
     "schedule_timeout_s": _seconds,
     "startup_timeout_s": _seconds,
+    "waits": waits.problem,
     "credentials": _one_of("none", "inherit"),
     "credentials_secret": _text,
     "payload": _one_of("inline", "secret"),

@@ -87,8 +87,9 @@ class Settings:
                 yield f"{section}.{name}", getattr(getattr(self, section), name)
         for rule in self.router.rules:
             yield layers.spell(("queues", rule.name, "side")), rule.side
-            for name, value in vars(rule.profile).items() if rule.side == "kubernetes" else ():
-                yield layers.spell(("queues", rule.name, name)), value
+            for name, value in vars(rule.profile).items():
+                if rule.side == "kubernetes" or (name == "waits" and value):
+                    yield layers.spell(("queues", rule.name, name)), value
 
 
 def load(path: Path | None = None, *, environ: Mapping[str, str] = os.environ, cwd: Path | None = None) -> Settings:

@@ -3,6 +3,7 @@
 import shlex
 from collections.abc import Iterator
 
+from dispatcher import waits
 from routing.store import rows
 
 _IMAGE = frozenset(
@@ -59,7 +60,10 @@ def _open(facts: rows.Explanation) -> Iterator[str]:
         program = _PROGRAM.get(latest.side, "worker")
         yield f"start a consumer of its queue: `podyard {program} --queues {shlex.quote(latest.queue)}`"
     reason = str((facts.pod or {}).get("reason") or latest.waiting_reason or "")
-    yield from _about_reason(reason)
+    known = tuple(_about_reason(reason))
+    yield from known
+    if not known and facts.wait is not None and facts.wait.kind not in ("consumer", "queued"):
+        yield waits.KINDS[facts.wait.kind].way_out
 
 
 def _failed(facts: rows.Explanation) -> Iterator[str]:

@@ -7,6 +7,7 @@ import logging
 import os
 import socket
 import threading
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -21,10 +22,15 @@ from routing.store.store import Store
 
 log = logging.getLogger(__name__)
 
-EVERY_S = 3.0
-EARLY_S = 0.5
-"""While nobody is there: parts that start together find each other soon."""
+EVERY_S = 1.5
+EARLY_S = 0.25
+"""While nobody is there, or somebody did not answer: parts that start together find each other soon, and who is gone
+is missed soon."""
 ANSWER_S = 1.0
+NUMBERS_S = 10.0
+"""How often workers are asked for their numbers; one that is new, at once."""
+MISSES = 2
+"""A worker that did not answer so many looks in a row consumes nothing any more: it may have been busy once."""
 FORGET_S = 20.0
 
 
@@ -40,6 +46,11 @@ class Seen:
         """The queues that somebody consumes."""
         return frozenset(consumer.queue for consumer in self.consumers)
 
+    @property
+    def workers(self) -> frozenset[str]:
+        """Who answered."""
+        return frozenset(consumer.worker for consumer in self.consumers)
+
 
 class Presence(threading.Thread):
     """Looks around until `stop`; `queues` is None until a look has succeeded."""
@@ -51,6 +62,10 @@ class Presence(threading.Thread):
         self._stop_event = stop
         self._started_at = datetime.now(UTC)
         self.queues: frozenset[str] | None = None
+        self._looks: list[Seen] = []
+        """The last ones, the newest last."""
+        self._stats: dict[str, Any] = {}
+        self._asked_s = 0.0
 
     def run(self) -> None:
         """The loop."""
@@ -61,14 +76,15 @@ class Presence(threading.Thread):
                 log.debug("no look around: %s", error)  # the scheduler's loop tells people what is away
             except Exception:
                 log.exception("looking around failed")
-            self._stop_event.wait(EVERY_S if self.queues else EARLY_S)
+            self._stop_event.wait(EVERY_S if self.queues and not self._is_somebody_missing() else EARLY_S)
 
     def _look(self) -> None:
         inspect = self._app.control.inspect(timeout=ANSWER_S)
         queues = inspect.active_queues() or {}
-        stats = inspect.stats() or {} if queues else {}
+        if queues.keys() - self._stats.keys() or (queues and time.monotonic() - self._asked_s > NUMBERS_S):
+            self._stats, self._asked_s = inspect.stats() or {}, time.monotonic()
         now = datetime.now(UTC)
-        seen = read(queues, stats, now=now)
+        seen = read(queues, {name: self._stats[name] for name in queues if name in self._stats}, now=now)
         me = rows.ProcessRow(
             name=f"scheduler@{socket.gethostname()}",
             kind="scheduler",
@@ -77,11 +93,17 @@ class Presence(threading.Thread):
             started_at=self._started_at,
             seen_at=now,
         )
+        self._looks = [*self._looks, seen][-MISSES:]
+        consumers = tuple({(one.queue, one.worker): one for look in self._looks for one in look.consumers}.values())
         self._store.save_presence(
-            consumers=seen.consumers, processes=(me, *seen.processes), since=now - timedelta(seconds=FORGET_S)
+            consumers=consumers, processes=(me, *seen.processes), since=now - timedelta(seconds=FORGET_S)
         )
-        known = frozenset(consumer.queue for consumer in self._store.consumers())
-        self.queues = seen.queues | known
+        self.queues = frozenset(consumer.queue for consumer in consumers)
+
+    def _is_somebody_missing(self) -> bool:
+        """Whether somebody who answered lately did not answer now."""
+        before, now = (self._looks[0], self._looks[-1]) if self._looks else (None, None)
+        return before is not None and now is not None and bool(before.workers - now.workers)
 
 
 def read(queues: Mapping[str, Any], stats: Mapping[str, Any], *, now: datetime) -> Seen:

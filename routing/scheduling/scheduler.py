@@ -15,7 +15,7 @@ from uuid import uuid4
 from routing import router as routers
 from routing.errors import TaskFailed
 from routing.merging import merge, outcome
-from routing.scheduling import messages, ready, renderer, retrying, runs
+from routing.scheduling import messages, ready, renderer, retrying, runs, unread
 from routing.sections import Scheduler as Limits
 from routing.store import ledger
 
@@ -310,7 +310,7 @@ class Scheduler:
             rule=route.rule,
             message=message,
             created_at=work.now,
-            waiting_reason=waiting_reason(route.side),
+            waiting_reason=unread.waiting_reason(route.side),
         )
         return attempt, failure
 
@@ -329,11 +329,6 @@ class Scheduler:
             if work.book.move_run(run_id, state, at=work.now, reason=_why_failed(run) if state == "failed" else None):
                 log.info("run ended: dag_id=%s run_id=%s state=%s", run.row.dag_id, run.row.run_id, state)
             self._runs.drop([run_id])
-
-
-def waiting_reason(side: str) -> str:
-    """Why a sent attempt waits, where nothing better is known."""
-    return "waiting for a free worker slot" if side == "celery" else "waiting for the dispatcher"
 
 
 def _by_turns(waiting: Iterable[runs.Run]) -> Iterable[tuple[runs.Run, str]]:

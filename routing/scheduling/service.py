@@ -18,7 +18,7 @@ from uuid import uuid4
 
 from routing import celery_app
 from routing.merging import collector, outcome, sweeper
-from routing.scheduling import dagfolder, outage, presence, renderer, scheduler, sender
+from routing.scheduling import dagfolder, outage, presence, renderer, scheduler, sender, unread
 from routing.settings import Settings
 from routing.store import errors, ledger
 from routing.store.store import Store
@@ -112,12 +112,14 @@ class Service:
         self._sender = sending
         self._collector = collecting
         self._sweeper = sweeper.Sweeper(collecting, lost_after_s=2 * settings.scheduler.sweep_s)
+        self._unread = unread.Unread(settings.router)
         self._render = renderer.Renderer()
         self._scheduler = scheduler.Scheduler(router=settings.router, limits=settings.scheduler, render=self._render)
         self._holder = f"{socket.gethostname()}:{os.getpid()}:{uuid4().hex[:8]}"
         self._due = _Due()
         self._desk = _Desk()
         self._sweep_after = ""
+        self._consumed: frozenset[str] | None = None
         self._database = outage.Outage("the database")
         self._broker = outage.Outage("the broker")
         self._results = outage.Outage("the result backend")
@@ -199,9 +201,10 @@ class Service:
             self._turn(clock_s, is_poll=is_poll)
         if clock_s >= self._due.unsent:
             self._send_unsent(clock_s)
-        if clock_s >= self._due.reasons:
-            self._due.reasons = clock_s + REASONS_S
-            self._tell_reasons(consumed())
+        queues = consumed()
+        if clock_s >= self._due.reasons or queues != self._consumed:
+            self._due.reasons, self._consumed = clock_s + REASONS_S, queues
+            self._tell_reasons(queues)
 
     def _listen(self, stop: threading.Event) -> bool:
         """Take reports; returns whether somebody asked to look at the record."""
@@ -323,7 +326,7 @@ class Service:
         self._desk.sent.extend(attempt_ids)
 
     def _tell_reasons(self, consumed: frozenset[str] | None) -> None:
-        """Write down why sent attempts wait."""
+        """Write down why attempts wait, and end those whose messages nobody took in time."""
         with self._store.reading() as book:
             waiting = book.waiting_queues()
         if not waiting:
@@ -331,12 +334,17 @@ class Service:
         with self._store.writing() as book:
             book.hold(ROLE, self._holder, lease_s=LEASE_S, now=_now())
             book.set_pod_reasons(at=_now(), limit=SWEEP_PAGE)
-            for side, queue in waiting:
-                if consumed is not None and queue not in consumed:
-                    reason = f"no worker consumes the queue {queue!r}"
-                else:
-                    reason = scheduler.waiting_reason(side)
-                book.set_waiting_reason(side=side, queue=queue, reason=reason, at=_now())
+            self._unread.tell(book, consumed, now=_now())
+        try:
+            with self._store.reading() as book:
+                ended, revoke = self._unread.overdue(book, now=_now(), block=self._collector.block)
+            self._desk.heard.extend(ended)
+            if revoke:
+                self._sender.revoke(revoke)
+        except collector.ResultsUnavailable as error:
+            self._results.fail(error)
+        except sender.BrokerUnavailable as error:
+            self._broker.fail(error)
 
 
 def _is_dead_here(holder: str) -> bool:

@@ -1,8 +1,10 @@
 """Sentences that say why a task instance is where it is. Pure: rows in, text out."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from datetime import datetime
+from typing import Any
 
+from dispatcher import waits
 from routing.store import rows
 
 WAITING = frozenset({"recorded", "sent"})
@@ -45,22 +47,86 @@ def _not_ready(facts: rows.Explanation, trigger_rule: str) -> Iterator[str]:
 _ENDED = frozenset({"success", "failed", "skipped", "upstream_failed", "cancelled"})
 
 
+def wait(facts: rows.Explanation) -> rows.WaitRow | None:
+    """What the latest attempt of a task waits for; None where it does not."""
+    latest = facts.attempts[-1] if facts.attempts else None
+    if latest is None or latest.state not in WAITING or facts.task.state not in ("queued", "running"):
+        return None
+    if facts.pod is not None:
+        return _pods_wait(facts.pod)
+    is_ours = latest.state == "recorded" or not facts.consumers
+    kind = "sending" if latest.state == "recorded" else "queued" if facts.consumers else "consumer"
+    return rows.WaitRow(
+        kind=kind,
+        reason=None if is_ours else latest.waiting_reason,
+        detail=None,
+        since=latest.waiting_since or latest.created_at,
+        deadline_at=latest.deadline_at,
+        at_deadline=latest.at_deadline,
+    )
+
+
+def _pods_wait(pod: Mapping[str, Any]) -> rows.WaitRow | None:
+    if pod["waiting_since"] is None:
+        return None
+    is_pod = pod["phase"] != "Waiting"
+    return rows.WaitRow(
+        kind=waits.kind_of(reason=pod["reason"], is_pod=is_pod, is_scheduled=pod["node"] is not None),
+        reason=pod["reason"],
+        detail=pod["message"],
+        since=pod["waiting_since"],
+        deadline_at=pod["deadline_at"],
+        at_deadline=pod["at_deadline"],
+    )
+
+
 def _open(facts: rows.Explanation, at: datetime) -> Iterator[str]:
     if not facts.attempts:
         return
-    latest = facts.attempts[-1]
-    if latest.state not in WAITING:
+    latest, found = facts.attempts[-1], facts.wait
+    if latest.state == "running":
+        yield from _running(facts)
         return
-    since = latest.waiting_since or latest.created_at
-    waited_s = max(0.0, (at - since).total_seconds())
-    if latest.state == "recorded":
-        yield f"its message is not sent yet, for {waited_s:.0f} s: the broker or the scheduler is away"
-    elif not facts.consumers:
-        yield f"no worker consumes the queue {latest.queue!r} ({latest.side}); it has waited for {waited_s:.0f} s"
-    elif latest.waiting_reason:
-        yield f"{latest.waiting_reason}, for {waited_s:.0f} s"
+    if found is not None:
+        yield _waits(facts, found, at)
+        yield _deadline(found, latest.queue, at)
     if facts.pod is not None:
         yield _pod(facts)
+
+
+def _waits(facts: rows.Explanation, found: rows.WaitRow, at: datetime) -> str:
+    latest = facts.attempts[-1]
+    for_s = f"{max(0.0, (at - found.since).total_seconds()):.0f} s"
+    if found.kind == "sending":
+        return f"its message is not sent yet, for {for_s}: the broker or the scheduler is away"
+    if found.kind == "consumer":
+        return f"no worker consumes the queue {latest.queue!r} ({latest.side}); it has waited for {for_s}"
+    why = ": ".join(word for word in (found.reason, found.detail) if word)
+    return f"it waits for {waits.KINDS[found.kind].what}, for {for_s}" + (f": {why}" if why else "")
+
+
+def _deadline(found: rows.WaitRow, queue: str, at: datetime) -> str:
+    """When the wait is over, and what happens then."""
+    since = f"since {_clock(found.since)}"
+    bound = f"waits.{found.kind} of the queue {queue}"
+    if found.at_deadline is None:
+        return f"{since}; its deadline is not known yet: the scheduler has not looked at it"
+    if found.deadline_at is None:
+        return f"{since}; there is no deadline ({bound})"
+    left_s = (found.deadline_at - at).total_seconds()
+    then = waits.Rule(action=waits.action(found.at_deadline)).consequence
+    if left_s > 0:
+        return f"{since}, until {_clock(found.deadline_at)}, that is for {left_s:.0f} s more; then {then} ({bound})"
+    return f"{since}; its deadline was {_clock(found.deadline_at)}, {-left_s:.0f} s ago: {then} ({bound})"
+
+
+def _clock(at: datetime) -> str:
+    return f"{at.astimezone():%H:%M:%S}"
+
+
+def _running(facts: rows.Explanation) -> Iterator[str]:
+    if facts.pod is not None and facts.pod["phase"] in ("Succeeded", "Failed"):
+        yield f"{_pod(facts)}; its outcome is not here yet: the result backend, the dispatcher or the scheduler is away"
 
 
 def _pod(facts: rows.Explanation) -> str:

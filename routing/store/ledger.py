@@ -24,6 +24,8 @@ XCOM = cast("sa.Table", models.XCom.__table__)
 POD = podstore.POD
 LEASE = cast("sa.Table", models.Lease.__table__)
 
+_NO_POD = ~sa.exists().where(POD.c.attempt_id == ATTEMPT.c.id)
+"""No dispatcher has the attempt: it is its message that waits."""
 ATTEMPT_FINAL = states.final(states.ATTEMPT_MOVES)
 ATTEMPT_OPEN = tuple(state for state in states.ATTEMPT_MOVES if state not in ATTEMPT_FINAL)
 TASK_FINAL = states.final(states.TASK_MOVES)
@@ -143,6 +145,17 @@ class Waiting:
     """The dispatcher knows of it."""
 
 
+@dataclass(frozen=True, kw_only=True)
+class Overdue:
+    """An attempt whose message was not read by its deadline."""
+
+    id: str
+    side: str
+    queue: str
+    waiting_reason: str | None
+    at_deadline: str
+
+
 class Ledger:
     """One transaction of the scheduler."""
 
@@ -210,41 +223,85 @@ class Ledger:
         query = sa.select(sa.func.count()).select_from(ATTEMPT).where(ATTEMPT.c.state.in_(ATTEMPT_OPEN))
         return int(self._connection.scalar(query) or 0)
 
-    def set_waiting_reason(self, *, side: str, queue: str, reason: str, at: datetime) -> int:
-        """Say why the sent attempts of a queue wait that have no pod; returns how many had another reason."""
+    def set_waiting_reason(
+        self, *, side: str, queue: str, reason: str, at: datetime, deadline_at: datetime | None, at_deadline: str
+    ) -> int:
+        """Say why the sent attempts of a queue wait that have no pod, and until when; returns how many had another
+        reason: their wait begins now."""
         query = (
             sa.update(ATTEMPT)
             .where(
                 ATTEMPT.c.state == "sent",
                 ATTEMPT.c.queue == queue,
                 ATTEMPT.c.side == side,
-                ~sa.exists().where(POD.c.attempt_id == ATTEMPT.c.id),
-                sa.or_(ATTEMPT.c.waiting_reason.is_(None), ATTEMPT.c.waiting_reason != reason),
+                _NO_POD,
+                _differs(ATTEMPT.c.waiting_reason, reason) | _differs(ATTEMPT.c.at_deadline, at_deadline),
             )
-            .values(waiting_reason=reason, waiting_since=at)
+            .values(waiting_reason=reason, waiting_since=at, deadline_at=deadline_at, at_deadline=at_deadline)
         )
         return self._connection.execute(query).rowcount
 
+    def set_unsent_reason(
+        self, *, queue: str, reason: str, before: datetime, deadline_at: datetime | None, at_deadline: str
+    ) -> int:
+        """The same for attempts of a queue recorded before this time whose message is not sent; theirs began then."""
+        query = (
+            sa.update(ATTEMPT)
+            .where(
+                ATTEMPT.c.state == "recorded",
+                ATTEMPT.c.queue == queue,
+                ATTEMPT.c.created_at < before,
+                _differs(ATTEMPT.c.waiting_reason, reason),
+            )
+            .values(waiting_reason=reason, deadline_at=deadline_at, at_deadline=at_deadline)
+        )
+        return self._connection.execute(query).rowcount
+
+    def overdue(self, *, now: datetime, limit: int) -> list[Overdue]:
+        """Sent attempts without a pod whose wait is over and must end, the longest overdue first."""
+        names = ("id", "side", "queue", "waiting_reason", "at_deadline")
+        query = (
+            sa.select(*(ATTEMPT.c[name] for name in names))
+            .where(
+                ATTEMPT.c.state == "sent",
+                ATTEMPT.c.at_deadline.in_(("retry", "fail")),
+                ATTEMPT.c.deadline_at <= now,
+                _NO_POD,
+            )
+            .order_by(ATTEMPT.c.deadline_at)
+            .limit(limit)
+        )
+        return [Overdue(**row) for row in self._connection.execute(query).mappings()]
+
     def set_pod_reasons(self, *, at: datetime, limit: int) -> int:
         """Say of attempts whose pod does not run yet what their pods wait for; returns how many changed."""
-        columns = (ATTEMPT.c.id, ATTEMPT.c.waiting_reason, POD.c.phase, POD.c.reason)
+        waits = (POD.c.waiting_since, POD.c.deadline_at, POD.c.at_deadline)
+        columns = (ATTEMPT.c.id, ATTEMPT.c.waiting_reason, POD.c.phase, POD.c.reason, *waits)
         query = (
             sa.select(*columns)
             .join(POD, POD.c.attempt_id == ATTEMPT.c.id)
             .where(ATTEMPT.c.state == "sent", ATTEMPT.c.side == "kubernetes")
             .limit(limit)
         )
-        told = [
-            (row.id, row.waiting_reason, _pod_reason(row.phase, row.reason)) for row in self._connection.execute(query)
+        changed = [
+            {
+                "key": row.id,
+                "why": why,
+                "since": row.waiting_since or at,
+                "until": row.deadline_at,
+                "then": row.at_deadline,
+            }
+            for row in self._connection.execute(query)
+            if (why := _pod_reason(row.phase, row.reason)) != row.waiting_reason
         ]
-        changed = [{"key": one, "why": why, "since": at} for one, before, why in told if before != why]
         if changed:
             self._connection.execute(_tell_reason(), changed)
         return len(changed)
 
     def waiting_queues(self) -> list[tuple[str, str]]:
-        """(side, queue) of the attempts that were sent and did not start."""
-        query = sa.select(ATTEMPT.c.side, ATTEMPT.c.queue).where(ATTEMPT.c.state == "sent").distinct()
+        """(side, queue) of the attempts that did not start."""
+        open_ones = ATTEMPT.c.state.in_(("recorded", "sent"))
+        query = sa.select(ATTEMPT.c.side, ATTEMPT.c.queue).where(open_ones).distinct()
         return [(row.side, row.queue) for row in self._connection.execute(query)]
 
     # --- task instances
@@ -380,6 +437,10 @@ def _seconds(value: float) -> Any:
     return timedelta(seconds=value)
 
 
+def _differs(column: sa.Column[Any], value: str) -> sa.ColumnElement[bool]:
+    return sa.or_(column.is_(None), column != value)
+
+
 def _sqlite_insert(table: sa.Table) -> Any:
     from sqlalchemy.dialects import sqlite  # noqa: PLC0415
 
@@ -433,7 +494,7 @@ def _save_facts(state: str, is_move: bool) -> sa.Update:
     may = _may_move(ATTEMPT.c.state, states.ATTEMPT_MOVES, state) if is_move else ATTEMPT.c.state == state
     values: dict[str, Any] = {name: sa.bindparam(name) for name in AttemptFacts.__dataclass_fields__}
     if is_move:
-        values |= {"waiting_reason": None, "waiting_since": None}
+        values |= {"waiting_reason": None, "waiting_since": None, "deadline_at": None, "at_deadline": None}
     return sa.update(ATTEMPT).where(ATTEMPT.c.id == sa.bindparam("key"), may).values(**values)
 
 
@@ -452,7 +513,16 @@ def _mark_sent() -> sa.Update:
 @cache
 def _tell_reason() -> sa.Update:
     may = sa.and_(ATTEMPT.c.id == sa.bindparam("key"), ATTEMPT.c.state == "sent")
-    return sa.update(ATTEMPT).where(may).values(waiting_reason=sa.bindparam("why"), waiting_since=sa.bindparam("since"))
+    return (
+        sa.update(ATTEMPT)
+        .where(may)
+        .values(
+            waiting_reason=sa.bindparam("why"),
+            waiting_since=sa.bindparam("since"),
+            deadline_at=sa.bindparam("until"),
+            at_deadline=sa.bindparam("then"),
+        )
+    )
 
 
 def _pod_reason(phase: str, reason: str | None) -> str:

@@ -126,6 +126,10 @@ class Attempt(Base):
     state: Mapped[str] = mapped_column(STATE)
     waiting_reason: Mapped[str | None]
     waiting_since: Mapped[datetime | None]
+    deadline_at: Mapped[datetime | None]
+    """When the wait is over; None for never, and where the pod's own row says it."""
+    at_deadline: Mapped[str | None] = mapped_column(String(8))
+    """What happens then: `wait` (on), `retry` or `fail`."""
     created_at: Mapped[datetime]
     sent_at: Mapped[datetime | None]
     sends: Mapped[int] = mapped_column(default=0)

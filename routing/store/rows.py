@@ -118,6 +118,10 @@ class AttemptRow:
     state: str
     waiting_reason: str | None
     waiting_since: datetime | None
+    deadline_at: datetime | None
+    """When its wait is over; None for never."""
+    at_deadline: str | None
+    """What happens then: `wait` (on), `retry` or `fail`."""
     created_at: datetime
     sent_at: datetime | None
     sends: int
@@ -173,6 +177,21 @@ class ProcessRow:
 
 
 @dataclass(frozen=True, kw_only=True)
+class WaitRow:
+    """What an attempt waits for now, until when, and what happens then."""
+
+    kind: str
+    """One of `dispatcher.waits.KINDS`, as the settings name it."""
+    reason: str | None
+    detail: str | None
+    since: datetime
+    deadline_at: datetime | None
+    """None for never, and where nobody has said it yet."""
+    at_deadline: str | None
+    """`wait` (on), `retry` or `fail`; None where nobody has said it yet."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class Explanation:
     """Why a task instance is where it is: sentences for people, and the rows that they were made from."""
 
@@ -185,6 +204,8 @@ class Explanation:
     """Workers that consume the task's queue."""
     pod: Mapping[str, Any] | None
     """The pod of the latest attempt as `dispatcher.podstore` keeps it."""
+    wait: WaitRow | None
+    """What the latest attempt waits for, if it does."""
     lines: tuple[str, ...]
 
 

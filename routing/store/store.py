@@ -244,8 +244,10 @@ class Store:
                 upstream={name: tasks[name].state for name in spec["upstream"] if name in tasks},
                 consumers=tuple(consumer for consumer in _consumers(connection) if consumer.queue == task.queue),
                 pod=_pod(connection, task.attempt),
+                wait=None,
                 lines=(),
             )
+        facts = replace(facts, wait=explanation.wait(facts))
         return replace(facts, lines=explanation.lines(facts, trigger_rule=spec["trigger_rule"], at=at))
 
     # --- who is there
@@ -264,9 +266,9 @@ class Store:
     def save_presence(
         self, *, consumers: Sequence[rows.ConsumerRow], processes: Sequence[rows.ProcessRow], since: datetime
     ) -> None:
-        """Write who was seen; what was not seen since `since` is forgotten."""
+        """Write who is there: all consumers, and the processes that were seen; those not seen since `since` go."""
         with self.db.write() as connection:
-            connection.execute(sa.delete(CONSUMER).where(CONSUMER.c.seen_at < since))
+            connection.execute(sa.delete(CONSUMER))
             connection.execute(sa.delete(PROCESS).where(PROCESS.c.seen_at < since))
             for consumer in consumers:
                 mine = sa.and_(CONSUMER.c.queue == consumer.queue, CONSUMER.c.worker == consumer.worker)

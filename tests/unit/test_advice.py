@@ -59,7 +59,7 @@ def attempt(**changes: Any) -> rows.AttemptRow:
 
 def steps(state: str, **changes: Any) -> tuple[str, ...]:
     facts = rows.Explanation(
-        task=task(state), run=RUN, attempts=(), upstream={}, consumers=(CONSUMER,), pod=None, lines=()
+        task=task(state), run=RUN, attempts=(), upstream={}, consumers=(CONSUMER,), pod=None, wait=None, lines=()
     )
     return advice.next_steps(replace(facts, **changes))
 

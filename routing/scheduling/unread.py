@@ -1,0 +1,123 @@
+"""Unread: attempts whose message nobody has taken yet: why they wait, until when, and what becomes of them then.
+
+The scheduler keeps these waits (`sending`, `consumer`, `queued` of `dispatcher.waits`); those of pods are the
+dispatcher's. It writes reasons and deadlines, names a queue without a consumer in the log, and gives verdicts for the
+attempts whose time is over. Called by the scheduler's loop, off the path of tasks.
+"""
+
+import logging
+import shlex
+from collections.abc import Callable, Collection
+from datetime import datetime, timedelta
+
+from dispatcher import waits
+from routing import router
+from routing.merging import outcome
+from routing.store import ledger
+
+log = logging.getLogger(__name__)
+
+UNSENT_AFTER_S = 5.0
+"""A message that is not sent after so long waits for the broker."""
+END_MAX = 500
+"""Attempts ended in one round at most."""
+UNSENT = "its message is not sent yet: the broker or the scheduler is away"
+PROGRAMS = {"celery": "worker", "kubernetes": "dispatcher"}
+"""Side -> the command that consumes its queues, and what people call the process."""
+
+
+class Unread:
+    """Remembers only which queues were called unconsumed, so that each is told once."""
+
+    def __init__(self, routes: router.Router) -> None:
+        self._router = routes
+        self._unconsumed: set[str] = set()
+
+    def tell(self, book: ledger.Ledger, consumed: Collection[str] | None, *, now: datetime) -> None:
+        """Write down why messages wait. `consumed`: the queues that somebody consumes, None while that is unknown."""
+        waiting = book.waiting_queues()
+        for side, queue in waiting:
+            self._tell_queue(book, side, queue, consumed, now)
+        if consumed is not None:
+            self._unconsumed &= {queue for _, queue in waiting} - set(consumed)
+
+    def overdue(
+        self, book: ledger.Ledger, *, now: datetime, block: Callable[[str], bool]
+    ) -> tuple[list[outcome.Outcome], list[str]]:
+        """Verdicts on attempts whose deadline has come, and which of them are to be revoked.
+
+        `block` keeps an attempt from being begun and says whether it could; what has begun gets no verdict here.
+        """
+        ended: list[outcome.Outcome] = []
+        revoke: list[str] = []
+        for one in book.overdue(now=now, limit=END_MAX):
+            if not block(one.id):
+                continue
+            wait = self._wait(one)
+            why = waits.too_long(wait, subject="its message")
+            ended.append(outcome.refused(one.id, why, waits.details(wait), at=now))
+            if one.side == "kubernetes":
+                revoke.append(one.id)
+        if ended:
+            log.warning("ended at the deadline of their wait: attempts=%d", len(ended))
+        return ended, revoke
+
+    def _tell_queue(
+        self, book: ledger.Ledger, side: str, queue: str, consumed: Collection[str] | None, now: datetime
+    ) -> None:
+        kind, reason = "queued", waiting_reason(side)
+        if consumed is not None and queue not in consumed:
+            kind, reason = "consumer", unconsumed(side, queue)
+        rule = self._rule(kind, queue)
+        deadline_at = now + timedelta(seconds=rule.after_s) if rule.after_s > 0 else None
+        count = book.set_waiting_reason(
+            side=side, queue=queue, reason=reason, at=now, deadline_at=deadline_at, at_deadline=rule.action
+        )
+        if kind == "consumer" and count and queue not in self._unconsumed:
+            self._unconsumed.add(queue)
+            log.warning("%s: attempts=%d; start one: %s", reason, count, start_command(side, queue))
+        rule, before = self._rule("sending", queue), now - timedelta(seconds=UNSENT_AFTER_S)
+        book.set_unsent_reason(
+            queue=queue,
+            reason=UNSENT,
+            before=before,
+            deadline_at=before + timedelta(seconds=rule.after_s) if rule.after_s > 0 else None,
+            at_deadline=rule.action,
+        )
+
+    def _wait(self, one: ledger.Overdue) -> waits.Wait:
+        kind = kind_of(one.waiting_reason)
+        profile = self._router.route(one.queue).profile
+        return waits.Wait(
+            kind=kind,
+            reason={"consumer": "NoConsumer", "queued": "NotTaken"}.get(kind),
+            detail=one.waiting_reason,
+            since_s=0.0,
+            rule=waits.Rule(action=waits.action(one.at_deadline), after_s=self._rule(kind, one.queue).after_s),
+            said_by=waits.said_by(kind, profile=profile, queue=one.queue),
+        )
+
+    def _rule(self, kind: str, queue: str) -> waits.Rule:
+        return waits.rule_of(kind, profile=self._router.route(queue).profile)
+
+
+def waiting_reason(side: str) -> str:
+    """Why a sent attempt waits, where nothing better is known."""
+    return "waiting for a free worker slot" if side == "celery" else "waiting for the dispatcher"
+
+
+def unconsumed(side: str, queue: str) -> str:
+    """The reason for waiting in a queue without a consumer."""
+    return f"no {PROGRAMS.get(side, 'worker')} consumes the queue {queue!r}"
+
+
+def kind_of(reason: str | None) -> str:
+    """The kind of wait that a reason of ours means."""
+    if reason == UNSENT:
+        return "sending"
+    return "consumer" if reason and " consumes the queue " in reason else "queued"
+
+
+def start_command(side: str, queue: str) -> str:
+    """The command that starts a consumer of a queue."""
+    return f"podyard {PROGRAMS.get(side, 'worker')} --queues {shlex.quote(queue)}"
