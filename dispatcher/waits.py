@@ -110,6 +110,7 @@ KINDS: Mapping[str, Kind] = {
         what="the pod of an earlier delivery to go",
         way_out="see why that pod does not end (a node that is gone, a finalizer), and delete it",
         reasons=frozenset({"PodLeaving"}),
+        only_wait="the task may still run there",
     ),
     "results": Kind(
         what="the result backend",

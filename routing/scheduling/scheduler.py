@@ -15,9 +15,9 @@ from uuid import uuid4
 from routing import router as routers
 from routing.errors import TaskFailed
 from routing.merging import merge, outcome
-from routing.scheduling import messages, ready, renderer, retrying, runs, unread
+from routing.scheduling import messages, ready, renderer, retrying, runs
 from routing.sections import Scheduler as Limits
-from routing.store import ledger
+from routing.store import ledger, messagewaits
 
 log = logging.getLogger(__name__)
 
@@ -310,7 +310,7 @@ class Scheduler:
             rule=route.rule,
             message=message,
             created_at=work.now,
-            waiting_reason=unread.waiting_reason(route.side),
+            waiting_reason=messagewaits.in_line(route.side),
         )
         return attempt, failure
 

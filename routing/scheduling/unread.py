@@ -13,17 +13,14 @@ from datetime import datetime, timedelta
 from dispatcher import waits
 from routing import router
 from routing.merging import outcome
-from routing.store import ledger
+from routing.store import ledger, messagewaits
 
 log = logging.getLogger(__name__)
 
-UNSENT_AFTER_S = 5.0
+UNSENT_AFTER_S = 2.0
 """A message that is not sent after so long waits for the broker."""
 END_MAX = 500
 """Attempts ended in one round at most."""
-UNSENT = "its message is not sent yet: the broker or the scheduler is away"
-PROGRAMS = {"celery": "worker", "kubernetes": "dispatcher"}
-"""Side -> the command that consumes its queues, and what people call the process."""
 
 
 class Unread:
@@ -65,9 +62,9 @@ class Unread:
     def _tell_queue(
         self, book: ledger.Ledger, side: str, queue: str, consumed: Collection[str] | None, now: datetime
     ) -> None:
-        kind, reason = "queued", waiting_reason(side)
+        kind, reason = "queued", messagewaits.in_line(side)
         if consumed is not None and queue not in consumed:
-            kind, reason = "consumer", unconsumed(side, queue)
+            kind, reason = "consumer", messagewaits.unconsumed(side, queue)
         rule = self._rule(kind, queue)
         deadline_at = now + timedelta(seconds=rule.after_s) if rule.after_s > 0 else None
         count = book.set_waiting_reason(
@@ -79,14 +76,14 @@ class Unread:
         rule, before = self._rule("sending", queue), now - timedelta(seconds=UNSENT_AFTER_S)
         book.set_unsent_reason(
             queue=queue,
-            reason=UNSENT,
+            reason=messagewaits.UNSENT,
             before=before,
             deadline_at=before + timedelta(seconds=rule.after_s) if rule.after_s > 0 else None,
             at_deadline=rule.action,
         )
 
     def _wait(self, one: ledger.Overdue) -> waits.Wait:
-        kind = kind_of(one.waiting_reason)
+        kind = messagewaits.kind_of(one.waiting_reason)
         profile = self._router.route(one.queue).profile
         return waits.Wait(
             kind=kind,
@@ -101,23 +98,6 @@ class Unread:
         return waits.rule_of(kind, profile=self._router.route(queue).profile)
 
 
-def waiting_reason(side: str) -> str:
-    """Why a sent attempt waits, where nothing better is known."""
-    return "waiting for a free worker slot" if side == "celery" else "waiting for the dispatcher"
-
-
-def unconsumed(side: str, queue: str) -> str:
-    """The reason for waiting in a queue without a consumer."""
-    return f"no {PROGRAMS.get(side, 'worker')} consumes the queue {queue!r}"
-
-
-def kind_of(reason: str | None) -> str:
-    """The kind of wait that a reason of ours means."""
-    if reason == UNSENT:
-        return "sending"
-    return "consumer" if reason and " consumes the queue " in reason else "queued"
-
-
 def start_command(side: str, queue: str) -> str:
     """The command that starts a consumer of a queue."""
-    return f"podyard {PROGRAMS.get(side, 'worker')} --queues {shlex.quote(queue)}"
+    return f"podyard {messagewaits.PROGRAMS.get(side, 'worker')} --queues {shlex.quote(queue)}"

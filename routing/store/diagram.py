@@ -6,6 +6,8 @@ python -m routing.store.diagram > docs/states.md
 import sys
 from collections.abc import Iterator, Mapping
 
+from dispatcher import waits
+from dispatcher.options import QueueProfile
 from routing.store import states
 
 Moves = Mapping[str, frozenset[str]]
@@ -19,6 +21,19 @@ _TABLES: tuple[tuple[str, str, Moves], ...] = (
     ("Task instances", "In Airflow's words; a task instance follows its latest attempt.", states.TASK_MOVES),
     ("DAG runs", "A run ends when all its tasks have; the tasks that nothing follows decide how.", states.RUN_MOVES),
 )
+
+
+_WAITS = """An attempt that has not begun waits for one of these, in this order at most, and `podyard tasks explain`
+says which, why, since when, until when and what happens then. What happens at the deadline stands here as it is by
+default; a queue may say otherwise (`[queues.NAME.waits]`, [configuration.md](configuration.md#waits)): go on and be told
+(`wait`), end it on the budget of the infrastructure (`retry`), or let it fail (`fail`). The reasons are the record's
+words."""
+
+_NOTES = {
+    **dict.fromkeys(("volume", "start"), " (`startup_timeout_s`)"),
+    **dict.fromkeys(("image", "config"), " (`startup_timeout_s`); at once where Kubernetes says that it cannot come"),
+    "unschedulable": " (`schedule_timeout_s`)",
+}
 
 
 def page() -> str:
@@ -37,6 +52,25 @@ def _lines() -> Iterator[str]:
         yield from (f"    {state} --> {target}" for state in moves for target in sorted(moves[state]))
         yield from (f"    {state} --> [*]" for state in moves if not moves[state])
         yield "```"
+    yield from _waits()
+
+
+def _waits() -> Iterator[str]:
+    yield from (
+        "",
+        "## Waits",
+        "",
+        _WAITS,
+        "",
+        "| wait | it waits for | reasons | at its deadline | what to do |",
+        "|---|---|---|---|---|",
+    )
+    for name, kind in waits.KINDS.items():
+        reasons = ", ".join(f"`{reason}`" for reason in sorted(kind.reasons)) or "-"
+        at_deadline = f"`{waits.rule_of(name, profile=QueueProfile())}`{_NOTES.get(name, '')}"
+        if kind.only_wait:
+            at_deadline += f"; never ends it: {kind.only_wait}"
+        yield f"| `{name}` | {kind.what} | {reasons} | {at_deadline} | {kind.way_out} |"
 
 
 if __name__ == "__main__":

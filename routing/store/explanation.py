@@ -5,7 +5,7 @@ from datetime import datetime
 from typing import Any
 
 from dispatcher import waits
-from routing.store import rows
+from routing.store import messagewaits, rows
 
 WAITING = frozenset({"recorded", "sent"})
 
@@ -54,16 +54,24 @@ def wait(facts: rows.Explanation) -> rows.WaitRow | None:
         return None
     if facts.pod is not None:
         return _pods_wait(facts.pod)
-    is_ours = latest.state == "recorded" or not facts.consumers
-    kind = "sending" if latest.state == "recorded" else "queued" if facts.consumers else "consumer"
+    kind = _messages_wait(latest, is_consumed=bool(facts.consumers))
     return rows.WaitRow(
         kind=kind,
-        reason=None if is_ours else latest.waiting_reason,
+        reason=latest.waiting_reason if kind == "queued" else None,
         detail=None,
         since=latest.waiting_since or latest.created_at,
         deadline_at=latest.deadline_at,
         at_deadline=latest.at_deadline,
     )
+
+
+def _messages_wait(latest: rows.AttemptRow, *, is_consumed: bool) -> str:
+    """The kind that the scheduler wrote down with its deadline; before that, what is seen now."""
+    if latest.state == "recorded":
+        return "sending"
+    if latest.at_deadline is not None:
+        return messagewaits.kind_of(latest.waiting_reason)
+    return "queued" if is_consumed else "consumer"
 
 
 def _pods_wait(pod: Mapping[str, Any]) -> rows.WaitRow | None:

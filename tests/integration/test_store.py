@@ -392,7 +392,10 @@ def test_explain_names_what_it_waits_for(store: Store) -> None:
     consumer = rows.ConsumerRow(queue="default", worker="w@h", pool="prefork", seen_at=later)
     store.save_presence(consumers=[consumer], processes=[], since=AT)
     assert store.consumers() == [consumer]
-    assert store.explain(run.run_id, "a", at=later).lines[1] == "it waits for its turn in its queue, for 90 s: waiting for a free worker slot"
+    assert (
+        store.explain(run.run_id, "a", at=later).lines[1]
+        == "it waits for its turn in its queue, for 90 s: waiting for a free worker slot"
+    )
     with pytest.raises(errors.RecordError, match="has no task 'z'"):
         store.explain(run.run_id, "z", at=AT)
 
