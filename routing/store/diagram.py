@@ -25,7 +25,7 @@ _TABLES: tuple[tuple[str, str, Moves], ...] = (
 
 _WAITS = """An attempt that has not begun waits for one of these, in this order at most, and `podyard tasks explain`
 says which, why, since when, until when and what happens then. What happens at the deadline stands here as it is by
-default; a queue may say otherwise (`[queues.NAME.waits]`, [configuration.md](configuration.md#waits)): go on and be told
+default; a queue may say otherwise (`[queues.NAME.waits]`, [configuration.md](configuration.md#waits)): go on and tell
 (`wait`), end it on the budget of the infrastructure (`retry`), or let it fail (`fail`). The reasons are the record's
 words."""
 
