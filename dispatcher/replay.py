@@ -15,7 +15,7 @@ from celery import Celery, signals, states
 from celery.app.trace import build_tracer
 from celery.exceptions import Ignore, Reject, Retry
 
-from dispatcher import outcome
+from dispatcher import outcome, resulttrips
 from dispatcher.message import Message
 
 
@@ -93,6 +93,7 @@ class Replay:
 
     def _tracer(self, name: str) -> tuple[Any, Callable[..., Any]]:
         if name not in self._tracers:
+            resulttrips.shorten(self._app.tasks[name].backend)
             stand_in = _stand_in(self._app.tasks[name])
             with _unheard(signals.task_prerun), _unheard(signals.task_postrun):  # they were sent where the body ran
                 tracer = build_tracer(name, stand_in, app=self._app, hostname=self._hostname, monotonic=stand_in.clock)
