@@ -45,6 +45,28 @@ def _waits(value: Any) -> dict[str, str]:
     return dict(rules)
 
 
+def _counts(value: Any) -> dict[str, int]:
+    """A mapping of names to whole numbers; from the environment as JSON."""
+    pairs = value if isinstance(value, Mapping) else json.loads(value)
+    return {str(name): _count(number) for name, number in pairs.items()}
+
+
+def _count(value: Any) -> int:
+    """A whole number of at least 1."""
+    number = int(value)
+    if number < 1:
+        raise ValueError
+    return number
+
+
+def _rate(value: Any) -> float:
+    """A number, 0 or more."""
+    number = float(value)
+    if not 0 <= number < float("inf"):
+        raise ValueError
+    return number
+
+
 def _path(value: Any) -> Path:
     return Path(value).expanduser().absolute()
 
@@ -57,6 +79,10 @@ _SETTINGS: Mapping[str, tuple[str, Callable[[Any], Any]]] = {
     "in_cluster": ("PODYARD_KUBERNETES__IN_CLUSTER", _yes_or_no),
     "verify_ssl": ("PODYARD_KUBERNETES__VERIFY_SSL", _yes_or_no),
     "namespace": ("PODYARD_KUBERNETES__NAMESPACE", str),
+    "max_pods": ("PODYARD_KUBERNETES__MAX_PODS", _count),
+    "max_pods_by_namespace": ("PODYARD_KUBERNETES__MAX_PODS_BY_NAMESPACE", _counts),
+    "create_rate": ("PODYARD_KUBERNETES__CREATE_RATE", _rate),
+    "create_burst": ("PODYARD_KUBERNETES__CREATE_BURST", _count),
     "image": ("PODYARD_KUBERNETES__IMAGE", str),
     "database_url": ("PODYARD_DATABASE__URL", str),
     "log_folder": ("PODYARD_LOGS__FOLDER", _path),
@@ -104,6 +130,7 @@ def from_app(app: Any, *, environ: Mapping[str, str] = os.environ, argv: Sequenc
     return Options(
         profile_for=lambda queue: profiles.get(queue, profiles[""]),
         app_path=path,
+        limits_namespace=namespace,
         namespaces=tuple(sorted({namespace, *(profile.namespace for profile in profiles.values())})),
         **{"deployment": app.main or "default", **chosen},
     )

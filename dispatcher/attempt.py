@@ -107,17 +107,12 @@ class Attempt:
         self.on_terminate(self)
 
 
-LAUNCHED = frozenset({"creating", "created"})
-"""The stages that take a slot."""
-
-
 class Register:
-    """The attempts in flight, found by key and by pod, and counted by stage and queue."""
+    """The attempts in flight, found by key and by pod, and counted by stage."""
 
     def __init__(self) -> None:
         self._by_key: dict[tuple[str, int], Attempt] = {}
         self._by_pod: dict[tuple[str, str], Attempt] = {}
-        self._launched: dict[str, set[tuple[str, int]]] = {}
 
     def __iter__(self) -> Iterator[Attempt]:
         return iter(list(self._by_key.values()))
@@ -137,21 +132,8 @@ class Register:
         return True
 
     def move(self, attempt: Attempt, stage: str) -> None:
-        """Brings an attempt to another stage, and so into or out of its queue's slots."""
+        """Brings an attempt to another stage."""
         attempt.stage = stage
-        slots = self._launched.setdefault(attempt.queue, set())
-        if stage in LAUNCHED:
-            slots.add(attempt.key)
-        else:
-            slots.discard(attempt.key)
-
-    def launched(self, queue: str) -> int:
-        """How many attempts of a queue have a pod or are getting one."""
-        return len(self._launched.get(queue, ()))
-
-    def launched_in_all(self) -> int:
-        """The same over all queues."""
-        return sum(map(len, self._launched.values()))
 
     def stages(self) -> Counter[str]:
         """How many attempts are in each stage."""
@@ -166,7 +148,7 @@ class Register:
         return self._by_pod.get((namespace, pod))
 
     def remove(self, attempt: Attempt) -> None:
-        """Ends and forgets it; its slot is free. A second time does nothing."""
+        """Ends and forgets it. A second time does nothing."""
         if self._by_key.get(attempt.key) is attempt:
             self.move(attempt, "ended")
             del self._by_key[attempt.key]

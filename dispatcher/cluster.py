@@ -263,6 +263,19 @@ class Cluster:
         """One Secret. Raises ApiError 404 where there is none."""
         return await self._call("GET", _secrets(namespace, name))
 
+    async def read_config_map(self, namespace: str, name: str) -> dict[str, Any]:
+        """One ConfigMap. Raises ApiError 404 where there is none."""
+        return await self._call("GET", _config_maps(namespace, name))
+
+    async def create_config_map(self, namespace: str, config_map: Mapping[str, Any]) -> dict[str, Any]:
+        """Creates a ConfigMap. Raises ApiError, with reason `AlreadyExists` where one of that name is there."""
+        return await self._call("POST", _config_maps(namespace), body=msgspec.json.encode(config_map))
+
+    async def patch_config_map(self, namespace: str, name: str, patch: Mapping[str, Any]) -> dict[str, Any]:
+        """As `patch_pod`, for a ConfigMap."""
+        body = msgspec.json.encode(patch)
+        return await self._call("PATCH", _config_maps(namespace, name), body=body, kind=_MERGE_PATCH)
+
     async def read_log(
         self,
         namespace: str,
@@ -375,6 +388,11 @@ def _pods(namespace: str | None, name: str | None = None) -> str:
 
 def _secrets(namespace: str, name: str | None = None) -> str:
     root = f"/api/v1/namespaces/{quote(namespace, safe='')}/secrets"
+    return root if name is None else f"{root}/{quote(name, safe='')}"
+
+
+def _config_maps(namespace: str, name: str | None = None) -> str:
+    root = f"/api/v1/namespaces/{quote(namespace, safe='')}/configmaps"
     return root if name is None else f"{root}/{quote(name, safe='')}"
 
 

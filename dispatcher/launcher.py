@@ -1,15 +1,14 @@
 """The launcher: takes attempts in, builds their pods and creates them, no faster than limits and the server allow.
 
-Steps ③ to ⑤ of the flow. Each queue keeps its order; `max_pods` bounds what a queue has in flight, the pool's limit
-bounds all queues together. What the API server says is read from one table (`reactions`): back-pressure parks a
-namespace with back-off, an unusable manifest fails its own attempt. Runs on the loop's thread.
+Steps ③ to ⑤ of the flow. Which of the waiting attempts may be created is `admission`'s to say; what follows from an
+error of the API server stands in one table (`reactions`): back-pressure parks an attempt in its place, an unusable
+manifest fails its own attempt. Runs on the loop's thread.
 """
 
 import asyncio
 import logging
 import random
 import time
-from collections import deque
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from typing import Any
@@ -17,28 +16,40 @@ from typing import Any
 import msgspec
 
 from dispatcher import backoff, errors, manifest, names, payload, reactions
+from dispatcher.admission import Admission
 from dispatcher.attempt import Attempt, Register
 from dispatcher.cluster import Cluster
+from dispatcher.limits import Hold
 from dispatcher.options import Options
+from dispatcher.pauses import EVERYWHERE
 
 logger = logging.getLogger(__name__)
 
 DOUBT_AFTER_S = 3.0
 """What waited so long may have been delivered to another dispatcher, too."""
 NAME_AGAIN_S = 0.5
+LOOK_S = 1.0
+"""How often the reasons of what waits are looked at, and the lines, whatever happened."""
+TELL_AGAIN_S = 10.0
+TOLD_AGAIN = 100
+"""Where a reason stays and only its numbers change, so many of a line are told again, and so seldom."""
+_IN_DOUBT = frozenset({408, 504})
+"""Answers that leave open whether the pod was made, as no answer does."""
+
+Failure = errors.ApiError | errors.ApiUnavailable
 
 
 class Launcher:
-    """The admission window and the creates under way."""
+    """The creates under way, and what comes of them."""
 
     def __init__(
         self,
         *,
         cluster: Cluster,
         register: Register,
+        admission: Admission,
         options: Options,
         owner: str,
-        limit: int,
         on_created: Callable[[Attempt], None],
         on_refused: Callable[[Attempt, BaseException], None],
         on_changed: Callable[[Attempt], None],
@@ -52,9 +63,9 @@ class Launcher:
     ) -> None:
         self._cluster = cluster
         self._register = register
+        self._admission = admission
         self._options = options
         self._owner = owner
-        self.limit = limit
         self._on_created = on_created
         self._on_refused = on_refused
         self._on_changed = on_changed
@@ -65,10 +76,20 @@ class Launcher:
         self._is_finished = is_finished
         self._is_over = is_over
         self._watch = watch
-        self._waiting: dict[str, deque[Attempt]] = {}
-        self._paused_until: dict[str, float] = {}
-        self._failures: dict[str, int] = {}
         self._creates: set[asyncio.Task[None]] = set()
+        self._again: asyncio.TimerHandle | None = None
+        self._told_at: dict[tuple[str, str], float] = {}
+        """(queue, namespace) -> when the numbers of its reason were told last."""
+
+    async def run(self) -> None:
+        """Looks at what waits, again and again: no event is needed for it to go on, and its reasons stay true."""
+        while True:
+            await asyncio.sleep(LOOK_S)
+            try:
+                self.pump()
+                self._explain_all()
+            except Exception:
+                logger.exception("the waiting lines could not be looked at")
 
     def submit(self, attempt: Attempt) -> None:
         """Takes an attempt in. Its manifest is built at once: what cannot be launched fails before it waits."""
@@ -88,53 +109,90 @@ class Launcher:
         attempt.manifest = msgspec.json.encode(built)
         attempt.has_payload = payload.name_in(built) is not None
         self._register.move(attempt, "waiting")
-        self._waiting.setdefault(attempt.queue, deque()).append(attempt)
+        self._admission.lines.add(attempt)
         self.pump()
         if attempt.stage == "waiting":
-            self._explain(attempt)
+            self._explain(attempt, self._admission.hold(attempt, time.monotonic()))
 
     def pump(self) -> None:
         """Starts creates while limits allow. Call it whenever an attempt ended or a limit changed."""
-        for queue, waiting in self._waiting.items():
-            while waiting and self._may_create(queue, waiting[0]):
-                attempt = waiting.popleft()
-                if attempt.stage != "waiting":
-                    continue  # its create had worked, though we saw a failure, and its pod has ended meanwhile
-                if self._is_revoked(attempt):
-                    self._on_withdrawn(attempt)
-                    continue
-                self._register.move(attempt, "creating")
-                attempt.reason = attempt.detail = None
-                task = asyncio.get_running_loop().create_task(self._create(attempt))
-                self._creates.add(task)
-                task.add_done_callback(self._create_done)
+        while (attempt := self._admission.take(time.monotonic())) is not None:
+            self._begin(attempt)
+        self._look_again()
+
+    def pump_soon(self) -> None:
+        """The same, once for all that happens in this turn of the loop."""
+        self._look_again(0.0)
 
     def withdraw(self, attempt: Attempt) -> bool:
         """Takes an attempt out of its queue's waiting line. Says whether it was there."""
-        waiting = self._waiting.get(attempt.queue, deque())
-        if attempt not in waiting:
-            return False
-        waiting.remove(attempt)
-        return True
+        return self._admission.withdraw(attempt)
 
-    def _may_create(self, queue: str, attempt: Attempt) -> bool:
-        if len(self._creates) >= self._options.create_concurrency:
-            return False
-        if self._paused_until.get(attempt.namespace, 0.0) > time.monotonic():
-            return False
-        if self._register.launched_in_all() >= self.limit:
-            return False
-        return self._register.launched(queue) < attempt.profile.max_pods
+    def set_limit(self, limit: int) -> None:
+        """Changes how many pods this dispatcher may have over all queues."""
+        self._admission.own_limit = limit
+        self.pump()
 
-    def _explain(self, attempt: Attempt) -> None:
-        paused = self._paused_until.get(attempt.namespace, 0.0) > time.monotonic()
-        if not paused:
-            limit = min(attempt.profile.max_pods, self.limit)
-            attempt.reason, attempt.detail = (
-                "WaitingForSlot",
-                f"{limit} pods of the queue {attempt.queue} are in flight",
-            )
+    def _begin(self, attempt: Attempt) -> None:
+        if attempt.stage != "waiting":
+            self._admission.answered(attempt)  # its create had worked, though we saw a failure, and its pod has ended
+            return
+        if self._is_revoked(attempt):
+            self._admission.answered(attempt)
+            self._on_withdrawn(attempt)
+            return
+        self._register.move(attempt, "creating")
+        attempt.reason = attempt.detail = None
+        task = asyncio.get_running_loop().create_task(self._create_and_answer(attempt))
+        self._creates.add(task)
+        task.add_done_callback(self._create_done)
+
+    def _create_done(self, task: asyncio.Task[None]) -> None:
+        self._creates.discard(task)
+        if not task.cancelled():
+            self.pump()
+
+    def _look_again(self, in_s: float | None = None) -> None:
+        """Sets the one timer for the next pump, by what time alone may change."""
+        wanted_s = self._admission.again_in_s(time.monotonic()) if in_s is None else in_s
+        if wanted_s is None:
+            return
+        loop = asyncio.get_running_loop()
+        at = loop.time() + wanted_s
+        if self._again is not None and loop.time() <= self._again.when() <= at and not self._again.cancelled():
+            return
+        if self._again is not None:
+            self._again.cancel()
+        self._again = loop.call_at(at, self._pump_now)
+
+    def _pump_now(self) -> None:
+        self._again = None
+        self.pump()
+
+    def _explain_all(self) -> None:
+        now_s = time.monotonic()
+        for line in self._admission.lines:
+            hold = self._admission.hold(line[0], now_s)
+            if hold is None:
+                continue
+            name = (line[0].queue, line[0].namespace)
+            is_due = now_s - self._told_at.get(name, 0.0) >= TELL_AGAIN_S
+            for place, attempt in enumerate(line):
+                if attempt.reason != hold.reason or (is_due and place < TOLD_AGAIN and attempt.detail != hold.text):
+                    self._explain(attempt, hold)
+            if is_due:
+                self._told_at[name] = now_s
+
+    def _explain(self, attempt: Attempt, hold: Hold | None) -> None:
+        if hold is not None:
+            attempt.reason, attempt.detail = hold.reason, hold.text
         self._on_changed(attempt)
+
+    async def _create_and_answer(self, attempt: Attempt) -> None:
+        try:
+            await self._create(attempt)
+        finally:
+            self._admission.answered(attempt)
 
     async def _create(self, attempt: Attempt) -> None:
         if await self._was_told(attempt):
@@ -142,10 +200,11 @@ class Launcher:
             return
         self._register.name_pod(attempt)
         self._watch(attempt.namespace)
+        begun_at = time.monotonic()
         try:
             pod = await self._cluster.create_pod(attempt.namespace, attempt.manifest)
         except (errors.ApiError, errors.ApiUnavailable) as error:
-            await self._after_error(attempt, error)
+            await self._after_error(attempt, error, begun_at=begun_at)
         else:
             await self._created(attempt, pod)
 
@@ -166,21 +225,19 @@ class Launcher:
                 await asyncio.sleep(backoff.backoff_s(failures, jitter=random.random()))  # noqa: S311 - jitter is no secret
         return False
 
-    def _create_done(self, task: asyncio.Task[None]) -> None:
-        self._creates.discard(task)
-        if not task.cancelled():
-            self.pump()
-
     async def _created(self, attempt: Attempt, pod: Mapping[str, Any]) -> None:
         """The pod exists. One whose message is in a Secret waits for it, and counts as created when it is there."""
-        attempt.uid = pod["metadata"]["uid"]
+        uid = attempt.uid = str(pod["metadata"]["uid"])
+        if attempt.stage != "ended":
+            self._admission.created(attempt, uid=uid, now_s=time.monotonic())
         if attempt.has_payload and attempt.stage != "ended":
+            begun_at = time.monotonic()
             try:
                 await self._cluster.put_secret(payload.secret(pod, attempt.message.encode()))
             except (errors.ApiError, errors.ApiUnavailable) as error:
-                await self._after_error(attempt, error)
+                await self._after_error(attempt, error, begun_at=begun_at)
                 return
-        self._failures.pop(attempt.namespace, None)
+        self._admission.pauses.worked(attempt.namespace, now_s=time.monotonic())
         attempt.manifest = b""  # the server has it now
         if attempt.stage == "ended":
             return  # the pod's events were faster than the answer to its create
@@ -189,25 +246,25 @@ class Launcher:
         attempt.created_at = datetime.now(UTC)
         self._on_created(attempt)
 
-    async def _after_error(self, attempt: Attempt, error: errors.ApiError | errors.ApiUnavailable) -> None:
+    async def _after_error(self, attempt: Attempt, error: Failure, *, begun_at: float) -> None:
         if attempt.stage == "ended":
             return  # the create had worked: the pod's events were faster than the failure
         attempt.is_in_doubt |= reactions.may_have_worked(error)
         reaction = reactions.react(error)
         if reaction.action == "adopt":
-            await self._adopt(attempt)
+            await self._adopt(attempt, begun_at=begun_at)
         elif reaction.action in ("wait", "stop"):
-            self._park(attempt, reason=reaction.reason, error=error)
+            self._park(attempt, reaction, error, begun_at=begun_at)
         else:
             self._on_refused(attempt, _as_outcome(error, reason=reaction.reason, pod=attempt.pod))
 
-    async def _adopt(self, attempt: Attempt) -> None:
+    async def _adopt(self, attempt: Attempt, *, begun_at: float) -> None:
         """A pod of this name is there. It is ours if it says so, and not if it is about to leave."""
         try:
             pod = await self._cluster.read_pod(attempt.namespace, attempt.pod)
         except (errors.ApiError, errors.ApiUnavailable) as error:
             attempt.is_in_doubt = True
-            self._park(attempt, reason="Conflict", error=error)
+            self._park(attempt, reactions.Reaction("wait", "Conflict"), error, begun_at=begun_at)
             return
         if manifest.key_of(pod) != attempt.key:
             foreign = errors.PodFailed(
@@ -235,31 +292,38 @@ class Launcher:
 
     def _line_up_again(self, attempt: Attempt) -> None:
         if attempt.stage == "waiting":
-            self._line_up(attempt)
+            self._admission.lines.add(attempt)
             self.pump()
 
-    def _line_up(self, attempt: Attempt) -> None:
-        """Into its queue's waiting line, by the time at which it was received."""
-        line = self._waiting.setdefault(attempt.queue, deque())
-        place = next((place for place, other in enumerate(line) if other.received_at > attempt.received_at), len(line))
-        line.insert(place, attempt)
-
-    def _park(self, attempt: Attempt, *, reason: str, error: errors.ApiError | errors.ApiUnavailable) -> None:
-        """Puts it back at the head of its line, and pauses its namespace with back-off and jitter."""
-        failures = self._failures[attempt.namespace] = self._failures.get(attempt.namespace, 0) + 1
-        wanted = getattr(error, "retry_after_s", None)
-        delay_s = max(wanted or 0.0, backoff.backoff_s(failures, jitter=random.random()))  # noqa: S311 - jitter is no secret
-        now = time.monotonic()
-        if now + delay_s > self._paused_until.get(attempt.namespace, 0.0):
-            self._paused_until[attempt.namespace] = now + delay_s
-            asyncio.get_running_loop().call_later(delay_s, self.pump)
+    def _park(self, attempt: Attempt, reaction: reactions.Reaction, error: Failure, *, begun_at: float) -> None:
+        """Puts it back into its place in its line, and pauses its namespace, or all, with back-off and jitter."""
+        scope = EVERYWHERE if reaction.action == "stop" else attempt.namespace
+        delay_s = self._admission.pauses.pause(
+            scope,
+            Hold(reaction.reason, str(error)),
+            begun_at=begun_at,
+            now_s=time.monotonic(),
+            wanted_s=getattr(error, "retry_after_s", None) or 0.0,
+            jitter=random.random(),  # noqa: S311 - jitter is no secret
+        )
+        if delay_s is not None:
             logger.warning(
-                "launching paused namespace=%s reason=%s seconds=%.1f: %s", attempt.namespace, reason, delay_s, error
+                "launching paused namespace=%s reason=%s seconds=%.1f: %s",
+                scope or "(all)",
+                reaction.reason,
+                delay_s,
+                error,
             )
         self._register.move(attempt, "waiting")
-        attempt.reason, attempt.detail = reason, str(error)
-        self._line_up(attempt)
+        attempt.reason, attempt.detail = reaction.reason, str(error)
+        self._admission.park(attempt, is_in_doubt=_may_count(error))
         self._on_changed(attempt)
+
+
+def _may_count(error: Failure) -> bool:
+    """Whether a pod that may have been made keeps its slot. Of a server that answers and says no it gives it back: what
+    keeps one namespace from creating must not take the slots of others."""
+    return error.was_sent if isinstance(error, errors.ApiUnavailable) else error.status in _IN_DOUBT
 
 
 def _as_outcome(error: BaseException, *, reason: str | None = None, pod: str | None = None) -> errors.PodFailed:

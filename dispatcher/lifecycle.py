@@ -27,6 +27,7 @@ from dispatcher import (
     waiting,
     watcher,
 )
+from dispatcher.admission import Admission
 from dispatcher.attempt import Attempt, Register
 from dispatcher.background import Background
 from dispatcher.clock import Clock
@@ -36,9 +37,13 @@ from dispatcher.deadlines import Deadlines
 from dispatcher.endings import Endings
 from dispatcher.findings import Findings
 from dispatcher.hub import Hub
+from dispatcher.ledger import Ledger
+from dispatcher.limits import Limits
 from dispatcher.notes import Notes
 from dispatcher.options import Options, QueueProfile
 from dispatcher.podstore import PodRow, PodStore
+from dispatcher.slots import Slots
+from dispatcher.tokenbucket import TokenBucket
 
 logger = logging.getLogger(__name__)
 
@@ -53,6 +58,8 @@ class _Parts:
     janitor: janitor.Janitor
     endings: Endings
     findings: Findings
+    slots: Slots
+    ledger: Ledger
 
 
 class Lifecycle:
@@ -111,7 +118,10 @@ class Lifecycle:
             early, self._early = self._early, []
             for attempt in early:
                 self._parts.launcher.submit(attempt)
-            await notes
+            try:
+                await notes
+            finally:
+                await self._parts.ledger.leave()
 
     def _made(self, api: cluster.Cluster) -> _Parts:
         endings = Endings(
@@ -129,8 +139,30 @@ class Lifecycle:
             on_pod=self._on_pod,
             on_list=self._on_list,
         )
+        slots = Slots(on_freed=self._on_freed)
+        bounds = Limits(overall=self._options.max_pods, by_namespace=self._options.max_pods_by_namespace)
+        sharing = Ledger(
+            cluster=api,
+            namespace=self._options.limits_namespace or self._options.namespaces[0],
+            deployment=self._options.deployment,
+            owner=self._owner,
+            needs=lambda: admitting.needs(datetime.now(UTC), time.monotonic()),
+            limit_of=lambda key: bounds.of_key(key, max_pods_of=self._max_pods_of),
+            is_counted=lambda: watching.has_listed,
+            on_changed=self._pump,
+        )
+        admitting = Admission(
+            slots=slots,
+            bounds=bounds,
+            allowed=sharing.allowed,
+            bucket=TokenBucket(rate=self._options.create_rate, burst=self._options.create_burst),
+            own_limit=self._limit,
+            create_concurrency=self._options.create_concurrency,
+        )
         return _Parts(
             cluster=api,
+            slots=slots,
+            ledger=sharing,
             watcher=watching,
             endings=endings,
             findings=Findings(api, hub=self._hub, background=self._background),
@@ -138,9 +170,9 @@ class Lifecycle:
             launcher=launcher.Launcher(
                 cluster=api,
                 register=self._register,
+                admission=admitting,
                 options=self._options,
                 owner=self._owner,
-                limit=self._limit,
                 on_created=self._on_created,
                 on_refused=endings.refused,
                 on_changed=self._notes.waiting,
@@ -158,6 +190,8 @@ class Lifecycle:
         """The loops that look at the world by themselves."""
         self._background.spawn(self._check_permissions(parts.cluster))
         self._background.spawn(self._find_namespaces(parts))
+        self._background.spawn(parts.ledger.run())
+        self._background.spawn(parts.launcher.run())
         self._background.spawn(self._clock(parts).run())
         looking_for_orphans = orphans.Orphans(
             cluster=parts.cluster,
@@ -165,6 +199,7 @@ class Lifecycle:
             owner=self._owner,
             namespaces=lambda: parts.watcher.namespaces,
             alive=self._alive,
+            on_foreign=parts.ledger.saw,
         )
         self._background.spawn(looking_for_orphans.run())
         url = self._options.database_url
@@ -287,8 +322,7 @@ class Lifecycle:
         """Changes how many pods may be in flight."""
         self._limit = limit
         if self._parts is not None:
-            self._parts.launcher.limit = limit
-            self._parts.launcher.pump()
+            self._parts.launcher.set_limit(limit)
 
     def stats(self) -> dict[str, Any]:
         """Facts for `inspect stats`. Called from the hub's thread: it only reads."""
@@ -302,12 +336,24 @@ class Lifecycle:
             "events-skipped": parts.watcher.skipped if parts else 0,
             "leftovers": parts.janitor.leftovers if parts else 0,
             "missing-permissions": list(self._missing),
+            "limits": parts.ledger.trouble if parts else None,
             "trouble": self._connection.trouble or "; ".join((parts.watcher.trouble if parts else {}).values()) or None,
         }
 
     def _pump(self) -> None:
         if self._parts is not None:
             self._parts.launcher.pump()
+
+    def _on_freed(self) -> None:
+        if self._parts is not None:
+            self._parts.ledger.freed()
+            self._parts.launcher.pump_soon()
+
+    def _max_pods_of(self, queue: str) -> int:
+        try:
+            return self._options.profile_for(queue).max_pods
+        except LookupError:
+            return QueueProfile().max_pods
 
     def _on_created(self, attempt: Attempt) -> None:
         attempt.created_mono = time.monotonic()
@@ -327,6 +373,8 @@ class Lifecycle:
 
     def _on_pod(self, pod: Mapping[str, Any], kind: str) -> None:
         """One event of the watch, or one pod of a list."""
+        if self._parts is not None:
+            self._parts.slots.see(pod, kind, now_s=time.monotonic())
         if _uid(pod) in self._closed:
             if kind == "DELETED":
                 self._closed.discard(_uid(pod))
@@ -392,6 +440,7 @@ class Lifecycle:
         """Closes the gap between what is in flight and what is in the cluster."""
         if self._parts is None:
             return
+        self._parts.slots.sync(namespace, pods.keys(), asked_at=asked_at)
         for attempt in self._register:
             known = attempt.stage == "created" and attempt.namespace == namespace
             if known and attempt.created_mono < asked_at and attempt.pod not in pods:

@@ -19,7 +19,7 @@ class QueueProfile:
     """A name in `templates/`, or a path to a pod template."""
     namespace: str = "default"
     max_pods: int = 100
-    """Pods of this queue in flight at once, over one dispatcher."""
+    """Pods of this queue in flight at once, over all dispatchers of the deployment."""
     image: str | None = None
     """Replaces the template's base image when set; an override of the task wins over it."""
     env: Mapping[str, str] = field(default_factory=dict)
@@ -59,6 +59,16 @@ class Options:
     verify_ssl: bool = True
     in_cluster: bool | None = None
     """None: in-cluster if a service account is mounted, else the kubeconfig."""
+    max_pods: int | None = None
+    """Pods of this deployment in flight at once, over all queues, namespaces and dispatchers. None: no limit."""
+    max_pods_by_namespace: Mapping[str, int] = field(default_factory=dict)
+    """The same by namespace."""
+    create_rate: float = 0.0
+    """Creates a second that this dispatcher sends in the long run. 0: no limit."""
+    create_burst: int = 100
+    """With `create_rate`: so many at once after a quiet time."""
+    limits_namespace: str | None = None
+    """Where the ConfigMap is in which dispatchers share out the limits; None: the first of `namespaces`."""
     image: str | None = None
     database_url: str | None = None
     """Where pod status is stored for people; None stores nothing."""

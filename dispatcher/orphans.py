@@ -8,7 +8,8 @@ in the taker's watch and is adopted like any other. Runs on the loop's thread.
 
 import asyncio
 import logging
-from collections.abc import Callable, Iterable, Mapping
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 from dispatcher import errors, names, podspec
@@ -31,12 +32,15 @@ class Orphans:
         owner: str,
         namespaces: Callable[[], Iterable[str]],
         alive: Callable[[], set[str] | None],
+        on_foreign: Callable[[Sequence[Mapping[str, Any]], float], None],
     ) -> None:
         self._cluster = cluster
         self._owner = names.label_value(owner)
         self._selector = f"{selector},{podspec.OWNER_LABEL}!={self._owner}"
         self._namespaces = namespaces
         self._alive = alive
+        self._on_foreign = on_foreign
+        """Is given the pods of all other owners, and when they were asked for (monotonic)."""
         self._silent: set[str] = set()
         """Owners that did not answer the last time."""
 
@@ -56,7 +60,9 @@ class Orphans:
 
     async def _look(self) -> bool:
         """Takes what is orphaned. Says whether it wants to look again soon."""
+        asked_at = time.monotonic()
         pods = [pod for namespace in self._namespaces() for pod in await self._foreign(namespace)]
+        self._on_foreign(pods, asked_at)
         owners = {_owner(pod) for pod in pods}
         if not owners:
             self._silent = set()

@@ -557,10 +557,40 @@ _OF_LAUNCHES = (
         to_do="delete that pod, or give this installation a deployment id of its own",
     ),
     Known(
-        reasons=("WaitingForSlot",),
+        reasons=("QueueLimit",),
         cause=None,
-        means="as many pods are in flight as its limits allow",
-        to_do="wait for other pods to end, or raise the limits (max_pods of the queue, --concurrency)",
+        means="as many pods of its queue are in flight as its max_pods allows, over all dispatchers",
+        to_do="wait for other pods to end, or raise max_pods of the queue",
+    ),
+    Known(
+        reasons=("NamespaceLimit",),
+        cause=None,
+        means="as many pods are in flight in its namespace as kubernetes.max_pods_by_namespace allows",
+        to_do="wait for other pods to end, or raise kubernetes.max_pods_by_namespace",
+    ),
+    Known(
+        reasons=("OverallLimit",),
+        cause=None,
+        means="as many pods are in flight as kubernetes.max_pods allows, over all queues and dispatchers",
+        to_do="wait for other pods to end, or raise kubernetes.max_pods",
+    ),
+    Known(
+        reasons=("DispatcherLimit",),
+        cause=None,
+        means="its dispatcher has as many pods as it may have over all queues",
+        to_do="wait for other pods to end, start another dispatcher, or raise --max-pods (--concurrency, -c)",
+    ),
+    Known(
+        reasons=("LimitsUnknown",),
+        cause=None,
+        means="the dispatchers have not shared out the slots of the limits yet, or cannot: the message says why",
+        to_do="nothing for a few seconds; if it lasts, see that the API server answers",
+    ),
+    Known(
+        reasons=("CreateRate", "CreatesUnderWay"),
+        cause=None,
+        means="the dispatcher sends no more creates at once, so that the API server is not flooded",
+        to_do=f"{_WAIT}; kubernetes.create_rate may be raised",
     ),
     Known(
         reasons=("ApiServerUnavailable",),

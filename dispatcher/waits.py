@@ -11,6 +11,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal, get_args
 
+from dispatcher import limits
 from dispatcher.options import QueueProfile
 from dispatcher.podoptions import PodOptions
 
@@ -82,7 +83,7 @@ KINDS: Mapping[str, Kind] = {
     "slot": Kind(
         what="a free slot",
         way_out="raise the limit that the reason names, or send less at once",
-        reasons=frozenset({"WaitingForSlot"}),
+        reasons=limits.SLOT_REASONS | {"CreateRate", "CreatesUnderWay"},
     ),
     "quota": Kind(
         what="the quota of its namespace",
@@ -97,6 +98,7 @@ KINDS: Mapping[str, Kind] = {
                 "ApiServerError",
                 "ApiServerUnavailable",
                 "Conflict",
+                "LimitsUnknown",
                 "RequestTimeout",
                 "ServiceAccountPending",
                 "TooManyRequests",

@@ -39,6 +39,7 @@ class Watcher:
         self._on_pod = on_pod
         self._on_list = on_list
         self._tasks: dict[str, asyncio.Task[None]] = {}
+        self._listed: set[str] = set()
         self.skipped = 0
         """Events that could not be read."""
         self.relists = 0
@@ -54,6 +55,11 @@ class Watcher:
     def namespaces(self) -> tuple[str, ...]:
         """Those that are watched."""
         return tuple(self._tasks)
+
+    @property
+    def has_listed(self) -> bool:
+        """Whether each namespace that is watched was listed once, or cannot be."""
+        return all(namespace in self._listed or namespace in self.trouble for namespace in self._tasks)
 
     async def _forever(self, namespace: str) -> None:
         failures = 0
@@ -82,6 +88,7 @@ class Watcher:
         for pod in listed.pods:
             self._look(pod, "ADDED")
         self._on_list(namespace, {pod["metadata"]["name"]: pod for pod in listed.pods}, asked_at)
+        self._listed.add(namespace)
         version = listed.resource_version
         while version and time.monotonic() - asked_at < RELIST_S:
             version = await self._follow(namespace, version)

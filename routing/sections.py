@@ -60,6 +60,8 @@ _COUNT = "a whole number of at least 1"
 _NATURAL = "a whole number, 0 or more"
 _SECONDS = "a number of seconds above 0"
 _DELAY = "a number of seconds, 0 or more"
+_NUMBER = "a number, 0 or more"
+_COUNTS = "a table of namespaces and whole numbers of at least 1 (in the environment as JSON)"
 _BOOL = "true or false"
 _TEXT = "a text that is not empty"
 _TEXTS = "a list of texts (in the environment separated by commas)"
@@ -176,6 +178,20 @@ class Kubernetes(Section):
         title="a namespace's name: 1 to 63 small letters, digits and dashes",
         description="The namespace of every queue whose rule names none.",
     )
+    max_pods: Count | None = Field(
+        None,
+        title=_COUNT,
+        description="Pods in flight at once over all queues, namespaces and dispatchers. Default: no limit.",
+    )
+    max_pods_by_namespace: dict[Text, Count] = Field(
+        {}, title=_COUNTS, description="The same for single namespaces, over all queues and dispatchers."
+    )
+    create_rate: Delay = Field(
+        0.0, title=_NUMBER, description="Pods that one dispatcher creates a second in the long run. 0: no limit."
+    )
+    create_burst: Count = Field(
+        100, title=_COUNT, description="With `create_rate`: pods created at once after a quiet time."
+    )
     image: Text | None = Field(None, title=_TEXT, description="The image of task pods where queue and task name none.")
     app: Annotated[str, _pattern(_APP)] = Field(
         "routing.run:pod_app", title="module:attribute of a Celery app", description="What a task pod imports."
@@ -260,7 +276,7 @@ def kind_of(section: str, key: str) -> type[Any]:
     """The plain type of a key's values: str, int, float, bool, list or Path (None, where allowed, means "not set")."""
     annotation: Any = model_of(section).model_fields[key].annotation
     while not isinstance(annotation, type):
-        if get_origin(annotation) is list:
-            return list
+        if get_origin(annotation) in (list, dict):
+            return get_origin(annotation)  # type: ignore[no-any-return]
         annotation = annotation.__args__[0]
     return annotation

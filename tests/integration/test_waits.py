@@ -39,7 +39,7 @@ SPECS = {
     "start": {"initContainers": INIT},
 }
 REASONS = {
-    "slot": "WaitingForSlot",
+    "slot": "QueueLimit",
     "quota": "QuotaExceeded",
     "api_server": "ApiServerError",
     "unschedulable": "Unschedulable",

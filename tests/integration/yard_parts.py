@@ -58,9 +58,9 @@ class Yard:
             "-P",
             "custom",
             "-Q",
-            "kubernetes",
+            env.get("YARD_QUEUES", "kubernetes"),
             "-c",
-            os.environ.get("YARD_CONCURRENCY", "100"),
+            env.get("YARD_CONCURRENCY", os.environ.get("YARD_CONCURRENCY", "100")),
             name=name,
             env={**pool, **env},
         )

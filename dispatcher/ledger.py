@@ -1,0 +1,300 @@
+"""The ledger: one ConfigMap in which the dispatchers of a deployment share out the slots of their limits.
+
+Every dispatcher writes its own key, and only if the object is still the one that it read (resourceVersion), so what
+`shares` decides holds for all of them at every moment: dispatchers that live never exceed a limit together. While one
+is alone it holds everything. One that has not been able to write for `VALID_S` creates nothing; one whose key stands
+still for `GONE_S` is gone, and only its pods count, until they end. Runs on the loop's thread.
+"""
+
+import asyncio
+import contextlib
+import logging
+import random
+import time
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from dispatcher import errors, limits, names, podspec, shares
+from dispatcher.cluster import Cluster
+from dispatcher.limits import Hold
+from dispatcher.shares import Entry, Grant, Need
+
+logger = logging.getLogger(__name__)
+
+EVERY_S = 1.0
+ALONE_S = 2.0
+SHORT_S = 0.3
+"""How often it is written: usually, while nobody else is there, and while slots that are due have not come yet."""
+LEAST_S = 0.1
+AGAIN_S = 15.0
+"""After an answer that says that the object may not be had at all."""
+VALID_S = 12.0
+GONE_S = 15.0
+"""Longer than VALID_S: who is taken for gone has stopped creating before. Each counts by its own monotonic clock."""
+TRIES = 8
+KEPT_S = 300.0
+"""How long a limit is still shared in that nobody here needs any more: the next task need not ask for a slot first."""
+LEAVE_S = 1.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Plan:
+    """What one turn decided."""
+
+    entry: Entry
+    grants: Mapping[str, Grant] = field(default_factory=dict)
+    gone: tuple[str, ...] = ()
+    """Keys of dispatchers that are gone with all their pods: they are removed."""
+
+    @property
+    def is_alone(self) -> bool:
+        return self.entry.shares is None
+
+
+class Ledger:
+    """This dispatcher's part of it."""
+
+    def __init__(
+        self,
+        *,
+        cluster: Cluster,
+        namespace: str,
+        deployment: str,
+        owner: str,
+        needs: Callable[[], Mapping[str, Need]],
+        limit_of: Callable[[str], int | None],
+        is_counted: Callable[[], bool],
+        on_changed: Callable[[], None],
+    ) -> None:
+        """`needs` gives what this dispatcher has and wants now, `is_counted` whether its pods have been listed yet."""
+        self._cluster = cluster
+        self._namespace = namespace
+        self._name = names.pod_name("podyard-limits", deployment, key=deployment)
+        self._labels = {
+            podspec.MANAGED_BY_LABEL: podspec.MANAGED_BY,
+            podspec.DEPLOYMENT_LABEL: names.label_value(deployment),
+        }
+        self._me = names.label_value(owner)
+        self._needs = needs
+        self._limit_of = limit_of
+        self._is_counted = is_counted
+        self._on_changed = on_changed
+        self._beat = time.time_ns()
+        self._plan: _Plan | None = None
+        """The last one that was written, lowered by one that is being written."""
+        self._valid_until = 0.0
+        self._is_denied = False
+        self._kicked = asyncio.Event()
+        self._beats: dict[str, tuple[int, float]] = {}
+        """Dispatcher -> its last beat, and when it was seen to change."""
+        self._foreign: dict[str, Counter[str]] = {}
+        """Dispatcher -> pods by key, at the last look into the cluster."""
+        self._looked_at = float("-inf")
+        self._needed_at: dict[str, float] = {}
+        """Limited key -> when it was needed last."""
+        self.trouble: str | None = "nothing was written yet"
+
+    def allowed(self, key: str, limit: int) -> int | Hold:
+        """How many pods of a key this dispatcher may have now."""
+        if self._is_denied:
+            return max(0, limit - sum(pods[key] for pods in self._foreign.values()))
+        if self._plan is None or time.monotonic() > self._valid_until:
+            return Hold("LimitsUnknown", f"what other dispatchers hold of the limits is not known: {self.trouble}")
+        if self._plan.is_alone:
+            return limit
+        granted = self._plan.grants.get(key)
+        if granted is None:
+            self._kicked.set()
+            return Hold("LimitsUnknown", "its share of the limits is being asked for")
+        return granted.allowed
+
+    def freed(self) -> None:
+        """A slot became free: where others wait for it they need not wait for the next turn."""
+        if self._plan is not None and any(one.allowed < one.share for one in self._plan.grants.values()):
+            self._kicked.set()
+
+    def saw(self, pods: Iterable[Mapping[str, Any]], asked_at: float) -> None:
+        """The pods of all other owners, as the cluster listed them when asked at that time."""
+        found: dict[str, Counter[str]] = {}
+        for pod in pods:
+            metadata = pod["metadata"]
+            queue = (metadata.get("annotations") or {}).get(podspec.QUEUE_ANNOTATION)
+            if queue is not None and (pod.get("status") or {}).get("phase") not in ("Succeeded", "Failed"):
+                owner = str((metadata.get("labels") or {}).get(podspec.OWNER_LABEL, ""))
+                found.setdefault(owner, Counter()).update(limits.keys(queue, metadata["namespace"]))
+        self._foreign, self._looked_at = found, asked_at
+
+    async def run(self) -> None:
+        """Takes turns until it is cancelled."""
+        while True:
+            again_s = EVERY_S
+            try:
+                if self._is_counted():
+                    again_s = await self._turn()
+                else:
+                    again_s = LEAST_S
+            except errors.ApiUnavailable as error:
+                self._failed(error)
+            except errors.ApiError as error:
+                self._failed(error)
+                if error.status in (403, 404, 405, 422):
+                    self._deny()
+                again_s = AGAIN_S if self._is_denied else EVERY_S
+            except Exception as error:
+                logger.exception("the slots of the limits could not be shared out")
+                self._failed(error)
+            await asyncio.sleep(LEAST_S)
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._kicked.wait(), again_s - LEAST_S)
+            self._kicked.clear()
+
+    async def leave(self) -> None:
+        """Lets go of all that has no pod; the pods run on. Bounded, and tried once: it only saves the others time."""
+        if self._plan is None:
+            return
+        entry = Entry(beat=self._next_beat(), used={key: need.used for key, need in self._needs().items() if need.used})
+        self._plan = None
+        patch = {"data": {self._me: shares.encode(entry)}}
+        with contextlib.suppress(errors.ApiError, errors.ApiUnavailable, TimeoutError):
+            await asyncio.wait_for(self._cluster.patch_config_map(self._namespace, self._name, patch), LEAVE_S)
+
+    async def _turn(self) -> float:
+        """Reads, decides, writes. Gives the seconds until the next turn."""
+        for attempt in range(TRIES):
+            found = await self._read()
+            plan = self._decide(_entries(found))
+            self._plan = self._lowered(plan)
+            sent_at = time.monotonic()
+            if await self._write(found, plan):
+                self._worked(plan, sent_at)
+                return self._pause_after(plan)
+            await asyncio.sleep(random.uniform(0.005, 0.03) * (attempt + 1))  # noqa: S311 - jitter is no secret
+        raise errors.ApiUnavailable(f"the ConfigMap {self._name} was changed by others {TRIES} times in a row")
+
+    async def _read(self) -> Mapping[str, Any] | None:
+        try:
+            return await self._cluster.read_config_map(self._namespace, self._name)
+        except errors.ApiError as error:
+            if error.status == 404 and self._name in error.message:
+                return None
+            raise
+
+    async def _write(self, found: Mapping[str, Any] | None, plan: _Plan) -> bool:
+        """Whether nobody else was faster."""
+        data: dict[str, str | None] = {self._me: shares.encode(plan.entry), **dict.fromkeys(plan.gone)}
+        metadata: dict[str, Any] = {"name": self._name, "namespace": self._namespace, "labels": self._labels}
+        try:
+            if found is None:
+                body = {"apiVersion": "v1", "kind": "ConfigMap", "metadata": metadata, "data": data}
+                await self._cluster.create_config_map(self._namespace, body)
+            else:
+                version = {"resourceVersion": found["metadata"]["resourceVersion"]}
+                await self._cluster.patch_config_map(self._namespace, self._name, {"metadata": version, "data": data})
+        except errors.ApiError as error:
+            if error.status == 409 or (found is not None and error.status == 404):
+                return False
+            raise
+        return True
+
+    def _decide(self, entries: Mapping[str, Entry]) -> _Plan:
+        now_s = time.monotonic()
+        others = {name: entry for name, entry in entries.items() if name != self._me}
+        self._beats = {name: self._beat_of(name, entry, now_s) for name, entry in others.items()}
+        dead = {name for name, (_, at) in self._beats.items() if now_s - at > GONE_S}
+        over = {name for name in dead if self._is_counted_since_its_end(name) and not self._foreign.get(name)}
+        limited = self._limited(now_s)
+        needs = {key: need for key, (_, need) in limited.items()}
+        used = {key: need.used for key, need in needs.items() if need.used}
+        beat = self._next_beat()
+        if others.keys() == over and not any(self._foreign.values()):
+            return _Plan(entry=Entry(beat=beat, shares=None, used=used), gone=tuple(over))
+        grants = {key: self._grant(key, limit, need, others, dead) for key, (limit, need) in limited.items()}
+        entry = Entry(
+            beat=beat,
+            shares={key: one.share for key, one in grants.items() if one.share},
+            used=used,
+            waits={key: need.waits for key, need in needs.items() if need.waits},
+            oldest_s={key: round(need.oldest_s, 1) for key, need in needs.items() if need.waits},
+        )
+        return _Plan(entry=entry, grants=grants, gone=tuple(over))
+
+    def _limited(self, now_s: float) -> dict[str, tuple[int, Need]]:
+        """Limit and need of each limited key that is needed, or was not long ago."""
+        needs = self._needs()
+        self._needed_at = {key: at for key, at in self._needed_at.items() if now_s - at < KEPT_S}
+        self._needed_at |= dict.fromkeys(needs, now_s)
+        found = {key: (self._limit_of(key), needs.get(key, Need())) for key in self._needed_at}
+        return {key: (limit, need) for key, (limit, need) in found.items() if limit is not None}
+
+    def _grant(self, key: str, limit: int, need: Need, others: Mapping[str, Entry], dead: set[str]) -> Grant:
+        living = {name: entry for name, entry in others.items() if name not in dead}
+        held = {name: entry.held(key, limit) for name, entry in living.items()}
+        if dead:  # pods change hands: who has taken some over counts with what the cluster shows
+            held = {name: max(count, self._foreign_of(name)[key]) for name, count in held.items()}
+        lost = sum(self._left_of(name, key, limit, others[name]) for name in dead)
+        lost += sum(pods[key] for name, pods in self._foreign.items() if name not in others)
+        needs = {self._me: need, **{name: entry.need(key) for name, entry in living.items()}}
+        return shares.grant(self._me, needs, limit=limit, held=sum(held.values()), lost=lost)
+
+    def _left_of(self, name: str, key: str, limit: int, entry: Entry) -> int:
+        """What a dispatcher that is gone keeps the others from using: its pods, once they were counted."""
+        return self._foreign_of(name)[key] if self._is_counted_since_its_end(name) else entry.held(key, limit)
+
+    def _is_counted_since_its_end(self, name: str) -> bool:
+        return self._looked_at > self._beats[name][1] + GONE_S
+
+    def _foreign_of(self, name: str) -> Counter[str]:
+        return self._foreign.get(name, Counter())
+
+    def _beat_of(self, name: str, entry: Entry, now_s: float) -> tuple[int, float]:
+        known = self._beats.get(name)
+        return known if known is not None and known[0] == entry.beat else (entry.beat, now_s)
+
+    def _next_beat(self) -> int:
+        self._beat += 1
+        return self._beat
+
+    def _lowered(self, plan: _Plan) -> _Plan | None:
+        """What holds while a plan is being written: of each limit the smaller part."""
+        if self._plan is None or plan.is_alone:
+            return self._plan
+        if self._plan.is_alone:
+            return plan
+        grants = {
+            key: Grant(share=one.share, allowed=min(one.allowed, self._plan.grants[key].allowed))
+            for key, one in plan.grants.items()
+            if key in self._plan.grants
+        }
+        return _Plan(entry=plan.entry, grants=grants)
+
+    def _worked(self, plan: _Plan, sent_at: float) -> None:
+        self._plan, self._valid_until = plan, sent_at + VALID_S
+        self._is_denied, self.trouble = False, None
+        self._on_changed()
+
+    def _failed(self, error: BaseException) -> None:
+        if self.trouble is None:
+            logger.warning("the slots of the limits were not shared out: %s", error)
+        self.trouble = str(error)
+
+    def _deny(self) -> None:
+        if not self._is_denied:
+            logger.error(
+                "limits hold for each dispatcher alone, the ConfigMap %s cannot be used: %s", self._name, self.trouble
+            )
+        self._is_denied = True
+        self._on_changed()
+
+    def _pause_after(self, plan: _Plan) -> float:
+        if any(one.is_short for one in plan.grants.values()):
+            return SHORT_S
+        return ALONE_S if plan.is_alone else EVERY_S
+
+
+def _entries(found: Mapping[str, Any] | None) -> dict[str, Entry]:
+    """The entries that can be read."""
+    data = (found or {}).get("data") or {}
+    read = {name: shares.decode(text) for name, text in data.items()}
+    return {name: entry for name, entry in read.items() if entry is not None}
