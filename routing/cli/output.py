@@ -28,7 +28,7 @@ _ENDLESS = 100_000
 """The width of a table that no terminal shows."""
 _KEPT_WIDTH = 10
 _GAP = 2
-_NUMBERS = frozenset({"SECONDS", "TRY", "TASKS", "RETRIES", "LINE"})
+_NUMBERS = frozenset({"SECONDS", "TRY", "TASKS", "RETRIES", "LINE", "MESSAGES", "IN FLIGHT", "WAITING", "OLDEST"})
 
 _STYLES = {
     "success": "green",
@@ -40,6 +40,7 @@ _STYLES = {
     "failed": "bold red",
     "Failed": "bold red",
     "wrong": "bold red",
+    "NO CONSUMER": "bold red",
     "lost": "red",
     "upstream_failed": "red",
     "up_for_retry": "yellow",

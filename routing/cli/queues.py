@@ -1,6 +1,7 @@
-"""`podyard queues`: the routing rules, and which of them decides for a queue."""
+"""`podyard queues`: the routing rules, which of them decides for a queue, and who consumes it."""
 
-from typing import Any
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -10,6 +11,9 @@ from routing.cli import output as out
 from routing.cli import plaintext
 from routing.cli.session import Session, common_options, pass_session
 from routing.settings import DEFAULT
+
+if TYPE_CHECKING:
+    from routing.cli import queuefacts
 
 
 @click.group()
@@ -22,21 +26,38 @@ def queues() -> None:
 @out.output_option
 @pass_session
 def list_queues(session: Session, output: str) -> None:
-    """List the routing rules in the order in which they are asked.
+    """List the routing rules in the order in which they are asked, then other queues in use: who consumes them, and
+    what waits and runs.
 
     \b
     Example:  podyard queues list --output json
     """
-    rules = session.settings.router.rules
-    columns: out.Columns[router.Rule] = {
-        "QUEUE": lambda rule: rule.name,
-        "SIDE": lambda rule: rule.side,
-        "TEMPLATE": lambda rule: _of_pods(rule, "template"),
-        "NAMESPACE": lambda rule: _of_pods(rule, "namespace"),
-        "MAX PODS": lambda rule: _of_pods(rule, "max_pods"),
-        "FROM": lambda rule: _source(session, rule.name),
+    from routing.cli import queuefacts  # noqa: PLC0415 - Celery and SQLAlchemy, which `explain` does not need
+
+    facts, unknown = queuefacts.gather(session.settings, open_store=lambda: session.store)
+    now = datetime.now(UTC)
+    columns: out.Columns[queuefacts.Fact] = {
+        "QUEUE": lambda fact: fact.queue,
+        "SIDE": lambda fact: fact.side,
+        "RULE": lambda fact: fact.rule,
+        "FROM": lambda fact: _source(session, fact.rule),
+        "CONSUMERS": _consumers,
+        "MESSAGES": lambda fact: fact.messages,
+        "IN FLIGHT": lambda fact: fact.in_flight,
+        "WAITING": lambda fact: fact.waiting,
+        "OLDEST": lambda fact: None if fact.oldest_at is None else f"{(now - fact.oldest_at).total_seconds():.0f} s",
     }
-    out.show_list(rules, columns, output=output, empty="", record=lambda rule: _record(session, rule))
+    out.show_list(facts, columns, output=output, empty="", record=lambda fact: _record(session, fact, now))
+    if output == "table":
+        for fact in facts:
+            if fact.is_unconsumed:
+                click.echo(plaintext.line(f"NO CONSUMER of the queue {fact.queue!r}; start one: {fact.start_command}"))
+    for line in unknown:
+        click.echo(plaintext.line(line), err=True)
+
+
+def _consumers(fact: "queuefacts.Fact") -> str | None:
+    return "NO CONSUMER" if fact.is_unconsumed else ", ".join(fact.consumers or ()) or None
 
 
 @queues.command()
@@ -93,17 +114,27 @@ def _explanation(session: Session, found: router.Explanation) -> dict[str, Any]:
     }
 
 
-def _record(session: Session, rule: router.Rule) -> dict[str, Any]:
-    profile = _profile(rule.profile) if rule.side == "kubernetes" else {}
-    return {"queue": rule.name, "side": rule.side, **profile, "source": _source(session, rule.name)}
+def _record(session: Session, fact: "queuefacts.Fact", now: datetime) -> dict[str, Any]:
+    route = session.settings.router.route(fact.queue)
+    rule = session.settings.queues.get(fact.rule)
+    oldest_s = None if fact.oldest_at is None else max(0.0, (now - fact.oldest_at).total_seconds())
+    return {
+        "queue": fact.queue,
+        "side": fact.side,
+        "rule": None if fact.rule == router.NO_RULE else fact.rule,
+        **(_profile((rule or route).profile) if fact.side == "kubernetes" else {}),
+        "source": _source(session, fact.rule),
+        "consumers": fact.consumers,
+        "messages": fact.messages,
+        "in_flight": fact.in_flight,
+        "waiting": fact.waiting,
+        "oldest_waiting_s": oldest_s,
+        "start": fact.start_command if fact.is_unconsumed else None,
+    }
 
 
 def _profile(profile: QueueProfile) -> dict[str, Any]:
     return {**vars(profile), "env": redaction.hide_environment(profile.env)}
-
-
-def _of_pods(rule: router.Rule, key: str) -> object:
-    return getattr(rule.profile, key) if rule.side == "kubernetes" else None
 
 
 def _source(session: Session, rule: str) -> str:

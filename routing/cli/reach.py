@@ -132,7 +132,7 @@ def _reach_messaging(url: str, *, key: str) -> str:
         *_errors(connection),
     ) as error:
         way_out = f"start it (`podyard standalone` brings one along) or correct {key}"
-        raise Failure(f"{shown} cannot be used: {_words(error)}; {way_out}") from error
+        raise Failure(f"{shown} cannot be used: {words(error)}; {way_out}") from error
     finally:
         connection.release()
     version = about.get("redis_version")  # Valkey names the version of Redis that it is compatible with
@@ -146,7 +146,8 @@ def _errors(connection: Any) -> tuple[type[Exception], ...]:
     return (*connection.connection_errors, *connection.channel_errors)
 
 
-def _words(error: BaseException) -> str:
+def words(error: BaseException) -> str:
+    """An error of a connection in a few words."""
     if isinstance(error, OSError) and error.strerror:
         return error.strerror
     return plaintext.line(str(error)).rstrip(".") or type(error).__name__

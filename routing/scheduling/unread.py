@@ -6,7 +6,6 @@ attempts whose time is over. Called by the scheduler's loop, off the path of tas
 """
 
 import logging
-import shlex
 from collections.abc import Callable, Collection
 from datetime import datetime, timedelta
 
@@ -72,7 +71,7 @@ class Unread:
         )
         if kind == "consumer" and count and queue not in self._unconsumed:
             self._unconsumed.add(queue)
-            log.warning("%s: attempts=%d; start one: %s", reason, count, start_command(side, queue))
+            log.warning("%s: attempts=%d; start one: %s", reason, count, messagewaits.start_command(side, queue))
         rule, before = self._rule("sending", queue), now - timedelta(seconds=UNSENT_AFTER_S)
         book.set_unsent_reason(
             queue=queue,
@@ -96,8 +95,3 @@ class Unread:
 
     def _rule(self, kind: str, queue: str) -> waits.Rule:
         return waits.rule_of(kind, profile=self._router.route(queue).profile)
-
-
-def start_command(side: str, queue: str) -> str:
-    """The command that starts a consumer of a queue."""
-    return f"podyard {messagewaits.PROGRAMS.get(side, 'worker')} --queues {shlex.quote(queue)}"

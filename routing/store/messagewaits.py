@@ -3,6 +3,8 @@
 The scheduler writes them, `explanation` reads them again.
 """
 
+import shlex
+
 UNSENT = "its message is not sent yet: the broker or the scheduler is away"
 PROGRAMS = {"celery": "worker", "kubernetes": "dispatcher"}
 """Side -> the command that consumes its queues, and what people call the process."""
@@ -24,3 +26,8 @@ def kind_of(reason: str | None) -> str:
     if reason == UNSENT:
         return "sending"
     return "consumer" if reason and _CONSUMES in reason else "queued"
+
+
+def start_command(side: str, queue: str) -> str:
+    """The command that starts a consumer of a queue."""
+    return f"podyard {PROGRAMS.get(side, 'worker')} --queues {shlex.quote(queue)}"

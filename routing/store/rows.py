@@ -177,6 +177,16 @@ class ProcessRow:
 
 
 @dataclass(frozen=True, kw_only=True)
+class QueueRow:
+    """A queue with attempts that have not begun."""
+
+    queue: str
+    waiting: int = 0
+    oldest_at: datetime | None = None
+    """When the oldest of them was recorded."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class WaitRow:
     """What an attempt waits for now, until when, and what happens then."""
 

@@ -250,6 +250,20 @@ class Store:
         facts = replace(facts, wait=explanation.wait(facts))
         return replace(facts, lines=explanation.lines(facts, trigger_rule=spec["trigger_rule"], at=at))
 
+    def queues(self) -> list[rows.QueueRow]:
+        """The queues in which attempts wait that have not begun."""
+        query = (
+            sa.select(ATTEMPT.c.queue, sa.func.count().label("waiting"), sa.func.min(ATTEMPT.c.created_at))
+            .where(ATTEMPT.c.state.in_(("recorded", "sent")))
+            .group_by(ATTEMPT.c.queue)
+            .order_by(ATTEMPT.c.queue)
+        )
+        with self.db.read() as connection:
+            return [
+                rows.QueueRow(queue=queue, waiting=waiting, oldest_at=oldest_at)
+                for queue, waiting, oldest_at in connection.execute(query)
+            ]
+
     # --- who is there
 
     def consumers(self) -> list[rows.ConsumerRow]:

@@ -193,8 +193,20 @@ class TestQueues:
         assert [rule["queue"] for rule in listed] == ["kubernetes", "*-mail", "gpu-*"]
         assert yaml.safe_load(podyard(tmp_path, "queues", "list", "--output", "yaml").stdout) == listed
         table = podyard(tmp_path, "queues", "list").stdout.splitlines()
-        assert table[0].split() == ["QUEUE", "SIDE", "TEMPLATE", "NAMESPACE", "MAX", "PODS", "FROM"]
-        assert table[3].split() == ["gpu-*", "kubernetes", "default", "default", "7", "podyard.toml:1"]
+        assert table[0].split() == [
+            "QUEUE",
+            "SIDE",
+            "RULE",
+            "FROM",
+            "CONSUMERS",
+            "MESSAGES",
+            "IN",
+            "FLIGHT",
+            "WAITING",
+            "OLDEST",
+        ]
+        assert table[3].split()[:4] == ["gpu-*", "kubernetes", "gpu-*", "podyard.toml:1"]
+        assert listed[2]["max_pods"] == 7
 
     def test_a_wrong_rule_is_told_with_its_line(self, tmp_path: Path) -> None:
         """Before anything is started."""

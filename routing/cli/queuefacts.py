@@ -1,0 +1,191 @@
+"""Queue facts: who consumes a queue now, what waits in it and what runs, as far as broker, workers and record tell.
+
+Workers are asked directly, so that one which is gone is missed at once and no scheduler is needed: plain Celery
+applications have none. What cannot be reached leaves its facts unknown; the rules are there without anything.
+"""
+
+import concurrent.futures
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any
+
+import kombu.exceptions
+import redis.exceptions
+
+from routing import celery_app, router
+from routing.cli import reach
+from routing.cli.failure import Failure
+from routing.embedded import consumers
+from routing.settings import Settings
+from routing.store import RecordError, Store, messagewaits, rows
+
+ANSWER_S = 1.0
+"""How long workers have for an answer; a broadcast always takes so long."""
+LOOKS = 2
+"""Where a queue has no consumer, everybody is asked once more: somebody may have been busy."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Fact:
+    """A queue, or a rule whose pattern no queue is known for."""
+
+    queue: str
+    side: router.Side
+    rule: str
+    is_pattern: bool = False
+    consumers: tuple[str, ...] | None = None
+    """Nodes that consume it; None where that is unknown, and for a pattern."""
+    messages: int | None = None
+    """In the queue, of whatever application; None where that is unknown."""
+    in_flight: int | None = None
+    """Begun and not ended, by the word of workers and dispatchers."""
+    waiting: int | None = None
+    """Attempts of DAGs that have not begun, by the record."""
+    oldest_at: datetime | None = None
+    """When the oldest of those was recorded."""
+
+    @property
+    def is_unconsumed(self) -> bool:
+        """Whether it is known that nobody consumes it."""
+        return self.consumers == ()
+
+    @property
+    def start_command(self) -> str:
+        """What starts a consumer."""
+        return messagewaits.start_command(self.side, self.queue)
+
+
+@dataclass(kw_only=True)
+class _Seen:
+    """What could be learned."""
+
+    consumers: Mapping[str, set[str]] | None = None
+    in_flight: Mapping[str, int] = field(default_factory=dict)
+    waiting: Mapping[str, rows.QueueRow] | None = None
+    used: set[str] = field(default_factory=set)
+    unknown: list[str] = field(default_factory=list)
+    """Why something is not known."""
+
+
+def gather(settings: Settings, *, open_store: Callable[[], Store]) -> tuple[list[Fact], list[str]]:
+    """A fact for each rule, in the order of asking, and for each other queue in use; and what is unknown, and why."""
+    seen = _Seen()
+    _ask_record(seen, open_store)
+    _ask_workers(seen, settings)
+    names = _others(settings.router, seen)
+    messages = _messages(
+        settings, [*(rule.name for rule in settings.router.rules if not rule.is_pattern), *names], seen
+    )
+    facts = [_of_rule(rule, seen, messages) for rule in settings.router.rules]
+    return [*facts, *(_of_queue(settings.router, name, seen, messages) for name in names)], seen.unknown
+
+
+def _of_rule(rule: router.Rule, seen: _Seen, messages: Mapping[str, int]) -> Fact:
+    if rule.is_pattern:
+        return Fact(queue=rule.name, side=rule.side, rule=rule.name, is_pattern=True)
+    return _fact(rule.name, rule.side, rule.name, seen, messages)
+
+
+def _of_queue(rules: router.Router, queue: str, seen: _Seen, messages: Mapping[str, int]) -> Fact:
+    route = rules.route(queue)
+    return _fact(queue, route.side, route.rule, seen, messages)
+
+
+def _fact(queue: str, side: router.Side, rule: str, seen: _Seen, messages: Mapping[str, int]) -> Fact:
+    of_record = None if seen.waiting is None else seen.waiting.get(queue, rows.QueueRow(queue=queue))
+    return Fact(
+        queue=queue,
+        side=side,
+        rule=rule,
+        consumers=None if seen.consumers is None else tuple(sorted(seen.consumers.get(queue, ()))),
+        messages=messages.get(queue),
+        in_flight=None if seen.consumers is None else seen.in_flight.get(queue, 0),
+        waiting=None if of_record is None else of_record.waiting,
+        oldest_at=None if of_record is None else of_record.oldest_at,
+    )
+
+
+def _others(rules: router.Router, seen: _Seen) -> list[str]:
+    """Queues in use that no rule names exactly."""
+    named = {rule.name for rule in rules.rules if not rule.is_pattern}
+    default = {router.DEFAULT_QUEUE} if seen.consumers is not None else set()
+    waiting = seen.waiting or {}
+    return sorted({*default, *(seen.consumers or ()), *waiting, *seen.used} - named)
+
+
+def _ask_record(seen: _Seen, open_store: Callable[[], Store]) -> None:
+    try:
+        store = open_store()
+        seen.waiting = {row.queue: row for row in store.queues()}
+        seen.used = consumers.queues_of(store.dags())
+    except (Failure, RecordError) as error:
+        seen.unknown.append(f"what DAGs wait for is not known: {reach.words(error)}")
+
+
+def _ask_workers(seen: _Seen, settings: Settings) -> None:
+    """Two questions at once: each takes as long as workers have for an answer."""
+    app = celery_app.build(settings, "scheduler")
+    try:
+        _require_broker(app)
+        with concurrent.futures.ThreadPoolExecutor(2) as pool:
+            active = pool.submit(_inspect, app, "active")
+            seen.consumers = _consumers(_inspect(app, "active_queues"))
+            expected = {rule.name for rule in settings.router.rules if not rule.is_pattern}
+            if expected - seen.consumers.keys():
+                again = _consumers(_inspect(app, "active_queues"))
+                seen.consumers = {
+                    queue: seen.consumers.get(queue, set()) | again.get(queue, set())
+                    for queue in {*seen.consumers, *again}
+                }
+            seen.in_flight = Counter(
+                str((task.get("delivery_info") or {}).get("routing_key"))
+                for tasks in active.result().values()
+                for task in tasks
+            )
+    except (kombu.exceptions.KombuError, redis.exceptions.RedisError, OSError) as error:
+        seen.unknown.append(f"consumers and messages are not known, the broker does not answer: {reach.words(error)}")
+    finally:
+        app.close()
+
+
+def _require_broker(app: Any) -> None:
+    with app.connection_for_write() as connection:
+        connection.ensure_connection(max_retries=1, interval_start=0, interval_step=0, interval_max=0)
+
+
+def _inspect(app: Any, question: str) -> Mapping[str, Any]:
+    with app.connection_for_write() as connection:
+        answers = app.control.broadcast(question, reply=True, timeout=ANSWER_S, connection=connection)
+    return {node: answer for one in answers or () for node, answer in one.items() if isinstance(answer, list)}
+
+
+def _consumers(answers: Mapping[str, Iterable[Mapping[str, Any]]]) -> dict[str, set[str]]:
+    found: dict[str, set[str]] = {}
+    for node, queues in answers.items():
+        for queue in queues:
+            found.setdefault(str(queue.get("name")), set()).add(node)
+    return found
+
+
+def _messages(settings: Settings, names: Iterable[str], seen: _Seen) -> dict[str, int]:
+    """How many messages wait in each queue."""
+    if seen.consumers is None:
+        return {}
+    found = {}
+    app = celery_app.build(settings, "scheduler")
+    try:
+        with app.connection_for_write() as connection:
+            for name in names:
+                try:
+                    declared = connection.default_channel.queue_declare(queue=name, passive=True)
+                except connection.channel_errors:
+                    found[name] = 0  # there is no such queue yet
+                else:
+                    found[name] = int(declared.message_count)
+    except (kombu.exceptions.KombuError, redis.exceptions.RedisError, OSError) as error:
+        seen.unknown.append(f"messages are not known, the broker does not answer: {reach.words(error)}")
+    finally:
+        app.close()
+    return found
