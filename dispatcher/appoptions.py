@@ -15,7 +15,7 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
-from dispatcher import errors, waits
+from dispatcher import errors, quantities, waits
 from dispatcher.options import Options, QueueProfile
 
 DEFAULT_QUEUE = "kubernetes"
@@ -67,6 +67,11 @@ def _rate(value: Any) -> float:
     return number
 
 
+def _memory(value: Any) -> str:
+    quantities.bytes_of(value)
+    return str(value)
+
+
 def _path(value: Any) -> Path:
     return Path(value).expanduser().absolute()
 
@@ -97,6 +102,9 @@ _PROFILE: Mapping[str, Callable[[Any], Any]] = {
     "startup_timeout_s": float,
     "env": _pairs,
     "waits": _waits,
+    "memory_growth": float,
+    "memory_growth_max": _memory,
+    "avoid_failed_nodes": _yes_or_no,
 }
 """Keys of a queue that are no texts."""
 _CHOICES: Mapping[str, Sequence[str]] = {

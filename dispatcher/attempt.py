@@ -66,6 +66,8 @@ class Attempt:
     """Celery has stored that its hard limit passed: how the pod ends does not count any more."""
     scheduled_mono: float | None = None
     """When its node was known, on the monotonic clock."""
+    phase: str = "Pending"
+    """Of its pod, as Kubernetes has it."""
     seen: Observation | None = None
     """What its pod said last."""
     wait: waits.Wait | None = None

@@ -10,6 +10,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from dispatcher import podevents, reasons
+from dispatcher.reasons import Cause
 
 DULL = frozenset({"ContainerCreating", "PodInitializing", "NotStarted", ""})
 """Reasons that say so little that the events of the pod say more."""
@@ -20,7 +21,7 @@ class Symptoms:
     """What is known of an attempt that waits or failed."""
 
     reason: str | None = None
-    cause: reasons.Cause | None = None
+    cause: Cause | None = None
     exit_code: int | None = None
     message: str = ""
     """In the words of whoever gave the reason."""
@@ -37,7 +38,7 @@ class Diagnosis:
     """Why, and what to do."""
 
     reason: str
-    cause: reasons.Cause | None
+    cause: Cause | None
     """Whose failure it is; None for a wait."""
     explanation: str
     what_to_do: str
@@ -74,7 +75,7 @@ def diagnose(symptoms: Symptoms) -> Diagnosis:
     )
 
 
-def cause_of(reason: str | None, *, message: str = "", exit_code: int | None = None) -> reasons.Cause | None:
+def cause_of(reason: str | None, *, message: str = "", exit_code: int | None = None) -> Cause | None:
     """Whose failure a reason usually is; None where the table does not know it, or it is no failure."""
     found = next(_meanings(reason or "", exit_code=exit_code, text=message), None)
     return found[0].cause if found else None
@@ -165,7 +166,7 @@ def _lines() -> Iterator[str]:
         yield f"| {names}{code} | {whose} | {_worded(known.means, {})} | {_worded(known.to_do, {})} |"
 
 
-_WHOSE: Mapping[reasons.Cause | None, str] = {
+_WHOSE: Mapping[Cause | None, str] = {
     "application": "author",
     "infrastructure": "infrastructure",
     "unknown": "unknown",

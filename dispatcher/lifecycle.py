@@ -357,7 +357,7 @@ class Lifecycle:
 
     def _on_created(self, attempt: Attempt) -> None:
         attempt.created_mono = time.monotonic()
-        self._notes.note(attempt, phase="Pending")
+        self._note(attempt)
         self._hub.created(attempt)
 
     def _on_withdrawn(self, attempt: Attempt) -> None:
@@ -409,12 +409,17 @@ class Lifecycle:
             attempt.started_at = podresult.time_of(seen.started_at)
             self._hub.started(attempt)
         attempt.ended_at = podresult.time_of(seen.ended_at)
-        attempt.seen = seen
+        attempt.seen, attempt.phase = seen, str((pod.get("status") or {}).get("phase") or "Unknown")
         if seen.is_scheduled and attempt.scheduled_mono is None:
             attempt.scheduled_mono = time.monotonic()
+        self._note(attempt)
+
+    def _note(self, attempt: Attempt) -> None:
+        """What its pod said last; events may be faster than the answer to the create, and know more."""
+        seen = attempt.seen or podstatus.Observation(verdict="none")
         self._notes.note(
             attempt,
-            phase=str((pod.get("status") or {}).get("phase") or "Unknown"),
+            phase=attempt.phase,
             reason=seen.reason,
             message=seen.message if seen.verdict != "succeeded" else None,
             cause=seen.cause,

@@ -14,6 +14,7 @@ from typing import Any
 
 from dispatcher import (
     errors,
+    lessons,
     names,
     payload,
     podmerge,
@@ -76,6 +77,7 @@ def build(
             name=tuple(wishes.get("name") or (message.name,)),
         ),
         "labels": wishes.get("labels") or {},
+        "learned": lessons.Lessons.read(message.wishes.get(lessons.KEY)),
         "hook": _hook(options.pod_mutation_hook) if options.pod_mutation_hook else None,
     }
     if message.name == ANY_IMAGE_TASK:

@@ -15,7 +15,7 @@ _ADDED_BY_REQUEST = frozenset(
     {"args", "kwargs", "properties", "reply_to", "correlation_id", "hostname", "delivery_info", "is_eager"}
 )
 HEADER = "podyard"
-"""The custom message header that carries wishes for the pod: name, labels, pod_override, pod_template_file."""
+"""The custom message header that carries wishes for the pod: name, labels, pod_override, pod_template_file, lessons."""
 
 AGAIN_HEADER = "podyard_again"
 """Says that this message was sent before, or may have been, under the same id."""

@@ -34,6 +34,13 @@ class QueueProfile:
     """How long the container may take to start, once a node is found. 0: for ever."""
     waits: Mapping[str, str] = field(default_factory=dict)
     """Kind of wait -> its rule, such as `{"image": "fail after 10m"}`; `dispatcher.waits` knows kinds and defaults."""
+    memory_growth: float | None = None
+    """A task that was killed for its memory is tried again with so many times the memory; None: not. Only the scheduler
+    of DAGs does that: the body of a plain Celery task is dead and cannot retry itself."""
+    memory_growth_max: str | None = None
+    """How far memory may grow, such as `8Gi`."""
+    avoid_failed_nodes: bool = False
+    """A retry after a node's failure prefers other nodes."""
     credentials: str = "none"
     """`none`: the outcome comes back through the pod and is replayed. `inherit`: the pod reaches broker and result
     backend itself, stores its own result, and its task may send tasks."""

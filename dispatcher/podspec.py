@@ -1,6 +1,7 @@
 """Pod manifests: made of a template, a queue's profile, a task's override and the task's identity.
 
-Pure. Order: template, then image and environment of the queue's profile, then the override, and identity last, so that
+Pure. Order: template, then image and environment of the queue's profile, then the override, then what earlier attempts
+teach, and identity last, so that
 nothing which anybody writes makes a pod claim to be another, run another command, or run it twice.
 """
 
@@ -9,7 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from dispatcher import errors, names, podmerge
+from dispatcher import errors, lessons, names, podmerge
 
 PREFIX = "podyard.dev/"
 """Of every label and annotation that is ours alone."""
@@ -91,6 +92,7 @@ def build_pod(
     env: Mapping[str, str] | None = None,
     labels: Mapping[str, str | None] | None = None,
     base: str = podmerge.BASE,
+    learned: lessons.Lessons = lessons.NONE,
     hook: Hook | None = None,
 ) -> Pod:
     """The manifest of one attempt's pod, plain and new; no input is changed.
@@ -103,8 +105,8 @@ def build_pod(
 
     An override of name, labels or annotations that are ours has no effect. One that would run something else, elsewhere
     or twice (`command`, `args` of a task pod, `restartPolicy`, `metadata.namespace`) raises InvalidOverride with its
-    path. `hook` is called with the pod after the override and before the identity. `base` is the name of the task
-    container.
+    path. `learned` is what earlier attempts teach; it is applied after the override. `hook` is called with the pod
+    after that and before the identity. `base` is the name of the task container.
 
     Raises InvalidTemplate and InvalidOverride as `merge_pod` does, InvalidPod for a pod that cannot be launched and for
     whatever the hook raises.
@@ -121,6 +123,7 @@ def build_pod(
         podmerge.overlay(pod, _profile_layer(image=image, env=queue_env, base=base))
     for upper in uppers:
         podmerge.overlay(pod, upper)
+    lessons.apply(pod, learned, base=base)
     if hook is not None:
         pod = _hooked(pod, hook)
     container = _task_container(pod, base)

@@ -57,13 +57,13 @@ UNSCHEDULABLE = "Unschedulable"
 
 _LOG = "its log says why: `podyard tasks logs`"
 _AGAIN = (
-    "nothing in a DAG: it is tried again at no cost of `retries` (scheduler.infra_retries); a Celery task may ask for "
-    "that by retry_on_worker_lost"
+    "it is not the task's fault: a DAG tries again by itself, up to scheduler.infra_retries times; a Celery task may "
+    "ask for that by retry_on_worker_lost"
 )
 _WAIT = "nothing: it goes on by itself"
 _MEMORY = (
-    "raise resources.limits.memory of the container base (template or pod_override), set memory_growth for the queue, "
-    "or let the task need less"
+    "raise resources.limits.memory of the container base (template or pod_override), let it grow by itself "
+    "(memory_growth and memory_growth_max of the queue), or let the task need less"
 )
 
 
@@ -387,7 +387,7 @@ _OF_SCHEDULING = (
         to_do="relax podAntiAffinity or topologySpreadConstraints, or add nodes",
     ),
     Known(
-        reasons=(UNSCHEDULABLE, "NotScheduled"),
+        reasons=(UNSCHEDULABLE, "NotScheduled", "SchedulerError"),
         cause="infrastructure",
         means="the scheduler found no node for it",
         to_do="lower its requests, correct its node selector or tolerations, or add a node",
@@ -617,7 +617,7 @@ _OF_LAUNCHES = (
         to_do="start a consumer: `podyard queues list` says which command; then run it again",
     ),
     Known(
-        reasons=("NotTaken",),
+        reasons=("NotTaken", "WaitedTooLong"),
         cause="application",
         means="its message was in its queue for as long as the queue's rule allows (waits.queued): others came first",
         to_do="start more workers for the queue, or raise their concurrency; then run it again",

@@ -33,6 +33,8 @@ _QUEUE_KINDS: Mapping[str, type[Any]] = {
     "startup_timeout_s": float,
     "env": dict,
     "waits": dict,
+    "memory_growth": float,
+    "avoid_failed_nodes": bool,
 }
 """How a rule's key is read from the environment, where it is no text."""
 _BOOLS = {"true": True, "1": True, "yes": True, "on": True, "false": False, "0": False, "no": False, "off": False}

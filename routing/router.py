@@ -14,7 +14,7 @@ from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal, Self
 
-from dispatcher import waits
+from dispatcher import quantities, waits
 from dispatcher.options import QueueProfile
 from routing import globs, redaction, templates
 
@@ -27,6 +27,7 @@ NO_RULE = "(no rule)"
 Side = Literal["celery", "kubernetes"]
 SIDES: tuple[Side, ...] = ("celery", "kubernetes")
 
+_FACTOR_MAX = 10.0
 _NAMESPACE = re.compile(r"[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?")
 
 
@@ -231,9 +232,12 @@ class _Checker:
                 wrong = waits.problem(one, is_of_messages=True) if key == "waits" else _ABOUT_PODS
                 if wrong:
                     self._add(name, key, one, wrong)
+        profile = replace(self.defaults, **given)
+        if profile.memory_growth and not profile.memory_growth_max:
+            self._add(name, "memory_growth", profile.memory_growth, 'needs memory_growth_max, such as "8Gi"')
         if side is None or len(self.problems) > before:
             return None
-        return Rule(name=name, side=side, profile=replace(self.defaults, **given))
+        return Rule(name=name, side=side, profile=profile)
 
     def _side(self, name: str, value: Mapping[str, object]) -> Side | None:
         side = value.get("side", "kubernetes" if name == DEFAULT_RULE else None)
@@ -294,6 +298,24 @@ def _seconds(value: object) -> str | None:
     return "must be a number of seconds, 0 or more"
 
 
+def _factor(value: object) -> str | None:
+    if isinstance(value, int | float) and not isinstance(value, bool) and 1 < value <= _FACTOR_MAX:
+        return None
+    return f"must be a number above 1, at most {_FACTOR_MAX:g}, such as 1.5"
+
+
+def _quantity(value: object) -> str | None:
+    try:
+        quantities.bytes_of(value)
+    except ValueError as error:
+        return str(error)
+    return None if isinstance(value, str) else 'must be a text such as "8Gi"; put it in quotes'
+
+
+def _boolean(value: object) -> str | None:
+    return None if isinstance(value, bool) else "must be true or false"
+
+
 def _environment(value: object) -> str | None:
     if not isinstance(value, Mapping):
         return 'must be a table of names and texts, such as { LANG = "C.UTF-8" }'
@@ -325,6 +347,9 @@ CHECKS: Mapping[str, Callable[[object], str | None]] = {
     "schedule_timeout_s": _seconds,
     "startup_timeout_s": _seconds,
     "waits": waits.problem,
+    "memory_growth": _factor,
+    "memory_growth_max": _quantity,
+    "avoid_failed_nodes": _boolean,
     "credentials": _one_of("none", "inherit"),
     "credentials_secret": _text,
     "payload": _one_of("inline", "secret"),

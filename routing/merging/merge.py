@@ -33,6 +33,7 @@ class Facts:
     reason: str | None = None
     cause: str | None = None
     error: str | None = None
+    diagnosis: Mapping[str, Any] | None = None
     evidence: tuple[Mapping[str, Any], ...] = ()
 
     @property
@@ -106,6 +107,7 @@ def _with_end(row: Facts, end: outcome.Ended) -> Facts:
         reason=end.reason,
         cause=end.cause,
         error=end.error,
+        diagnosis=end.diagnosis,
     )
 
 

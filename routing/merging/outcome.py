@@ -10,6 +10,8 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Any
 
+from dispatcher import diagnosis
+
 ERROR_MAX_CHARS = 100_000
 REASON_MAX_CHARS = 500
 SKIPPED = "Skipped"
@@ -49,6 +51,8 @@ class Ended:
     host: str | None = None
     pod: str | None = None
     started: Started | None = None
+    diagnosis: Mapping[str, Any] | None = None
+    """Of a failure: `explanation` and `what_to_do`, and what is known of container, node and memory."""
     is_skip: bool = False
     """A failure whose details say `Skipped`: there was nothing to do."""
 
@@ -94,17 +98,14 @@ def read_result(attempt_id: str, meta: Mapping[str, Any], *, now: datetime) -> E
 def unreadable(attempt_id: str, why: str, *, at: datetime) -> Ended:
     """The failure of an attempt whose result cannot be read."""
     message = f"the result of this attempt cannot be read: {why}"
-    return Ended(
-        attempt_id=attempt_id, verdict="failed", at=at, message=message, error=message, reason="UnreadableResult",
-        cause="unknown",
-    )  # fmt: skip
+    ended = Ended(attempt_id=attempt_id, verdict="failed", at=at, message=message, error=message)
+    return _diagnosed(replace(ended, reason="UnreadableResult", cause="unknown"), {})
 
 
 def lost(attempt_id: str, why: str, *, at: datetime) -> Ended:
     """The verdict on an attempt of which nobody will ever report: a fault of the infrastructure."""
-    return Ended(
-        attempt_id=attempt_id, verdict="lost", at=at, message=why, error=why, reason="Lost", cause="infrastructure"
-    )
+    ended = Ended(attempt_id=attempt_id, verdict="lost", at=at, message=why, error=why)
+    return _diagnosed(replace(ended, reason="Lost", cause="infrastructure"), {})
 
 
 def refused(attempt_id: str, why: str, details: Mapping[str, Any], *, at: datetime) -> Ended:
@@ -134,15 +135,16 @@ def _failure(ended: Ended, result: Any, *, traceback: str | None) -> Ended:
         cause="application" if ended.verdict == "failed" else None,
     )
     if kind == "WorkerLostError":
-        return _worker_lost(ended, message)
+        return _diagnosed(_worker_lost(ended, message), {})
     return _detailed(ended, details)
 
 
 def _detailed(ended: Ended, details: Mapping[str, Any]) -> Ended:
     """Put in what PodFailed and TaskFailed carry beside their message."""
-    cause = details.get("cause")
-    return replace(
+    cause, text = details.get("cause"), _text(details.get("message"))
+    ended = replace(
         ended,
+        error=ended.error if text is None else f"{ended.message}\n{text}"[:ERROR_MAX_CHARS],
         reason=_text(details.get("reason")) or ended.reason,
         cause=cause if cause in CAUSES else ended.cause,
         is_skip=details.get("reason") == SKIPPED,
@@ -150,6 +152,30 @@ def _detailed(ended: Ended, details: Mapping[str, Any]) -> Ended:
         pod=_text(details.get("pod")),
         host=_text(details.get("node")) or _text(details.get("host")),
     )
+    return _diagnosed(ended, details)
+
+
+_KNOWN = ("container", "node", "memory_limit", "memory_request")
+
+
+def _diagnosed(ended: Ended, details: Mapping[str, Any]) -> Ended:
+    """With what the details say of it, else with what the table of reasons says."""
+    known: dict[str, Any] = {name: text for name in _KNOWN if (text := _text(details.get(name))) is not None}
+    if details.get("is_of_node") is True:
+        known["is_of_node"] = True
+    explanation, what_to_do = _text(details.get("explanation")), _text(details.get("what_to_do"))
+    if explanation is None or what_to_do is None:
+        symptoms = diagnosis.Symptoms(
+            reason=ended.reason,
+            exit_code=ended.exit_code,
+            message=ended.message or "",
+            container=known.get("container"),
+            node=known.get("node"),
+            memory_limit=known.get("memory_limit"),
+        )
+        found = diagnosis.diagnose(symptoms)
+        explanation, what_to_do = found.explanation, found.what_to_do
+    return replace(ended, diagnosis={"explanation": explanation, "what_to_do": what_to_do, **known})
 
 
 def _worker_lost(ended: Ended, message: str) -> Ended:

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
+from dispatcher import lessons
 from routing.authoring import rendering, spec
 
 TASK = "routing.run"
@@ -32,6 +33,8 @@ class Occasion:
     """The DAG's defaults of `conf`, for templates."""
     attempt_id: str | None = None
     """For templates, where it is known."""
+    learned: lessons.Lessons = lessons.NONE
+    """What earlier attempts teach this one's pod."""
 
 
 Render = Callable[[Sequence[spec.Template], Mapping[str, Any]], Sequence[str]]
@@ -98,4 +101,6 @@ def _header(task: spec.TaskSpec, occasion: Occasion) -> dict[str, Any]:
         header["pod_override"] = task.pod_override
     if task.pod_template_file is not None:
         header["pod_template_file"] = task.pod_template_file
+    if occasion.learned:
+        header[lessons.KEY] = occasion.learned.to_json()
     return header

@@ -6,6 +6,7 @@ A run that is not here, or whose transaction failed, is built again from the dat
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 
+from dispatcher.lessons import Lessons
 from routing.authoring import spec
 from routing.scheduling import ready
 from routing.store import ledger
@@ -20,6 +21,7 @@ class Instance:
     id: int
     attempts: int
     infra_failures: int
+    lessons: Lessons = field(default_factory=Lessons)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -80,7 +82,12 @@ class Runs:
         known = {task.task_id: task.state for task in row.tasks}
         progress, settled = ready.Progress.of(version.graph, known)
         instances = {
-            task.task_id: Instance(id=task.id, attempts=task.attempts, infra_failures=task.infra_failures)
+            task.task_id: Instance(
+                id=task.id,
+                attempts=task.attempts,
+                infra_failures=task.infra_failures,
+                lessons=Lessons.read(task.lessons),
+            )
             for task in row.tasks
         }
         built = Run(row=row, version=version, instances=instances, progress=progress, built_at=clock_s)

@@ -15,7 +15,7 @@ from uuid import uuid4
 from routing import router as routers
 from routing.errors import TaskFailed
 from routing.merging import merge, outcome
-from routing.scheduling import messages, ready, renderer, retrying, runs
+from routing.scheduling import learning, messages, ready, renderer, retrying, runs
 from routing.sections import Scheduler as Limits
 from routing.store import ledger, messagewaits
 
@@ -161,19 +161,33 @@ class Scheduler:
             return replace(success, state="failed", reason=why)
         if verdict.is_skip:
             return replace(success, state="skipped", reason=why)
+        profile = self._route(run.version.tasks[row.task_id]).profile
+        grown = learning.after_growth(instance.lessons, verdict, profile)
         answer = retrying.decide(
             cause=verdict.cause,
-            used=retrying.Used(attempts=instance.attempts, infra_failures=instance.infra_failures),
+            used=retrying.Used(
+                attempts=instance.attempts,
+                infra_failures=instance.infra_failures,
+                growths=instance.lessons.growths,
+            ),
             budget=self._budget(run, row.task_id),
             now=work.now,
+            may_grow=grown is not None,
         )
         if isinstance(answer, retrying.GiveUp):
-            return replace(success, state="failed", reason=f"{why} ({answer.reason})")
+            why_not = learning.why_no_growth(verdict, profile)
+            return replace(success, state="failed", reason=f"{why} ({answer.reason}{why_not})")
+        if answer.is_growth and grown is not None:
+            instance.lessons = grown
+            why = f"{why}; tried again with {learning.memory_words(grown)}"
+        elif answer.is_infrastructure:
+            instance.lessons = learning.after_node(instance.lessons, verdict, profile)
         instance.infra_failures += answer.is_infrastructure
         return ledger.TaskMove(
             task_instance=instance.id,
             state="up_for_retry",
             infra_failures=instance.infra_failures,
+            lessons=instance.lessons.to_json() or None,
             next_try_at=answer.at,
             started_at=facts.started_at,
             reason=why,
@@ -295,6 +309,7 @@ class Scheduler:
             inputs={name: results.get(run.instances[name].id) for name in task.inputs},
             params=run.version.dag.params,
             attempt_id=attempt_id,
+            learned=instance.lessons,
         )
         try:
             message = messages.build(task, occasion, render=self._render)

@@ -4,7 +4,7 @@ from collections.abc import Iterator, Mapping
 from datetime import datetime
 from typing import Any
 
-from dispatcher import waits
+from dispatcher import diagnosis, lessons, reasons, waits
 from routing.store import messagewaits, rows
 
 WAITING = frozenset({"recorded", "sent"})
@@ -13,6 +13,40 @@ WAITING = frozenset({"recorded", "sent"})
 def lines(facts: rows.Explanation, *, trigger_rule: str, at: datetime) -> tuple[str, ...]:
     """The story of one task instance as of `at`: its state first, then why, then each attempt."""
     return tuple(_lines(facts, trigger_rule, at))
+
+
+def diagnosed(facts: rows.Explanation) -> Mapping[str, Any] | None:
+    """Why the latest attempt waits or failed: reason, cause, explanation and what_to_do; None where all is well.
+
+    A pod that waits is judged by its row of now; what ended keeps the diagnosis that it got.
+    """
+    if not facts.attempts:
+        return None
+    latest, pod = facts.attempts[-1], facts.pod or {}
+    if latest.state in WAITING and pod.get("reason"):
+        found = diagnosis.diagnose(
+            diagnosis.Symptoms(reason=pod["reason"], message=pod.get("message") or "", node=pod.get("node"))
+        )
+    elif latest.state in ("failed", "lost"):
+        found = diagnosis.diagnose(
+            diagnosis.Symptoms(
+                reason=latest.reason,
+                cause=_CAUSES.get(latest.cause or ""),
+                exit_code=latest.exit_code,
+                message=(latest.error or "").partition("\n")[0],
+            )
+        )
+    else:
+        return None
+    told = {name: getattr(found, name) for name in ("reason", "cause", "explanation", "what_to_do")}
+    return told if latest.state in WAITING else {**told, **(latest.diagnosis or {})}
+
+
+_CAUSES: Mapping[str, reasons.Cause] = {
+    "application": "application",
+    "infrastructure": "infrastructure",
+    "unknown": "unknown",
+}
 
 
 def _lines(facts: rows.Explanation, trigger_rule: str, at: datetime) -> Iterator[str]:
@@ -30,6 +64,10 @@ def _lines(facts: rows.Explanation, trigger_rule: str, at: datetime) -> Iterator
         yield f"reason: {task.reason}"
     for attempt in facts.attempts:
         yield _attempt(attempt)
+        if attempt.lessons:
+            yield f"  its pod: {lessons.Lessons.read(attempt.lessons).words}"
+        if attempt.diagnosis:
+            yield f"  why: {attempt.diagnosis['explanation']}"
         yield from (f"  later: {_evidence(entry)}" for entry in attempt.evidence)
 
 
@@ -100,6 +138,8 @@ def _open(facts: rows.Explanation, at: datetime) -> Iterator[str]:
         yield _deadline(found, latest.queue, at)
     if facts.pod is not None:
         yield _pod(facts)
+    if facts.diagnosis is not None:
+        yield f"that is: {facts.diagnosis['explanation']}"
 
 
 def _waits(facts: rows.Explanation, found: rows.WaitRow, at: datetime) -> str:

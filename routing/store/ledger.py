@@ -47,6 +47,7 @@ class AttemptFacts:
     error: str | None
     runtime_s: float | None
     evidence: Sequence[Mapping[str, Any]]
+    diagnosis: Mapping[str, Any] | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -92,6 +93,7 @@ class TaskMove:
     started_at: datetime | None = None
     ended_at: datetime | None = None
     reason: str | None = None
+    lessons: Mapping[str, Any] | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -104,6 +106,7 @@ class TaskState:
     attempts: int
     infra_failures: int
     next_try_at: datetime | None
+    lessons: Mapping[str, Any] | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -545,6 +548,7 @@ def _move_task(state: str) -> sa.Update:
             state=set_to("state"),
             attempts=kept("attempts"),
             infra_failures=kept("infra_failures"),
+            lessons=kept("lessons"),
             started_at=kept("started_at"),
             ended_at=set_to("ended_at"),
             next_try_at=set_to("next_try_at"),

@@ -103,6 +103,8 @@ class TaskInstance(Base):
     started_at: Mapped[datetime | None]
     ended_at: Mapped[datetime | None]
     reason: Mapped[str | None]
+    lessons: Mapped[dict[str, Any] | None] = mapped_column(JSON(none_as_null=True))
+    """What earlier attempts teach the next one, as `dispatcher.lessons` writes it."""
     __table_args__ = (
         UniqueConstraint("run", "task_id", "map_index", name="uq_task_instance_task"),
         Index("ix_task_instance_state", "state", "next_try_at"),
@@ -144,6 +146,8 @@ class Attempt(Base):
     cause: Mapped[str | None] = mapped_column(STATE)
     error: Mapped[str | None]
     runtime_s: Mapped[float | None]
+    diagnosis: Mapped[dict[str, Any] | None] = mapped_column(JSON(none_as_null=True))
+    """Why it failed and what to do, for people; and what is known of container, node and memory."""
     evidence: Mapped[list[Any]] = mapped_column(default=list)
     """Reports that came after the verdict, oldest first."""
     __table_args__ = (

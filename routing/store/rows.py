@@ -139,6 +139,10 @@ class AttemptRow:
     runtime_s: float | None
     evidence: tuple[Mapping[str, Any], ...]
     """Reports that came after the verdict, oldest first."""
+    diagnosis: Mapping[str, Any] | None = None
+    """Of one that did not succeed: `explanation`, `what_to_do`, and what is known of container, node and memory."""
+    lessons: Mapping[str, Any] | None = None
+    """What earlier attempts taught this one: how far its memory grew, which nodes it avoids."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -217,6 +221,8 @@ class Explanation:
     wait: WaitRow | None
     """What the latest attempt waits for, if it does."""
     lines: tuple[str, ...]
+    diagnosis: Mapping[str, Any] | None = None
+    """Why the latest attempt waits or failed: reason, cause, explanation, what_to_do; None where all is well."""
 
 
 def _seconds(start: datetime | None, end: datetime | None) -> float | None:

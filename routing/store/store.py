@@ -247,7 +247,7 @@ class Store:
                 wait=None,
                 lines=(),
             )
-        facts = replace(facts, wait=explanation.wait(facts))
+        facts = replace(facts, wait=explanation.wait(facts), diagnosis=explanation.diagnosed(facts))
         return replace(facts, lines=explanation.lines(facts, trigger_rule=spec["trigger_rule"], at=at))
 
     def queues(self) -> list[rows.QueueRow]:
@@ -306,12 +306,10 @@ _XCOMS = (
     .join(TASK, TASK.c.id == XCOM.c.task_instance)
     .join(RUN, RUN.c.id == TASK.c.run)
 )
+_NOT_PLAIN = {**_OF_ATTEMPT, "lessons": ATTEMPT.c.message["headers", "podyard", "lessons"].label("lessons")}
 _ATTEMPTS = (
     sa.select(
-        *(
-            _OF_ATTEMPT[name] if name in _OF_ATTEMPT else ATTEMPT.c[name]
-            for name in rows.AttemptRow.__dataclass_fields__
-        )
+        *(_NOT_PLAIN[name] if name in _NOT_PLAIN else ATTEMPT.c[name] for name in rows.AttemptRow.__dataclass_fields__)
     )
     .join(TASK, TASK.c.id == ATTEMPT.c.task_instance)
     .join(RUN, RUN.c.id == TASK.c.run)

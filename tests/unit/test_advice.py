@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from routing.cli import advice
-from routing.store import rows
+from routing.store import explanation, rows
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 RUN = rows.RunRow(
@@ -61,7 +61,8 @@ def steps(state: str, **changes: Any) -> tuple[str, ...]:
     facts = rows.Explanation(
         task=task(state), run=RUN, attempts=(), upstream={}, consumers=(CONSUMER,), pod=None, wait=None, lines=()
     )
-    return advice.next_steps(replace(facts, **changes))
+    facts = replace(facts, **changes)
+    return advice.next_steps(replace(facts, diagnosis=explanation.diagnosed(facts)))
 
 
 @pytest.mark.parametrize(("side", "program"), [("kubernetes", "dispatcher"), ("celery", "worker")])
@@ -76,8 +77,8 @@ def test_a_queue_without_a_consumer_needs_one(side: str, program: str) -> None:
     [
         ("OOMKilled", "memory"),
         ("ErrImagePull", "image"),
-        ("CreateContainerConfigError", "secrets"),
-        ("DeadlineExceeded", "longer"),
+        ("CreateContainerConfigError", "Secrets"),
+        ("DeadlineExceeded", "shorter"),
     ],
 )
 def test_a_known_reason_has_a_remedy_of_its_own(reason: str, words: str) -> None:

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dispatcher import diagnosis, podevents, reactions, reasons
+from dispatcher import diagnosis, podevents, reactions, reasons, waits
 
 ROOT = Path(__file__).parents[2]
 
@@ -237,6 +237,12 @@ def test_every_reaction_to_an_answer_of_the_server_is_in_the_table() -> None:
     known = {name for entry in reasons.TABLE for name in entry.reasons}
     given = {rule.reason for rule in reactions.TABLE} | {reactions.NO_ANSWER.reason}
     assert given - {"", "AlreadyExists"} <= known
+
+
+def test_every_reason_of_a_wait_is_in_the_table() -> None:
+    """Each kind of wait names the words that the record has for it."""
+    known = {name for entry in reasons.TABLE for name in entry.reasons}
+    assert {reason for kind in waits.KINDS.values() for reason in kind.reasons} <= known
 
 
 def test_every_reason_that_we_give_ourselves_is_in_the_table() -> None:

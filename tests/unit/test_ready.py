@@ -176,3 +176,19 @@ def test_faults_of_the_infrastructure_are_not_charged_to_the_author() -> None:
     assert decide("infrastructure", 2, 1) == retrying.Retry(NOW + timedelta(seconds=10), is_infrastructure=True)
     assert decide("application", 3, 2) == retrying.Retry(NOW + timedelta(seconds=30), is_infrastructure=False)
     assert decide("infrastructure", 3, 2) == retrying.GiveUp("the infrastructure failed 3 times")
+
+
+def test_a_growth_of_memory_costs_nobody_a_retry() -> None:
+    """Not even where the author allows none; what fails later is charged as if there had been no growth."""
+    grown = retrying.Used(attempts=2, infra_failures=0, growths=1)
+    none = retrying.Budget(retries=0, retry_delay_s=30, infra_retries=2, infra_retry_delay_s=5)
+    assert retrying.decide(cause="application", used=grown, budget=none, now=NOW, may_grow=True) == retrying.Retry(
+        NOW, is_infrastructure=False, is_growth=True
+    )
+    used = retrying.Used(attempts=3, infra_failures=1, growths=1)
+    assert retrying.decide(cause="application", used=used, budget=BUDGET, now=NOW) == retrying.Retry(
+        NOW + timedelta(seconds=30), is_infrastructure=False
+    )
+    assert retrying.decide(cause="application", used=used, budget=none, now=NOW) == retrying.GiveUp(
+        "failed, and it has no retries"
+    )

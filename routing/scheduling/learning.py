@@ -1,0 +1,43 @@
+"""Learning: what a failed attempt teaches the pod of the next one, where its queue says so. Pure."""
+
+from dispatcher.lessons import MAX_GROWTHS, Lessons
+from dispatcher.options import QueueProfile
+from routing.merging import outcome
+
+OUT_OF_MEMORY = "OOMKilled"
+
+
+def after_growth(known: Lessons, ended: outcome.Ended, profile: QueueProfile) -> Lessons | None:
+    """What is known once memory has grown; None where this end, the queue or the cap does not let it grow.
+
+    Only an end that says what memory the task container had counts: then it was that container that was killed.
+    """
+    if profile.memory_growth is None or profile.memory_growth_max is None or ended.reason != OUT_OF_MEMORY:
+        return None
+    told = ended.diagnosis or {}
+    return known.without_memory(
+        request=told.get("memory_request"),
+        limit=told.get("memory_limit"),
+        factor=profile.memory_growth,
+        at_most=profile.memory_growth_max,
+    )
+
+
+def why_no_growth(ended: outcome.Ended, profile: QueueProfile) -> str:
+    """What ends the sentence on a task that failed for its memory, though memory of its queue grows; else nothing."""
+    if profile.memory_growth is None or ended.reason != OUT_OF_MEMORY:
+        return ""
+    return f"; memory of its queue grows to {profile.memory_growth_max}, at most {MAX_GROWTHS} times"
+
+
+def after_node(known: Lessons, ended: outcome.Ended, profile: QueueProfile) -> Lessons:
+    """What is known after a fault of the infrastructure: a node that was at fault is avoided from now on."""
+    told = ended.diagnosis or {}
+    if not profile.avoid_failed_nodes or not told.get("is_of_node") or not told.get("node"):
+        return known
+    return known.without_node(told["node"])
+
+
+def memory_words(known: Lessons) -> str:
+    """How much the next pod gets, for people."""
+    return known.memory_limit or known.memory_request or "more memory"
