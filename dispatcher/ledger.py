@@ -2,8 +2,8 @@
 
 Every dispatcher writes its own key, and only if the object is still the one that it read (resourceVersion), so what
 `shares` decides holds for all of them at every moment: dispatchers that live never exceed a limit together. While one
-is alone it holds everything. One that has not been able to write for `VALID_S` creates nothing; one whose key stands
-still for `GONE_S` is gone, and only its pods count, until they end. Runs on the loop's thread.
+is alone it holds everything. One that has not been able to write for a while (`Pace`) creates nothing; one whose key
+stands still for longer is gone, and only its pods count, until they end. Runs on the loop's thread.
 """
 
 import asyncio
@@ -23,20 +23,30 @@ from dispatcher.shares import Entry, Grant, Need
 
 logger = logging.getLogger(__name__)
 
-EVERY_S = 1.0
-ALONE_S = 2.0
-SHORT_S = 0.3
-"""How often it is written: usually, while nobody else is there, and while slots that are due have not come yet."""
 LEAST_S = 0.1
+"""Between two turns at least."""
 AGAIN_S = 15.0
 """After an answer that says that the object may not be had at all."""
-VALID_S = 12.0
-GONE_S = 15.0
-"""Longer than VALID_S: who is taken for gone has stopped creating before. Each counts by its own monotonic clock."""
 TRIES = 8
 KEPT_S = 300.0
 """How long a limit is still shared in that nobody here needs any more: the next task need not ask for a slot first."""
 LEAVE_S = 1.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Pace:
+    """The times by which dispatchers live together; the same for all of a deployment, each by its monotonic clock."""
+
+    every_s: float = 1.0
+    """From turn to turn."""
+    alone_s: float = 2.0
+    """The same while nobody else is there."""
+    short_s: float = 0.3
+    """The same while slots that are due have not come yet."""
+    valid_s: float = 12.0
+    """So long after the last writing a dispatcher may create."""
+    gone_s: float = 15.0
+    """Whose entry stands still for so long is gone. More than `valid_s`: it has stopped creating before."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -67,6 +77,7 @@ class Ledger:
         limit_of: Callable[[str], int | None],
         is_counted: Callable[[], bool],
         on_changed: Callable[[], None],
+        pace: Pace = Pace(),
     ) -> None:
         """`needs` gives what this dispatcher has and wants now, `is_counted` whether its pods have been listed yet."""
         self._cluster = cluster
@@ -81,6 +92,7 @@ class Ledger:
         self._limit_of = limit_of
         self._is_counted = is_counted
         self._on_changed = on_changed
+        self._pace = pace
         self._beat = time.time_ns()
         self._plan: _Plan | None = None
         """The last one that was written, lowered by one that is being written."""
@@ -129,7 +141,7 @@ class Ledger:
     async def run(self) -> None:
         """Takes turns until it is cancelled."""
         while True:
-            again_s = EVERY_S
+            again_s = self._pace.every_s
             try:
                 if self._is_counted():
                     again_s = await self._turn()
@@ -141,7 +153,7 @@ class Ledger:
                 self._failed(error)
                 if error.status in (403, 404, 405, 422):
                     self._deny()
-                again_s = AGAIN_S if self._is_denied else EVERY_S
+                again_s = AGAIN_S if self._is_denied else self._pace.every_s
             except Exception as error:
                 logger.exception("the slots of the limits could not be shared out")
                 self._failed(error)
@@ -202,7 +214,7 @@ class Ledger:
         now_s = time.monotonic()
         others = {name: entry for name, entry in entries.items() if name != self._me}
         self._beats = {name: self._beat_of(name, entry, now_s) for name, entry in others.items()}
-        dead = {name for name, (_, at) in self._beats.items() if now_s - at > GONE_S}
+        dead = {name for name, (_, at) in self._beats.items() if now_s - at > self._pace.gone_s}
         over = {name for name in dead if self._is_counted_since_its_end(name) and not self._foreign.get(name)}
         limited = self._limited(now_s)
         needs = {key: need for key, (_, need) in limited.items()}
@@ -243,7 +255,7 @@ class Ledger:
         return self._foreign_of(name)[key] if self._is_counted_since_its_end(name) else entry.held(key, limit)
 
     def _is_counted_since_its_end(self, name: str) -> bool:
-        return self._looked_at > self._beats[name][1] + GONE_S
+        return self._looked_at > self._beats[name][1] + self._pace.gone_s
 
     def _foreign_of(self, name: str) -> Counter[str]:
         return self._foreign.get(name, Counter())
@@ -270,7 +282,7 @@ class Ledger:
         return _Plan(entry=plan.entry, grants=grants)
 
     def _worked(self, plan: _Plan, sent_at: float) -> None:
-        self._plan, self._valid_until = plan, sent_at + VALID_S
+        self._plan, self._valid_until = plan, sent_at + self._pace.valid_s
         self._is_denied, self.trouble = False, None
         self._on_changed()
 
@@ -289,8 +301,8 @@ class Ledger:
 
     def _pause_after(self, plan: _Plan) -> float:
         if any(one.is_short for one in plan.grants.values()):
-            return SHORT_S
-        return ALONE_S if plan.is_alone else EVERY_S
+            return self._pace.short_s
+        return self._pace.alone_s if plan.is_alone else self._pace.every_s
 
 
 def _entries(found: Mapping[str, Any] | None) -> dict[str, Entry]:

@@ -34,6 +34,9 @@ if BROKER:
         deployment=os.environ["YARD_DEPLOYMENT"],
         kubeconfig=Path(os.environ["YARD_KUBECONFIG"]),
         max_pods=int(os.environ["YARD_OVERALL"]) if os.environ.get("YARD_OVERALL") else None,
+        max_pods_by_namespace=(
+            {"default": int(os.environ["YARD_IN_DEFAULT"])} if os.environ.get("YARD_IN_DEFAULT") else {}
+        ),
         create_rate=float(os.environ.get("YARD_CREATE_RATE", "0")),
         create_burst=int(os.environ.get("YARD_CREATE_BURST", "100")),
         database_url=os.environ.get("YARD_DATABASE") or None,
