@@ -45,13 +45,13 @@ def _waits(value: Any) -> dict[str, str]:
     return dict(rules)
 
 
-def _counts(value: Any) -> dict[str, int]:
+def _table_of_whole_numbers(value: Any) -> dict[str, int]:
     """A mapping of names to whole numbers; from the environment as JSON."""
     pairs = value if isinstance(value, Mapping) else json.loads(value)
-    return {str(name): _count(number) for name, number in pairs.items()}
+    return {str(name): _whole_number_of_at_least_1(number) for name, number in pairs.items()}
 
 
-def _count(value: Any) -> int:
+def _whole_number_of_at_least_1(value: Any) -> int:
     """A whole number of at least 1."""
     number = int(value)
     if number < 1:
@@ -59,7 +59,7 @@ def _count(value: Any) -> int:
     return number
 
 
-def _rate(value: Any) -> float:
+def _number_of_at_least_0(value: Any) -> float:
     """A number, 0 or more."""
     number = float(value)
     if not 0 <= number < float("inf"):
@@ -84,10 +84,10 @@ _SETTINGS: Mapping[str, tuple[str, Callable[[Any], Any]]] = {
     "in_cluster": ("PODYARD_KUBERNETES__IN_CLUSTER", _yes_or_no),
     "verify_ssl": ("PODYARD_KUBERNETES__VERIFY_SSL", _yes_or_no),
     "namespace": ("PODYARD_KUBERNETES__NAMESPACE", str),
-    "max_pods": ("PODYARD_KUBERNETES__MAX_PODS", _count),
-    "max_pods_by_namespace": ("PODYARD_KUBERNETES__MAX_PODS_BY_NAMESPACE", _counts),
-    "create_rate": ("PODYARD_KUBERNETES__CREATE_RATE", _rate),
-    "create_burst": ("PODYARD_KUBERNETES__CREATE_BURST", _count),
+    "max_pods": ("PODYARD_KUBERNETES__MAX_PODS", _whole_number_of_at_least_1),
+    "max_pods_by_namespace": ("PODYARD_KUBERNETES__MAX_PODS_BY_NAMESPACE", _table_of_whole_numbers),
+    "create_rate": ("PODYARD_KUBERNETES__CREATE_RATE", _number_of_at_least_0),
+    "create_burst": ("PODYARD_KUBERNETES__CREATE_BURST", _whole_number_of_at_least_1),
     "image": ("PODYARD_KUBERNETES__IMAGE", str),
     "database_url": ("PODYARD_DATABASE__URL", str),
     "log_folder": ("PODYARD_LOGS__FOLDER", _path),
@@ -96,7 +96,7 @@ _SETTINGS: Mapping[str, tuple[str, Callable[[Any], Any]]] = {
 }
 """Key of the mapping -> variable, and what makes a value of it."""
 _PROFILE: Mapping[str, Callable[[Any], Any]] = {
-    "max_pods": _whole_number,
+    "max_pods": _whole_number_of_at_least_1,
     "keep_finished_s": float,
     "schedule_timeout_s": float,
     "startup_timeout_s": float,

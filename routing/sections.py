@@ -55,6 +55,7 @@ Text = Annotated[str, Field(min_length=1)]
 Count = Annotated[int, Field(ge=1)]
 Seconds = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 Delay = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+NamespaceName = Annotated[str, _pattern(re.compile(r"[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?"))]
 
 _COUNT = "a whole number of at least 1"
 _NATURAL = "a whole number, 0 or more"
@@ -173,7 +174,7 @@ class Kubernetes(Section):
     in_cluster: bool | None = Field(
         None, title=_BOOL, description="Use the service account of the own pod; default: if one is mounted."
     )
-    namespace: Annotated[str, _pattern(re.compile(r"[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?"))] = Field(
+    namespace: NamespaceName = Field(
         "default",
         title="a namespace's name: 1 to 63 small letters, digits and dashes",
         description="The namespace of every queue whose rule names none.",
@@ -183,7 +184,7 @@ class Kubernetes(Section):
         title=_COUNT,
         description="Pods in flight at once over all queues, namespaces and dispatchers. Default: no limit.",
     )
-    max_pods_by_namespace: dict[Text, Count] = Field(
+    max_pods_by_namespace: dict[NamespaceName, Count] = Field(
         {}, title=_COUNTS, description="The same for single namespaces, over all queues and dispatchers."
     )
     create_rate: Delay = Field(
@@ -262,6 +263,9 @@ SECTIONS: dict[str, type[Section]] = {
     "flower": Flower,
 }
 """Section name in the file -> its model. `queues` is the router's, not a model."""
+
+PLAIN_TABLES = frozenset({"kubernetes.max_pods_by_namespace"})
+"""Tables of which nothing is secret, whatever the names in them."""
 
 SECRETS = frozenset({"broker.url", "results.url", "database.url", "flower.basic_auth"})
 """Keys whose values are never shown whole."""

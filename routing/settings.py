@@ -246,5 +246,5 @@ def _shown(key: str, value: Any) -> Any:
     if key in sections.SECRETS and isinstance(value, str):
         return redaction.hide_basic_auth(value) if key == "flower.basic_auth" else redaction.hide_url(value)
     if isinstance(value, Mapping):
-        return redaction.hide_environment(value)
+        return dict(value) if key in sections.PLAIN_TABLES else redaction.hide_environment(value)
     return str(value) if isinstance(value, Path) else value

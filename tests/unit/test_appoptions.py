@@ -43,6 +43,9 @@ def test_a_mapping_says_it_in_words() -> None:
         "image": "shop:7",
         "kubeconfig": "kube/config",
         "log_folder": "/var/log/shop",
+        "max_pods": 50,
+        "max_pods_by_namespace": {"gpus": 2},
+        "create_rate": 10,
         "queues": {"kubernetes": {"max_pods": 7}, "gpu": {"namespace": "gpus", "credentials": "inherit"}},
     }
 
@@ -50,6 +53,8 @@ def test_a_mapping_says_it_in_words() -> None:
 
     assert (options.deployment, options.image, options.log_folder) == ("prod", "shop:7", Path("/var/log/shop"))
     assert options.kubeconfig == Path.cwd() / "kube/config"
+    assert (options.max_pods, options.max_pods_by_namespace, options.create_rate) == (50, {"gpus": 2}, 10.0)
+    assert options.limits_namespace == "jobs"
     assert options.namespaces == ("gpus", "jobs")
     assert options.profile_for("kubernetes") == QueueProfile(namespace="jobs", max_pods=7)
     assert options.profile_for("gpu") == QueueProfile(namespace="gpus", credentials="inherit")
@@ -64,6 +69,9 @@ def test_the_environment_wins_and_spells_settings_as_everywhere() -> None:
         "PODYARD_KUBERNETES__IN_CLUSTER": "no",
         "PODYARD_KUBERNETES__NAMESPACE": "",
         "PODYARD_QUEUES__GPU_A100__MAX_PODS": "3",
+        "PODYARD_KUBERNETES__MAX_PODS": "8",
+        "PODYARD_KUBERNETES__MAX_PODS_BY_NAMESPACE": '{"jobs": 5}',
+        "PODYARD_KUBERNETES__CREATE_BURST": "4",
         "PODYARD_QUEUES__KUBERNETES__ENV": '{"A": "1", "B": "x=y"}',
     }
     said = {"deployment": "day", "image": "shop:7", "queues": {"gpu-a100": {"max_pods": 9}}}
@@ -72,6 +80,7 @@ def test_the_environment_wins_and_spells_settings_as_everywhere() -> None:
 
     assert (options.deployment, options.image, options.in_cluster) == ("night", "shop:8", False)
     assert options.profile_for("gpu-a100").max_pods == 3
+    assert (options.max_pods, options.max_pods_by_namespace, options.create_burst) == (8, {"jobs": 5}, 4)
     assert options.profile_for("kubernetes").env == {"A": "1", "B": "x=y"}
 
 
@@ -101,6 +110,9 @@ def test_the_app_is_read_from_the_command_line(argv: list[str], path: str | None
         ({"queues": {"gpu": {"max_pods": "many"}}}, {}, ARGV, ["max_pods", "'many'", "whole number"]),
         ({"queues": {"gpu": {"delete": "sometimes"}}}, {}, ARGV, ["delete", "'sometimes'", "succeeded"]),
         ({"queues": ["gpu"]}, {}, ARGV, ["queues", "mapping"]),
+        ({"max_pods": 0}, {}, ARGV, ["max_pods", "0", "whole number of at least 1"]),
+        ({"max_pods_by_namespace": {"a": 0}}, {}, ARGV, ["max_pods_by_namespace", "table of whole numbers"]),
+        ({"create_rate": -1}, {}, ARGV, ["create_rate", "-1", "number of at least 0"]),
         ({}, {"PODYARD_LOGS__MAX_BYTES": "1k"}, ARGV, ["PODYARD_LOGS__MAX_BYTES", "'1k'", "whole number"]),
         ({}, {"PODYARD_KUBERNETES__IN_CLUSTER": "maybe"}, ARGV, ["IN_CLUSTER", "'maybe'", "yes or no"]),
     ],

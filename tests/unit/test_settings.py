@@ -325,6 +325,25 @@ class TestLines:
         }
 
 
+class TestLimits:
+    def test_they_come_from_the_file_and_from_the_environment(self, tmp_path: Path) -> None:
+        """A table is JSON there; names that look secret are none here."""
+        found = load(
+            tmp_path, "[kubernetes]\nmax_pods = 9\nmax_pods_by_namespace = { keycloak = 5 }\ncreate_rate = 2.5\n"
+        )
+        assert (found.kubernetes.max_pods, found.kubernetes.create_rate) == (9, 2.5)
+        assert {one.key: one.value for one in found.redacted()}["kubernetes.max_pods_by_namespace"] == {"keycloak": 5}
+        variable = {"PODYARD_KUBERNETES__MAX_PODS_BY_NAMESPACE": '{"a": 3}'}
+        assert load(tmp_path, "", environ=variable).kubernetes.max_pods_by_namespace == {"a": 3}
+
+    @pytest.mark.parametrize("table", ["{ a = 0 }", "{ A = 1 }", '{ a = "1" }', "7"])
+    def test_what_is_no_limit_is_told(self, tmp_path: Path, table: str) -> None:
+        """With what is allowed."""
+        told = problems(tmp_path, f"[kubernetes]\nmax_pods_by_namespace = {table}\n")
+        assert "kubernetes.max_pods_by_namespace" in told[0]
+        assert "must be a table of namespaces" in told[0]
+
+
 class TestPolicy:
     def test_lists_come_from_the_file_and_from_the_environment(self, tmp_path: Path) -> None:
         """In the environment commas separate."""
