@@ -15,7 +15,7 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy.dialects import postgresql, sqlite
 
-from dispatcher import errors
+from dispatcher import errors, postgres
 
 METADATA = sa.MetaData()
 
@@ -137,13 +137,19 @@ class PodStore:
     """
 
     def __init__(self, url: str) -> None:
-        arguments: dict[str, Any] = {"timeout": 10} if url.startswith("sqlite") else {"connect_timeout": 5}
+        arguments: dict[str, Any] = {"timeout": 10} if url.startswith("sqlite") else postgres.arguments()
         self._engine = sa.create_engine(url, pool_pre_ping=True, pool_size=1, connect_args=arguments)
+        postgres.bound(self._engine)
         self._insert = sqlite.insert if self._engine.dialect.name == "sqlite" else postgresql.insert
 
     def close(self) -> None:
         """Closes the connections."""
         self._engine.dispose()
+
+    def ping(self) -> None:
+        """A sign of life of the database; it need not have tables."""
+        with self._transaction() as connection:
+            connection.execute(sa.select(1))
 
     def save(self, rows: Sequence[PodRow]) -> None:
         """Inserts or replaces rows, all in one transaction."""

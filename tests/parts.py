@@ -264,6 +264,21 @@ class Postgres:
         """The address of a database as SQLAlchemy reads it."""
         return f"postgresql+psycopg://podyard@/{database}?host={self.folder / 'run'}"
 
+    @contextlib.contextmanager
+    def paused(self) -> Iterator[None]:
+        """Inside, the server and its sessions stand still: connections are open and nothing answers."""
+        assert self.process is not None
+        server = psutil.Process(self.process.pid)
+        tree = [server, *server.children(recursive=True)]
+        for one in tree:
+            one.suspend()
+        try:
+            yield
+        finally:
+            for one in tree:
+                with contextlib.suppress(psutil.NoSuchProcess):
+                    one.resume()
+
     def stop(self) -> None:
         if self.process is not None:
             stop(self.process, how=signal.SIGINT)  # "fast": ends sessions, then itself

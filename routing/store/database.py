@@ -12,20 +12,20 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy import exc
 
+from dispatcher import postgres
 from routing.store import columns, errors
 
 SQLITE_BUSY_S = 15.0
-POSTGRES_CONNECT_S = 5
 WRITES = "podyard_writes"
 
 
 class Database:
     """One engine; `read()` and `write()` give a connection inside a transaction."""
 
-    def __init__(self, url: str) -> None:
+    def __init__(self, url: str, *, bounds: postgres.Bounds | None = None) -> None:
         self.url = sa.make_url(url)
         self.is_sqlite = self.url.get_backend_name() == "sqlite"
-        self.engine = _sqlite_engine(self.url) if self.is_sqlite else _server_engine(self.url)
+        self.engine = _sqlite_engine(self.url) if self.is_sqlite else _server_engine(self.url, bounds)
         self._writer = self.engine.execution_options(**{WRITES: True})
 
     @property
@@ -54,6 +54,8 @@ class Database:
                 raise
             raise errors.DatabaseUnavailable(f"{self.address}: {_first_line(error)}") from error
         except exc.DatabaseError as error:
+            if postgres.is_read_only(error.orig):
+                raise errors.DatabaseUnavailable(f"{self.address}: {_first_line(error)}") from error
             if self.is_sqlite and "not a database" in str(error):
                 raise errors.RecordError(
                     f"{self.address} is not a database: set database.url to another file"
@@ -97,14 +99,16 @@ def _sqlite_engine(url: sa.URL) -> sa.Engine:
     return engine
 
 
-def _server_engine(url: sa.URL) -> sa.Engine:
-    return sa.create_engine(
+def _server_engine(url: sa.URL, bounds: postgres.Bounds | None) -> sa.Engine:
+    engine = sa.create_engine(
         url,
         json_serializer=columns.dumps,
         pool_pre_ping=True,
         pool_size=5,
-        connect_args={"connect_timeout": POSTGRES_CONNECT_S},
+        connect_args=postgres.arguments(),
     )
+    postgres.bound(engine, bounds)
+    return engine
 
 
 def _is_ours(error: exc.SQLAlchemyError) -> bool:

@@ -14,6 +14,7 @@ from alembic.config import Config
 from alembic.migration import MigrationContext
 from alembic.script import ScriptDirectory
 
+from dispatcher import postgres
 from routing.store import database, errors, rows
 
 logging.getLogger("alembic").setLevel(logging.WARNING)  # its INFO lines tell nobody anything
@@ -35,7 +36,7 @@ def check(db: database.Database) -> rows.SchemaCheck:
 def upgrade(db: database.Database) -> None:
     """Migrate to this code's revision, one process at a time. Raises SchemaError for a newer database."""
     db.make_folder()
-    with db.write() as connection, _alone(connection):
+    with db.write() as connection, postgres.patience(connection), _alone(connection):
         script = _script()
         current = MigrationContext.configure(connection).get_current_revision()
         found = _judge(db, script, current=current, wanted=str(script.get_current_head()))
