@@ -8,6 +8,7 @@ before the crash is only cleaned up. Runs on the hub's thread.
 import logging
 import time
 from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import Any
 
 from celery import bootsteps, states
@@ -44,7 +45,7 @@ class Adoption:
         for pod, is_ended in early:
             self.found(pod, is_ended=is_ended)
 
-    def found(self, pod: Mapping[str, Any], *, is_ended: bool) -> None:
+    def found(self, pod: Mapping[str, Any], failures: int = 0, *, is_ended: bool) -> None:
         """Adopts a pod, or cleans up behind one whose outcome is stored."""
         if self._consumer is None:
             self._early.append((pod, is_ended))
@@ -55,12 +56,21 @@ class Adoption:
         except ValueError as error:
             logger.warning("a pod cannot be adopted pod=%s: %s", name, error)
             return
+        unstored, again = self._pool.unstored, partial(self.found, pod, is_ended=is_ended)
+        if is_ended and unstored.is_away:
+            unstored.keep(again, failures=failures)
+            return
         try:
-            if is_ended and self._is_stored(message):
+            is_stored = is_ended and self._is_stored(message)
+        except Exception as error:  # noqa: BLE001 - whatever the backend raises: the pod is looked at again
+            unstored.failed(again, failures=failures, error=error)
+            return
+        try:
+            if is_stored:
                 self._clean(pod, message)
             else:
                 self._adopt(pod, message)
-        except Exception as error:  # noqa: BLE001 - the backend may be away, a task may be unknown: the others go on
+        except Exception as error:  # noqa: BLE001 - a task may be unknown here: the others go on
             logger.warning("a pod is not adopted yet pod=%s: %r", name, error)
             self._pool.call_later(AGAIN_S, lambda: self.found(pod, is_ended=is_ended))
 

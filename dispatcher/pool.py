@@ -6,9 +6,11 @@ becomes an attempt, an outcome becomes the callbacks that a request expects. Wha
 Semi-internal Celery 5.7 behaviour that it relies on is listed in docs/adr/0001-dispatcher-is-a-celery-pool.md.
 """
 
+import contextlib
 import logging
 from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
+from functools import partial
 from typing import Any
 
 from billiard.einfo import ExceptionInfo
@@ -28,6 +30,7 @@ from dispatcher import (
     manifest,
     options,
     outcome,
+    patience,
     pod_task,
     podresult,
     podstore,
@@ -38,13 +41,14 @@ from dispatcher.bridge import Bridge
 from dispatcher.message import Message
 from dispatcher.podstore import PodRow
 from dispatcher.replay import Replay, Replayed, raised
+from dispatcher.unstored import Unstored
 
 logger = logging.getLogger(__name__)
 
-REPLAY_AGAIN_FIRST_S = 0.5
-REPLAY_AGAIN_LAST_S = 30.0
 PING_S = 2.0
 """How long other dispatchers have to answer before they are taken for silent."""
+_NOBODY = "podyard-sign-of-life"
+"""The id of a task that nobody sends."""
 _HARD = False
 """Celery's first argument of a time-out callback: is it the soft limit?"""
 
@@ -61,6 +65,8 @@ class KubernetesPool(BasePool):
         self._hub: Any = None
         self._consumer: Any = None
         self._adoption: adoption.Adoption | None = None
+        self.unstored = Unstored(bridge=self._bridge, probe=self._ask_results)
+        """What waits for the result backend."""
         self._by_pod: dict[str, Attempt] = {}
         """Pod name -> attempt, on the hub's side: Celery's revocation knows the pod as the process id."""
         self.app.steps["consumer"].update(
@@ -71,6 +77,7 @@ class KubernetesPool(BasePool):
         """Starts the thread that speaks to the API server."""
         self._nodename = str(self.options["initargs"][1])
         self._options = appoptions.from_app(self.app)
+        patience.shorten(self.app)
         pod_task.register(self.app)
         self._replay = Replay(self.app, hostname=self._nodename)
         self._lifecycle = lifecycle.Lifecycle(
@@ -158,6 +165,11 @@ class KubernetesPool(BasePool):
             return False
         return self.app.backend.get_task_meta(attempt.message.id)["status"] in states.READY_STATES
 
+    def _ask_results(self) -> None:
+        """A sign of life of the result backend. Called from a helper thread; raises what the backend raises."""
+        with contextlib.suppress(NotImplementedError):  # the app has none
+            self.app.backend.get_task_meta(_NOBODY)
+
     def _tell_lost(self, row: PodRow) -> str | None:
         """Stores the failure of an attempt whose pod is gone and whose outcome nobody stored. As `_is_over`."""
         status = self.app.backend.get_task_meta(row.attempt_id)["status"]
@@ -219,6 +231,8 @@ class KubernetesPool(BasePool):
         task = request.task
         if not task.track_started or request.ignore_result or attempt.profile.credentials == "inherit":
             return
+        if self.unstored.is_away:
+            return
         meta = {
             "pid": attempt.pod,
             "hostname": self._nodename,
@@ -231,7 +245,7 @@ class KubernetesPool(BasePool):
             logger.warning("STARTED was not stored attempt_id=%s: %s", attempt.message.id, error)
 
     def ended(self, attempt: Attempt, result: outcome.Outcome | BaseException, failures: int = 0) -> None:
-        """Replays the outcome; where the result backend or broker is away, again and again with back-off."""
+        """Replays the outcome; where the result backend or broker is away, it is kept and comes again."""
         self.created(attempt)  # an attempt refused before it had a pod was not accepted yet
         if isinstance(result, errors.PodFailed):
             result = podresult.diagnosed(result)
@@ -242,10 +256,14 @@ class KubernetesPool(BasePool):
         if self._is_lost(attempt, result):
             self._give_back(attempt, raised(WorkerLostError(str(result))), attempt.callbacks.error)
             return
+        again = partial(self.ended, attempt, result)
+        if self.unstored.is_away:
+            self.unstored.keep(again, failures=failures)
+            return
         try:
             replayed = self._told(attempt, result)
         except Exception as error:  # noqa: BLE001 - whatever keeps the outcome from being stored: it is kept
-            self._again(attempt, failures, error, self.ended, result)
+            self.unstored.failed(again, failures=failures, error=error)
             return
         announce.ending(
             attempt.callbacks.request,
@@ -326,18 +344,16 @@ class KubernetesPool(BasePool):
             return
         self._by_pod.pop(attempt.pod, None)
         attempt.is_timed_out = True
+        again = partial(self._time_is_up, attempt)
+        if self.unstored.is_away:
+            self.unstored.keep(again, failures=failures)
+            return
         try:
             attempt.callbacks.timeout(_HARD, attempt.timeout_s)
         except Exception as error:  # noqa: BLE001 - as with outcomes: it is kept until it can be stored
-            self._again(attempt, failures, error, self._time_is_up)
+            self.unstored.failed(again, failures=failures, error=error)
             return
         self._bridge.to_loop(self._lifecycle.terminate, attempt)
-
-    def _again(self, attempt: Attempt, failures: int, error: Exception, call: Callable[..., None], *args: Any) -> None:
-        """Comes back to what could not be stored, later each time."""
-        delay_s = min(REPLAY_AGAIN_LAST_S, REPLAY_AGAIN_FIRST_S * 2 ** min(failures, 8))
-        logger.warning("outcome not stored yet attempt_id=%s seconds=%.1f: %r", attempt.message.id, delay_s, error)
-        self.call_later(delay_s, call, attempt, *args, failures + 1)
 
 
 class _Passed:

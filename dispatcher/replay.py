@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, cast
 
+import kombu.exceptions
 from billiard.einfo import ExceptionInfo
 from celery import Celery, signals, states
 from celery.app.trace import build_tracer
@@ -17,6 +18,9 @@ from celery.exceptions import Ignore, Reject, Retry
 
 from dispatcher import outcome, resulttrips
 from dispatcher.message import Message
+
+_AWAY = (kombu.exceptions.OperationalError, OSError)
+"""What publishing raises while the broker is away."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -182,7 +186,12 @@ def _answer(task: Any, ended: outcome.Outcome | BaseException | None) -> Any:
         raise _rejection(ended, error)
     if ended.state == "RETRY":
         wanted = {key: value for key, value in (ended.retry or {}).items() if key != "reason"}
-        task.retry(exc=error, **wanted)
+        try:
+            task.retry(exc=error, **wanted)
+        except Reject as rejected:  # Celery gives up a retry that it cannot send; here it comes again
+            if isinstance(rejected.reason, _AWAY):
+                task.unstored = rejected.reason
+            raise
     raise error or RuntimeError("the pod's outcome names no error")
 
 
@@ -225,7 +234,14 @@ class _PodsBackend:
         return self._stored(self._backend.mark_as_done, *args, **kwargs)
 
     def mark_as_failure(self, task_id: str, exc: BaseException, traceback: Any = None, **kwargs: Any) -> Any:
-        """Stores the pod's own exception: the tracer wraps one whose class this process does not know."""
+        """Stores the pod's own exception: the tracer wraps one whose class this process does not know.
+
+        A body that succeeded has not failed because the next of its chain could not be sent.
+        """
+        ended = self._stand_in.ended
+        if isinstance(exc, _AWAY) and isinstance(ended, outcome.Outcome) and ended.state == "SUCCESS":
+            self._stand_in.unstored = self._stand_in.unstored or exc
+            return None
         text = self._stand_in.remote_traceback or traceback
         return self._stored(self._backend.mark_as_failure, task_id, self._stand_in.raised or exc, text, **kwargs)
 

@@ -8,8 +8,9 @@ from pathlib import Path
 from celery import Celery
 
 BROKER = os.environ.get("YARD_BROKER")
+RESULTS = os.environ.get("YARD_RESULTS") or BROKER
 
-app = Celery("yard", broker=BROKER or "memory://", backend=BROKER or "disabled://", set_as_current=False)
+app = Celery("yard", broker=BROKER or "memory://", backend=RESULTS or "disabled://", set_as_current=False)
 app.conf.update(
     task_default_queue="default",
     accept_content=["json"],
@@ -19,6 +20,9 @@ app.conf.update(
     worker_hijack_root_logger=False,
     broker_transport_options={"visibility_timeout": 5, "unacked_restore_interval": 1, "unacked_restore_throttle": 1},
 )
+
+if os.environ.get("YARD_PATIENT"):
+    app.conf.update(result_backend_always_retry=True, redis_socket_timeout=120)
 
 if BROKER:
     from dispatcher import options, pod_task

@@ -31,18 +31,21 @@ class Yard:
     kubeconfig: Path
     deployment: str
     database: str | None = None
+    results: str | None = None
+    """The result backend, where it is not the broker."""
     processes: list[subprocess.Popen[bytes]] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         self.trace = self.folder / "trace"
         self.logs = self.folder / "logs"
-        self.client = Celery("yard", broker=self.broker, backend=self.broker, set_as_current=False)
+        self.client = Celery("yard", broker=self.broker, backend=self.results or self.broker, set_as_current=False)
         self.client.conf.update(accept_content=["json"], task_default_queue="default")
 
     @property
     def env(self) -> dict[str, str]:
         return {
             "YARD_BROKER": self.broker,
+            "YARD_RESULTS": self.results or self.broker,
             "YARD_KUBECONFIG": str(self.kubeconfig),
             "YARD_DEPLOYMENT": self.deployment,
             "YARD_LOGS": str(self.logs),

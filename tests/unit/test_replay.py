@@ -1,13 +1,15 @@
 """Replaying an outcome leaves what Celery's own worker would have left: state, result, traceback, signals, links."""
 
 import itertools
+from dataclasses import replace
 from typing import ClassVar
 
+import kombu.exceptions
 import pytest
 from celery import Celery, signals
 from celery.backends.cache import CacheBackend
 
-from dispatcher import errors, outcome
+from dispatcher import errors, outcome, patience
 from dispatcher.message import Message
 from dispatcher.replay import Replay
 
@@ -173,6 +175,21 @@ def test_an_outcome_that_cannot_be_stored_is_given_back(app: Celery) -> None:
 
     assert app.AsyncResult(hooked.id).result == 7
     assert RAN.count("on_success 7") == 1
+
+
+@pytest.mark.parametrize("state", ["SUCCESS", "RETRY"])
+def test_what_cannot_be_sent_on_is_no_failure_of_the_task(app: Celery, state: str) -> None:
+    """The next of a chain, or a retry, while the broker is away: nothing is stored, and the caller tries again."""
+    app.conf.broker_url = "redis://127.0.0.1:1/0"
+    patience.shorten(app)
+    sent = message()
+    following = app.signature("double", args=(2,), app=app, immutable=True)
+    sent = replace(sent, embed={"chain": [following]})
+
+    with pytest.raises(kombu.exceptions.OperationalError):
+        Replay(app, hostname="d").replay(sent, ended(state, 4, retry={"countdown": 0} if state == "RETRY" else None))
+
+    assert app.AsyncResult(sent.id).state == "PENDING"
 
 
 def test_the_replay_is_no_second_start(app: Celery) -> None:
