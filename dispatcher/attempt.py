@@ -70,6 +70,8 @@ class Attempt:
     """Of its pod, as Kubernetes has it."""
     seen: Observation | None = None
     """What its pod said last."""
+    heard_mono: float = 0.0
+    """When that was, on the monotonic clock."""
     wait: waits.Wait | None = None
     """What it waits for, as of the last note (`dispatcher.notes`); times are of the monotonic clock."""
     first_waits: dict[str, float] = field(default_factory=dict)

@@ -33,6 +33,7 @@ EVENTS = 100
 _REVIEWS = "/apis/authorization.k8s.io/v1/selfsubjectaccessreviews"
 _SERVICE_ACCOUNT = Path("/var/run/secrets/kubernetes.io/serviceaccount/token")
 _MERGE_PATCH = "application/merge-patch+json"
+_TABLE = "application/json;as=Table;v=v1;g=meta.k8s.io,application/json"
 _NO_ANSWER = (aiohttp.ClientError, TimeoutError, OSError)
 
 
@@ -177,6 +178,19 @@ class Cluster:
             if not token:
                 return PodList(pods=pods, resource_version=page["metadata"]["resourceVersion"])
             query = {**query, "continue": token}
+
+    async def list_words(self, namespace: str, *, selector: str) -> dict[str, str]:
+        """Pod -> its status in one word, as `kubectl get pods` shows it, of all pods that match.
+
+        The cheapest list there is: a table without the objects, from the server's cache, so it may be a little old.
+        """
+        query = {"labelSelector": selector, "resourceVersion": "0", "includeObject": "None"}
+        answer = await self._call("GET", _pods(namespace), query=query, accept=_TABLE)
+        if answer.get("kind") != "Table":  # the server makes no tables
+            return {pod["metadata"]["name"]: str((pod.get("status") or {}).get("phase")) for pod in answer["items"]}
+        columns = [column["name"] for column in answer["columnDefinitions"]]
+        name, status = columns.index("Name"), columns.index("Status")
+        return {row["cells"][name]: str(row["cells"][status]) for row in answer.get("rows") or ()}
 
     async def watch_pods(
         self, namespace: str | None, *, selector: str, resource_version: str, silence_s: float
@@ -354,8 +368,9 @@ class Cluster:
         body: bytes | None = None,
         query: Mapping[str, str] | None = None,
         kind: str = "application/json",
+        accept: str = "application/json",
     ) -> dict[str, Any]:
-        answer = await self._send(method, path, body=body, query=query, kind=kind)
+        answer = await self._send(method, path, body=body, query=query, kind=kind, accept=accept)
         try:
             decoded: dict[str, Any] = msgspec.json.decode(answer)
         except msgspec.DecodeError as error:
@@ -370,10 +385,12 @@ class Cluster:
         body: bytes | None = None,
         query: Mapping[str, str] | None = None,
         kind: str = "application/json",
+        accept: str = "application/json",
     ) -> bytes:
         self.requests += 1
+        headers = {**self._headers(kind), "Accept": accept}
         try:
-            async with self._open.request(method, path, params=query, data=body, headers=self._headers(kind)) as answer:
+            async with self._open.request(method, path, params=query, data=body, headers=headers) as answer:
                 await _raise_for_status(answer)
                 return await answer.read()
         except _NO_ANSWER as error:

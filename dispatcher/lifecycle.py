@@ -19,6 +19,7 @@ from dispatcher import (
     launcher,
     manifest,
     missing,
+    names,
     orphans,
     permissions,
     podresult,
@@ -42,6 +43,7 @@ from dispatcher.limits import Limits
 from dispatcher.notes import Notes
 from dispatcher.options import Options, QueueProfile
 from dispatcher.podstore import PodRow, PodStore
+from dispatcher.rollcall import RollCall
 from dispatcher.slots import Slots
 from dispatcher.tokenbucket import TokenBucket
 
@@ -60,6 +62,7 @@ class _Parts:
     findings: Findings
     slots: Slots
     ledger: Ledger
+    roll_call: RollCall
 
 
 class Lifecycle:
@@ -133,9 +136,10 @@ class Lifecycle:
             pump=self._pump,
             result_max_bytes=self._options.result_max_bytes,
         )
+        selector = manifest.selector(deployment=self._options.deployment, owner=self._owner)
         watching = watcher.Watcher(
             cluster=api,
-            selector=manifest.selector(deployment=self._options.deployment, owner=self._owner),
+            selector=selector,
             on_pod=self._on_pod,
             on_list=self._on_list,
         )
@@ -167,6 +171,15 @@ class Lifecycle:
             endings=endings,
             findings=Findings(api, hub=self._hub, background=self._background),
             janitor=janitor.Janitor(cluster=api, options=self._options, on_saved=self._log_saved),
+            roll_call=RollCall(
+                cluster=api,
+                register=self._register,
+                selector=selector,
+                on_pod=self._on_pod,
+                on_missing=endings.missed,
+                is_ours=lambda pod: manifest.owner_of(pod) == names.label_value(self._owner),
+                renew=watching.renew,
+            ),
             launcher=launcher.Launcher(
                 cluster=api,
                 register=self._register,
@@ -202,6 +215,7 @@ class Lifecycle:
             on_foreign=parts.ledger.saw,
         )
         self._background.spawn(looking_for_orphans.run())
+        self._background.spawn(parts.roll_call.run())
         url = self._options.database_url
         if url is None:
             return
@@ -334,6 +348,7 @@ class Lifecycle:
             "api-requests": parts.cluster.requests if parts else 0,
             "lists": parts.watcher.relists if parts else 0,
             "events-skipped": parts.watcher.skipped if parts else 0,
+            "ends-untold": parts.roll_call.untold if parts else 0,
             "leftovers": parts.janitor.leftovers if parts else 0,
             "missing-permissions": list(self._missing),
             "limits": parts.ledger.trouble if parts else None,
@@ -410,6 +425,7 @@ class Lifecycle:
             self._hub.started(attempt)
         attempt.ended_at = podresult.time_of(seen.ended_at)
         attempt.seen, attempt.phase = seen, str((pod.get("status") or {}).get("phase") or "Unknown")
+        attempt.seen, attempt.heard_mono = seen, time.monotonic()
         if seen.is_scheduled and attempt.scheduled_mono is None:
             attempt.scheduled_mono = time.monotonic()
         self._note(attempt)

@@ -2,8 +2,8 @@
 
 Level-triggered: a list is the truth, events only make us look sooner. A version that is too old (410, as an answer or
 as an event) means list again; silence beyond a bound means the stream is dead and is opened anew; a full list every
-few minutes closes whatever gap is left. One unreadable event is counted and skipped. Runs on the loop's thread, one
-task per namespace, so a namespace that fails leaves the others alone.
+few minutes closes whatever gap is left, most of them the roll call has closed before. One unreadable event is counted
+and skipped. Runs on the loop's thread, one task per namespace, so a namespace that fails leaves the others alone.
 """
 
 import asyncio
@@ -50,6 +50,13 @@ class Watcher:
         """Watches a namespace from now on. A second call does nothing."""
         if namespace not in self._tasks:
             self._tasks[namespace] = asyncio.get_running_loop().create_task(self._forever(namespace))
+
+    def renew(self, namespace: str) -> None:
+        """Lists a watched namespace now and opens its watch anew."""
+        task = self._tasks.pop(namespace, None)
+        if task is not None:
+            task.cancel()
+            self.watch(namespace)
 
     @property
     def namespaces(self) -> tuple[str, ...]:

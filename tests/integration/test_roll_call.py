@@ -1,0 +1,180 @@
+"""Watches that do not tell all: an end that no event brought is found by the roll call, on the real HTTP protocol.
+
+Watcher and roll call in this process, at a quick pace, on a local cluster that takes faults.
+"""
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable, Iterator, Mapping
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from dispatcher import attempt as attempts
+from dispatcher import cluster, message, options, podstatus, rollcall, watcher
+from dispatcher.attempt import Attempt
+from dispatcher.localcluster.client import Client
+from dispatcher.localcluster.faults import client
+from tests import parts
+
+PACE = rollcall.Pace(every_s=0.2, first_s=1.0, last_s=2.0)
+SELECTOR = "for=roll-call"
+
+
+@pytest.fixture(scope="module")
+def kubeconfig(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """A local cluster that takes faults."""
+    started = parts.LocalCluster.start(tmp_path_factory.mktemp("roll-call") / "cluster", "--faults")
+    yield started.kubeconfig
+    started.stop()
+
+
+@pytest.fixture
+def faults(kubeconfig: Path) -> Iterator[client.Faults]:
+    """Its faults, taken back after the test."""
+    found = client.Faults.of(kubeconfig)
+    found.reset_stats()
+    yield found
+    found.clear()
+
+
+class Follower:
+    """What a dispatcher's loop does with pods, as far as it matters here."""
+
+    def __init__(self, api: cluster.Cluster) -> None:
+        self.register = attempts.Register()
+        self.watcher = watcher.Watcher(cluster=api, selector=SELECTOR, on_pod=self.on_pod, on_list=lambda *_: None)
+        self.roll_call = rollcall.RollCall(
+            cluster=api,
+            register=self.register,
+            selector=SELECTOR,
+            on_pod=self.on_pod,
+            on_missing=lambda attempt: self.register.move(attempt, "ended"),
+            is_ours=lambda _: True,
+            renew=self.watcher.renew,
+            pace=PACE,
+        )
+
+    def add(self, pod: Mapping[str, Any]) -> Attempt:
+        """An attempt whose pod was created just now."""
+        made = Attempt(
+            message=message.Message(name="task", id=pod["metadata"]["name"]),
+            profile=options.QueueProfile(),
+            callbacks=attempts.Callbacks(accept=print, done=print, error=print, timeout=print),
+            received_at=datetime.now(UTC),
+            pod=pod["metadata"]["name"],
+            namespace="default",
+            created_mono=time.monotonic(),
+        )
+        self.register.add(made)
+        self.register.name_pod(made)
+        self.register.move(made, "created")
+        return made
+
+    def on_pod(self, pod: Mapping[str, Any], kind: str) -> None:
+        found = self.register.by_pod("default", pod["metadata"]["name"])
+        if found is None:
+            return
+        found.seen, found.heard_mono = podstatus.observe(pod, kind), time.monotonic()
+        if found.seen.verdict == "running":
+            found.started_at = datetime.now(UTC)
+        if found.seen.verdict in ("succeeded", "failed"):
+            self.register.move(found, "ended")
+
+
+def pod(name: str, script: str) -> dict[str, Any]:
+    container = {"name": "base", "image": "busybox:1.36", "command": ["sh", "-c", script]}
+    return {
+        "metadata": {"name": name, "labels": {"for": "roll-call"}},
+        "spec": {"restartPolicy": "Never", "terminationGracePeriodSeconds": 0, "containers": [container]},
+    }
+
+
+def follow(kubeconfig: Path, story: Callable[[Follower], Awaitable[None]]) -> None:
+    """Runs a story while watcher and roll call work."""
+
+    async def run() -> None:
+        async with cluster.Cluster(cluster.connect(kubeconfig=kubeconfig)) as api:
+            follower = Follower(api)
+            follower.watcher.watch("default")
+            calling = asyncio.create_task(follower.roll_call.run())
+            try:
+                await story(follower)
+            finally:
+                calling.cancel()
+
+    asyncio.run(run())
+
+
+async def until(condition: Callable[[], Any], timeout_s: float = 10.0) -> float:
+    """Seconds until the condition held."""
+    began = time.monotonic()
+    while not condition():
+        assert time.monotonic() - began < timeout_s
+        await asyncio.sleep(0.02)
+    return time.monotonic() - began
+
+
+def create(kubeconfig: Path, name: str, script: str) -> dict[str, Any]:
+    found: dict[str, Any] = Client.from_kubeconfig(kubeconfig).call(
+        "POST", "/api/v1/namespaces/default/pods", pod(name, script)
+    )
+    return found
+
+
+@pytest.mark.parametrize("row", ["W3", "W9"])
+def test_W3_W9_an_end_that_the_watch_does_not_tell_is_found_within_the_bound(
+    kubeconfig: Path, faults: client.Faults, row: str
+) -> None:
+    """W3: the stream stays open and says nothing. W9: it goes on, and the events of the end are dropped."""
+
+    async def story(follower: Follower) -> None:
+        attempt = follower.add(await asyncio.to_thread(create, kubeconfig, f"untold-{row.lower()}", "sleep 0.5"))
+        await until(lambda: attempt.started_at)
+        if row == "W3":
+            faults.silence_watches()
+        else:
+            faults.disturb("drop")
+        waited_s = await until(lambda: attempt.stage == "ended")
+        assert attempt.seen is not None
+        assert attempt.seen.verdict == "succeeded"
+        assert 0.5 < waited_s < 0.5 + PACE.bound_s(ran_s=0.5) + 1.0
+        assert follower.roll_call.untold == 1
+        await until(lambda: follower.watcher.relists >= 2)  # the watch that did not tell was opened anew
+
+    follow(kubeconfig, story)
+
+
+def test_a_pod_that_vanished_untold_is_missed(kubeconfig: Path, faults: client.Faults) -> None:
+    """Its DELETED never came, and no list has it."""
+
+    async def story(follower: Follower) -> None:
+        attempt = follower.add(await asyncio.to_thread(create, kubeconfig, "vanished", "sleep 60"))
+        await until(lambda: attempt.started_at)
+        faults.disturb("drop")
+        faults.delete("vanished", grace_s=0)
+        await until(lambda: attempt.stage == "ended")
+
+    follow(kubeconfig, story)
+
+
+def test_a_roll_call_costs_little_where_the_watch_is_honest(kubeconfig: Path, faults: client.Faults) -> None:
+    """Twenty pods that run for long: one table for all of them, ever more seldom, and no pod is read."""
+
+    async def story(follower: Follower) -> None:
+        names = [f"long-{number}" for number in range(20)]
+        started = [follower.add(await asyncio.to_thread(create, kubeconfig, name, "sleep 60")) for name in names]
+        await until(lambda: all(attempt.started_at for attempt in started), 20)
+        faults.reset_stats()
+        began = time.monotonic()
+        await until(lambda: time.monotonic() - began > 4)
+        assert follower.roll_call.untold == 0
+        requests = faults.stats()["requests"]["pods"]
+        assert requests.get("get", 0) == 0
+        assert 1 <= requests.get("list", 0) <= 4
+        for name in names:
+            faults.delete(name, grace_s=0)
+
+    follow(kubeconfig, story)
