@@ -13,7 +13,7 @@ from celery import Celery
 
 from tests import history
 from tests.chaos.installation import Installation
-from tests.chaos.load import Load
+from tests.chaos.load import Load, PlainLoad
 
 ATTEMPTS = """
 SELECT a.id, a.number, a.state, a.ended_at, a.cause, a.reason, a.waiting_reason, a.side, a.sends,
@@ -35,6 +35,7 @@ class Audit:
 
     installation: Installation
     load: Load
+    plain: PlainLoad | None = None
     looks: dict[history.Event, None] = field(default_factory=dict)
     """What earlier looks saw, each once, in order."""
     pods: dict[str, history.PodSeen] = field(default_factory=dict)
@@ -56,16 +57,29 @@ class Audit:
 
     def plain_results(self) -> dict[str, Mapping[str, Any]]:
         """The stored results of plain messages."""
-        ids = sorted(self.load.offered)
-        with self.installation.broker() as client:
-            texts = client.mget([f"celery-task-meta-{one}" for one in ids]) if ids else []
-        return {one: json.loads(text) for one, text in zip(ids, texts, strict=True) if text is not None}
+        found = {}
+        for number, load in enumerate(self.loads):
+            ids = sorted(load.offered)
+            with self.installation.results(number) as client:
+                texts = client.mget([f"celery-task-meta-{one}" for one in ids]) if ids else []
+            found |= {one: json.loads(text) for one, text in zip(ids, texts, strict=True) if text is not None}
+        return found
+
+    @property
+    def loads(self) -> list[Load | PlainLoad]:
+        """Whoever sent plain messages."""
+        return [self.load, *([self.plain] if self.plain else [])]
+
+    @property
+    def accepted(self) -> set[str]:
+        """Ids of plain messages that the broker took."""
+        return {one for load in self.loads for one in load.plain}
 
     def is_quiet(self) -> str:
         """What is still going on; empty where nothing is."""
         if runs := self.open_runs():
             return f"{runs} runs are open"
-        if missing := self.load.plain.keys() - self.plain_results().keys():
+        if missing := self.accepted - self.plain_results().keys():
             return f"{len(missing)} plain messages have no result: {sorted(missing)[:3]}"
         if pods := self.installation.pods():
             return f"{len(pods)} pods are left: {[pod['metadata']['name'] for pod in pods][:3]}"
@@ -85,7 +99,7 @@ class Audit:
             known = tasks.get((dag_id, run_id), ["(no task: the run is not in the record)"])
             yield from (history.Submitted(task=f"{dag_id}/{run_id}/{task_id}") for task_id in known)
         results = self.plain_results()
-        for task_id in self.load.plain:
+        for task_id in self.accepted:
             yield history.Submitted(task=f"plain/{task_id}", wanted=_earned(results.get(task_id)))
 
     def _rows(self) -> Iterator[history.Event]:
@@ -109,12 +123,16 @@ class Audit:
         with self.installation.sql() as ask:
             for row in ask(OPEN_PODS):
                 yield history.LeftOver(kind=f"pod row in phase {row['phase']}", name=row["name"])
-        with self.installation.broker() as client:
-            for queue in ("default", "kubernetes", "podyard:chaos:reports"):
-                if count := client.llen(queue):
-                    yield history.LeftOver(kind=f"queue with {count} messages", name=queue)
-            if count := client.hlen("unacked"):
-                yield history.LeftOver(kind=f"{count} messages not acknowledged", name="unacked")
+        with self.installation.results() as client:
+            if count := client.llen("podyard:chaos:reports"):
+                yield history.LeftOver(kind=f"list with {count} reports", name="podyard:chaos:reports")
+        for number in range(len(self.loads)):
+            with self.installation.broker(number) as client:
+                for queue in ("default", "plain", "kubernetes"):
+                    if count := client.llen(queue):
+                        yield history.LeftOver(kind=f"queue with {count} messages", name=queue)
+                if count := client.hlen("unacked"):
+                    yield history.LeftOver(kind=f"{count} messages not acknowledged", name="unacked")
 
     def slots(self) -> Iterator[history.Event]:
         """What workers and dispatchers hold, by Celery's own inspection. Ask when all is quiet."""
@@ -126,7 +144,7 @@ class Audit:
             for node, requests in (asked[what] or {}).items():
                 yield from (history.LeftOver(kind=f"{what} request of {node}", name=one["id"]) for one in requests)
         stats = asked["stats"] or {}
-        for node in {f"{role}-{number}@chaos" for role in ("worker", "dispatcher") for number in (1, 2)} - set(stats):
+        for node in self.installation.nodes - set(stats):
             yield history.LeftOver(kind="worker that does not answer", name=node)
         for node, facts in stats.items():
             for what in ("pods-in-flight", "waiting", "ended-not-stored", "leftovers"):

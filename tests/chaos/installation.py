@@ -6,11 +6,12 @@ continued and started again. What is here looks at the parts from the outside on
 
 import contextlib
 import os
+import re
 import shutil
 import signal
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
@@ -22,18 +23,20 @@ import redis
 from routing import settings
 from routing.store.store import Store
 from tests import parts
+from tests.chaos import wire as wires
 
 ROOT = Path(__file__).parents[2]
 MAX_PODS = 8
 CONCURRENCY = 2
-DEPLOYMENT = "chaos"
+DEPLOYMENT, PLAIN_DEPLOYMENT = "chaos", "plain"
+PLAIN_APP = "tests.chaos.plainapp:app"
 CONFIG = """
 deployment = "{deployment}"
 home = "{folder}/home"
 [broker]
 url = "{broker}"
 [results]
-url = "{broker}"
+url = "{results}"
 [database]
 url = "{database}"
 [dags]
@@ -43,12 +46,12 @@ refresh_s = 2.0
 infra_retries = 100
 infra_retry_delay_s = 0.3
 [kubernetes]
-kubeconfig = "{folder}/cluster/kubeconfig"
+kubeconfig = "{kubeconfig}"
 [queues.kubernetes]
 side = "kubernetes"
 image = "podyard:chaos"
 max_pods = {max_pods}
-env = {{ PODYARD_DAGS__FOLDER = "{folder}/dags", PYTHONPATH = "{root}" }}
+env = {{ PODYARD_DAGS__FOLDER = "{folder}/dags", PYTHONPATH = "{root}", PLAIN_TRACE = "{folder}/trace" }}
 """
 
 
@@ -60,25 +63,28 @@ class Process(Protocol):
 
 @dataclass(kw_only=True)
 class Command:
-    """A part that is one command of ours."""
+    """A part that is one command: `module` with its words."""
 
     name: str
     words: tuple[str, ...]
     folder: Path
+    module: str = "routing.cli"
+    config: str = "podyard.toml"
+    env: Mapping[str, str] = field(default_factory=dict)
     process: subprocess.Popen[bytes] | None = None
 
     def start(self) -> None:
         self.process = parts.start(
-            [sys.executable, "-m", "routing.cli", *self.words],
+            [sys.executable, "-m", self.module, *self.words],
             log=self.folder / f"{self.name}.log",
-            env={"PODYARD_CONFIG": str(self.folder / "podyard.toml")},
+            env={"PODYARD_CONFIG": str(self.folder / self.config), **self.env},
             cwd=self.folder,
         )
 
 
 @dataclass(kw_only=True)
 class Broker:
-    """Valkey with its append-only file; broker and result backend in one."""
+    """Valkey with its append-only file: the broker, the result backend, or both in one."""
 
     server: parts.Valkey
 
@@ -118,13 +124,29 @@ class Cluster:
         self.process = parts.start(command, log=self.home.with_name("cluster.log"))
 
 
+@dataclass(frozen=True, kw_only=True)
+class Shape:
+    """What an installation consists of."""
+
+    database: str = "postgres"
+    """Or `sqlite`."""
+    cluster_words: tuple[str, ...] = ("--faults",)
+    numbers: tuple[int, ...] = (1, 2)
+    """One of each part of ours for each number."""
+    is_split: bool = False
+    """The result backend is a server of its own, the API server is reached over a wire, and a Celery application beside
+    the DAGs has a worker and a dispatcher of its own."""
+
+
 @dataclass(kw_only=True)
 class Installation:
     """The parts by name, and the ways to look at them that do not go through our code."""
 
     folder: Path
+    shape: Shape = field(default_factory=Shape)
     parts: dict[str, Any] = field(default_factory=dict)
     stopped: set[str] = field(default_factory=set)
+    wire: wires.Wire | None = None
 
     @property
     def trace(self) -> Path:
@@ -139,9 +161,32 @@ class Installation:
     def settings(self) -> settings.Settings:
         return settings.load(self.folder / "podyard.toml", environ={})
 
-    def broker(self) -> "redis.Redis[bytes]":
-        """A client of the broker."""
-        return redis.Redis.from_url(self.parts["broker"].server.address.url(), socket_timeout=5)
+    def broker(self, number: int = 0) -> "redis.Redis[bytes]":
+        """A client of the broker; 1 is that of the Celery application beside the DAGs."""
+        return redis.Redis.from_url(self.address("broker", number), socket_timeout=5)
+
+    def results(self, number: int = 0) -> "redis.Redis[bytes]":
+        """A client of the result backend; 1 is that of the Celery application beside the DAGs."""
+        return redis.Redis.from_url(self.address("results", number), socket_timeout=5)
+
+    def address(self, name: str, number: int = 0) -> str:
+        """The URL of a Valkey database: `broker` or `results`, which may be the same server."""
+        return str(self.parts[name if name in self.parts else "broker"].server.address.url(number))
+
+    @property
+    def plain_env(self) -> dict[str, str]:
+        """What the Celery application beside the DAGs is told."""
+        return {
+            "PLAIN_BROKER": self.address("broker", 1),
+            "PLAIN_RESULTS": self.address("results", 1),
+            "PLAIN_TRACE": str(self.trace),
+            "PYTHONPATH": str(ROOT),
+        }
+
+    @property
+    def nodes(self) -> set[str]:
+        """The node names of workers and dispatchers of DAGs."""
+        return {f"{name}@chaos" for name in self.parts if name.partition("-")[0] in ("worker", "dispatcher")}
 
     @contextlib.contextmanager
     def sql(self) -> Iterator[Callable[[str], list[dict[str, Any]]]]:
@@ -214,49 +259,43 @@ class Installation:
                 part.server.stop()
             elif part.process is not None:
                 parts.stop(part.process, how=signal.SIGKILL if isinstance(part, Command) else signal.SIGTERM)
+        if self.wire is not None:
+            self.wire.close()
 
 
 @contextlib.contextmanager
-def running(
-    folder: Path, *, database: str = "postgres", cluster_words: tuple[str, ...] = ("--faults",)
-) -> Iterator[Installation]:
-    """An installation with two of each part of ours, ready to work; `database` is `postgres` or `sqlite`."""
-    installation = Installation(folder=folder)
+def running(folder: Path, shape: Shape | None = None) -> Iterator[Installation]:
+    """An installation, ready to work."""
+    installation = Installation(folder=folder, shape=shape or Shape())
     try:
-        _start(installation, database=database, cluster_words=cluster_words)
+        _start(installation)
         yield installation
     finally:
         installation.close()
 
 
-def _start(installation: Installation, *, database: str, cluster_words: tuple[str, ...]) -> None:
-    folder, made = installation.folder, installation.parts
+def _start(installation: Installation) -> None:
+    folder, made, shape = installation.folder, installation.parts, installation.shape
     shutil.copytree(Path(__file__).parent / "dagfiles", folder / "dags", ignore=shutil.ignore_patterns("__pycache__"))
     made["broker"] = Broker(server=parts.Valkey.start(folder / "valkey", databases=16))
-    made["cluster"] = Cluster(home=folder / "cluster", words=cluster_words)
+    if shape.is_split:
+        made["results"] = Broker(server=parts.Valkey.start(folder / "results", databases=16))
+    made["cluster"] = Cluster(home=folder / "cluster", words=shape.cluster_words)
     made["cluster"].start()
     url = f"sqlite:///{folder / 'podyard.db'}"
-    if database == "postgres":
+    if shape.database == "postgres":
         server = parts.Postgres.start()
         made["database"] = Database(server=server)
         name = server.create_database()
         with server.connect() as connection:  # a crash must not lose what was committed
             connection.execute(f"ALTER DATABASE {name} SET synchronous_commit = on".encode())
         url = server.url(name)
-    (folder / "podyard.toml").write_text(
-        CONFIG.format(
-            deployment=DEPLOYMENT,
-            folder=folder,
-            broker=made["broker"].server.address.url(),
-            database=url,
-            max_pods=MAX_PODS,
-            root=ROOT,
-        )
-    )
+    parts.eventually(installation.kubeconfig.exists, 20, what="the cluster's kubeconfig")
+    kubeconfig = _wired(installation) if shape.is_split else installation.kubeconfig
+    _configure(installation, "podyard.toml", DEPLOYMENT, database=url, kubeconfig=kubeconfig)
     with contextlib.closing(Store.open(url)) as store:
         store.upgrade()
-    parts.eventually(installation.kubeconfig.exists, 20, what="the cluster's kubeconfig")
-    for number in (1, 2):
+    for number in shape.numbers:
         for role, words in (
             ("scheduler", ()),
             (
@@ -267,7 +306,53 @@ def _start(installation: Installation, *, database: str, cluster_words: tuple[st
         ):
             name = f"{role}-{number}"
             made[name] = Command(name=name, words=(role, *words), folder=folder)
-            made[name].start()
+    if shape.is_split:
+        _configure(installation, "plain.toml", PLAIN_DEPLOYMENT, database=url, kubeconfig=kubeconfig)
+        made |= {one.name: one for one in _plain_commands(installation)}
+    for part in made.values():
+        if isinstance(part, Command):
+            part.start()
+
+
+def _wired(installation: Installation) -> Path:
+    """A kubeconfig whose server is at the other end of a wire."""
+    text = installation.kubeconfig.read_text()
+    match = re.search(r"https://127\.0\.0\.1:(\d+)", text)
+    assert match is not None, text
+    installation.wire = wires.Wire(to_port=int(match[1]))
+    found = installation.folder / "kubeconfig"
+    found.write_text(text[: match.start(1)] + str(installation.wire.port) + text[match.end(1) :])
+    return found
+
+
+def _configure(installation: Installation, name: str, deployment: str, *, database: str, kubeconfig: Path) -> None:
+    number = 0 if deployment == DEPLOYMENT else 1
+    (installation.folder / name).write_text(
+        CONFIG.format(
+            deployment=deployment,
+            folder=installation.folder,
+            broker=installation.address("broker", number),
+            results=installation.address("results", number),
+            database=database,
+            kubeconfig=kubeconfig,
+            max_pods=MAX_PODS,
+            root=ROOT,
+        )
+    )
+
+
+def _plain_commands(installation: Installation) -> tuple[Command, ...]:
+    folder, env = installation.folder, installation.plain_env
+    common: dict[str, Any] = {"folder": folder, "config": "plain.toml", "env": env}
+    celery = ("-A", PLAIN_APP, "worker", "-c", "2", "-Q", "plain", "-n", "plainworker@chaos", "-l", "INFO")
+    return (
+        Command(name="plainworker", module="celery", words=(*celery, "--without-gossip", "--without-mingle"), **common),
+        Command(
+            name="plaindispatcher",
+            words=("dispatcher", "--app", PLAIN_APP, "--name", "plaindispatcher@chaos"),
+            **common,
+        ),
+    )
 
 
 @contextlib.contextmanager

@@ -3,11 +3,13 @@
 import contextlib
 import random
 import time
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from typing import Any
 from uuid import uuid4
 
-from celery import Celery
+from celery import Celery, chain, chord
 from kombu import exceptions as kombu_exceptions
 
 from routing.merging import backend
@@ -15,10 +17,11 @@ from routing.store import errors
 from routing.store.store import Store
 from tests.chaos.installation import Installation
 
-DAGS = {"fan": 3, "chain": 3, "again": 2, "slow": 2, "pods": 2}
+DAGS = {"fan": 3, "chain": 3, "again": 2, "slow": 2, "pods": 2, "swift": 1}
 """DAG -> how often, in proportion."""
 RUNS_AT_ONCE = 12
 PLAIN_AT_ONCE = 3
+RETRY_NOT = {"retry_policy": {"max_retries": 0}}
 
 
 @dataclass(kw_only=True)
@@ -40,7 +43,7 @@ class Load:
     def __post_init__(self) -> None:
         settings = self.installation.settings
         self.store = Store.open(settings.database.url)
-        self.app = Celery("client", broker=settings.broker.url, backend=settings.broker.url, set_as_current=False)
+        self.app = Celery("client", broker=settings.broker.url, backend=settings.results.url, set_as_current=False)
         options = {"socket_timeout": 3, "socket_connect_timeout": 3}
         self.app.conf.update(accept_content=["json"], broker_transport_options=options, redis_socket_timeout=3)
 
@@ -53,6 +56,17 @@ class Load:
                 self._submit_plain(str(uuid4()))
         except (errors.RecordError, kombu_exceptions.KombuError, OSError):
             self.refused += 1
+
+    def keep(self, wanted: Mapping[str, int], *, is_woken: bool) -> None:
+        """Keep so many runs of each DAG open."""
+        with self.installation.sql() as ask:
+            counts = ask(
+                "SELECT dag_id, count(*) AS n FROM dag_run WHERE state IN ('queued', 'running') GROUP BY dag_id"
+            )
+        now = {row["dag_id"]: row["n"] for row in counts}
+        for dag_id, count in wanted.items():
+            for _ in range(count - now.get(dag_id, 0)):
+                self._create_run(dag_id, is_woken=is_woken)
 
     def send_again(self, known: set[str], *, older_than_s: float) -> int:
         """A client's own patience: plain messages of which nobody knows are sent again, under the same id.
@@ -67,12 +81,15 @@ class Load:
         return len(silent)
 
     def _submit_run(self) -> None:
-        dag_id = self.dice.choices(list(DAGS), weights=list(DAGS.values()))[0]
+        self._create_run(self.dice.choices(list(DAGS), weights=list(DAGS.values()))[0])
+
+    def _create_run(self, dag_id: str, *, is_woken: bool = True) -> None:
         run_id = f"storm-{uuid4().hex[:12]}"
         self.store.create_run(dag_id, run_id=run_id, at=datetime.now(UTC))
         self.runs.append((dag_id, run_id))
-        with contextlib.suppress(*backend.UNAVAILABLE):
-            self.app.backend.client.rpush("podyard:chaos:reports", '{"kind":"wake"}')
+        if is_woken:
+            with contextlib.suppress(*backend.UNAVAILABLE):
+                self.app.backend.client.rpush("podyard:chaos:reports", '{"kind":"wake"}')
 
     def _submit_plain(self, task_id: str) -> None:
         script = (
@@ -88,4 +105,73 @@ class Load:
 
     def close(self) -> None:
         self.store.close()
+        self.app.close()
+
+
+@dataclass(kw_only=True)
+class PlainLoad:
+    """Chains, chords and single tasks of the Celery application beside the DAGs, over its workers and its pods."""
+
+    installation: Installation
+    app: Celery = field(init=False)
+    plain: dict[str, float] = field(default_factory=dict)
+    offered: set[str] = field(default_factory=set)
+    refused: int = 0
+
+    def __post_init__(self) -> None:
+        env = self.installation.plain_env
+        self.app = Celery("plain", broker=env["PLAIN_BROKER"], backend=env["PLAIN_RESULTS"], set_as_current=False)
+        options = {"socket_timeout": 3, "socket_connect_timeout": 3}
+        self.app.conf.update(accept_content=["json"], broker_transport_options=options, redis_socket_timeout=3)
+        self.app.conf.update(task_publish_retry=False, result_backend_transport_options=RETRY_NOT)
+
+    def top_up(self, known: Collection[str]) -> None:
+        """Submit again of each kind of which nothing is under way. As in `Load`, what is refused does not count."""
+        for make in (self._single_task, self._single_pod, self._chain, self._chord):
+            open_ones = [one for one in self._of.get(make.__name__, ()) if one in self.plain and one not in known]
+            if not open_ones:
+                self._send(make.__name__, *make())
+
+    _of: dict[str, list[str]] = field(default_factory=dict)
+    """Kind -> ids of the last that was sent."""
+    _in_pods: set[str] = field(default_factory=set)
+
+    def _send(self, kind: str, work: Any, ids: list[str]) -> None:
+        self.offered.update(ids)
+        try:
+            work.apply_async()
+        except (*backend.UNAVAILABLE, kombu_exceptions.KombuError):
+            self.refused += 1
+        else:
+            self.plain.update(dict.fromkeys(ids, time.time()))
+            self._of[kind] = ids
+
+    def _step(self, queue: str, *args: Any, name: str = "step") -> Any:
+        task_id = str(uuid4())
+        if queue == "kubernetes":
+            self._in_pods.add(task_id)
+        return self.app.signature(f"tests.chaos.plainapp.{name}", args=args, queue=queue, app=self.app, task_id=task_id)
+
+    def _single_task(self) -> tuple[Any, list[str]]:
+        step = self._step("plain", 1)
+        return step, [step.id]
+
+    def _single_pod(self) -> tuple[Any, list[str]]:
+        step = self._step("kubernetes", 1)
+        return step, [step.id]
+
+    def _chain(self) -> tuple[Any, list[str]]:
+        steps = [self._step("plain", 0), *(self._step(queue) for queue in ("kubernetes", "plain", "kubernetes"))]
+        return chain(*steps, app=self.app), [step.id for step in steps]
+
+    def _chord(self) -> tuple[Any, list[str]]:
+        steps = [self._step(queue, number) for number, queue in enumerate(("plain", "kubernetes") * 2)]
+        last = self._step("plain", name="total")
+        return chord(steps, last, app=self.app), [step.id for step in (*steps, last)]
+
+    def kind_of(self, task_id: str) -> str:
+        """`plain celery` or `plain pods`."""
+        return f"plain {'pods' if task_id in self._in_pods else 'celery'}"
+
+    def close(self) -> None:
         self.app.close()

@@ -416,7 +416,7 @@ def run(plan: Plan, *, say: Callable[[str], None] = lambda _: None, folder: Path
     """One run from the start of the parts to the audit. The folder with all logs stays where something was wrong."""
     folder = folder or Path(tempfile.mkdtemp(prefix="podyard-chaos-"))
     say(f"seed {plan.seed}, folder {folder}")
-    with installation.running(folder, database=plan.database) as yard:
+    with installation.running(folder, installation.Shape(database=plan.database)) as yard:
         storm = Storm(plan=plan, yard=yard, say=say)
         storm.run()
         quiet_after_s, still = storm.settle()

@@ -107,3 +107,7 @@ with DAG("pods"):
         env_vars=[{"name": "ATTEMPT", "valueFrom": ATTEMPT}],
         **RETRIES,
     ) >> PythonOperator(task_id="after", python_callable=step, **RETRIES)
+
+
+with DAG("swift"):
+    PythonOperator(task_id="go", python_callable=step, **RETRIES)
