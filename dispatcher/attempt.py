@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
+from uuid import uuid4
 
 from dispatcher import manifest, podevents, waits
 from dispatcher.message import Message
@@ -41,6 +42,8 @@ class Attempt:
     profile: QueueProfile
     callbacks: Callbacks
     received_at: datetime
+    delivery: str = field(default_factory=lambda: uuid4().hex)
+    """Names this delivery of its message, in a claim."""
     pod: str = ""
     namespace: str = ""
     manifest: bytes = b""

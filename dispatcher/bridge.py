@@ -36,7 +36,7 @@ class Bridge:
         os.set_blocking(self._reader, False)
         os.set_blocking(self._writer, False)
         self._main: Callable[[], Coroutine[Any, Any, None]] | None = None
-        self._stopping: asyncio.Event | None = None
+        self._running: asyncio.Task[None] | None = None
 
     def start(self, main: Callable[[], Coroutine[Any, Any, None]]) -> None:
         """Starts the loop's thread with `main`, which is cancelled by `stop`."""
@@ -44,10 +44,10 @@ class Bridge:
         self._thread.start()
 
     def stop(self) -> None:
-        """Cancels `main` and waits for the thread, for at most `STOP_BOUND_S`."""
+        """Cancels `main`, after its end everything else, and waits for the thread, for at most `STOP_BOUND_S`."""
         if not self._thread.is_alive():
             return
-        self._loop.call_soon_threadsafe(lambda: [task.cancel() for task in asyncio.all_tasks(self._loop)])
+        self._loop.call_soon_threadsafe(lambda: self._running and self._running.cancel())
         self._thread.join(STOP_BOUND_S)
         if self._thread.is_alive():
             logger.warning("the cluster thread did not end in %s s; it ends with the process", STOP_BOUND_S)
@@ -91,12 +91,17 @@ class Bridge:
         asyncio.set_event_loop(self._loop)
         try:
             assert self._main is not None  # noqa: S101 - start() has set it
-            self._loop.run_until_complete(self._main())
+            self._running = self._loop.create_task(self._main())
+            self._loop.run_until_complete(self._running)
         except asyncio.CancelledError:
             pass
         except Exception:
             logger.exception("the cluster thread ended; no pod is launched or watched any more")
         finally:
+            rest = asyncio.all_tasks(self._loop)
+            for task in rest:
+                task.cancel()
+            self._loop.run_until_complete(asyncio.gather(*rest, return_exceptions=True))
             self._loop.run_until_complete(self._loop.shutdown_asyncgens())
             self._loop.close()
 

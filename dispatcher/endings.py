@@ -70,6 +70,18 @@ class Endings:
         self._notes.note(attempt, phase="Failed", reason=reason, message=str(error), cause=cause)
         self._hub.ended(attempt, error)
 
+    def lost(self, attempt: Attempt, owner: str) -> None:
+        """Its pod was asked for by `owner`, is not there, and no outcome is stored: nobody can say whether it ran."""
+        self._register.move(attempt, "ended")
+        lost = errors.PodFailed(
+            f"{owner or 'a dispatcher'} asked for the pod {attempt.pod} and told no outcome, and there is no such pod "
+            "now: it was deleted, or the dispatcher ended before the pod was made; it is not run again under this id",
+            {"reason": "PodLost", "cause": "infrastructure", "pod": attempt.pod},
+        )
+        logger.warning("pod lost attempt_id=%s pod=%s owner=%s", attempt.message.id, attempt.pod, owner)
+        self._notes.note(attempt, phase="Lost", reason="PodLost", message=str(lost), cause="infrastructure")
+        self._hub.ended(attempt, lost)
+
     def missed(self, attempt: Attempt) -> None:
         """Its pod is not in the list of its namespace: it is looked for, and ended if it is gone."""
         self._background.spawn(self._look_for(attempt))

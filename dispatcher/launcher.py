@@ -15,19 +15,21 @@ from typing import Any
 
 import msgspec
 
-from dispatcher import backoff, errors, manifest, names, payload, reactions
+from dispatcher import errors, manifest, names, payload, reactions
 from dispatcher.admission import Admission
 from dispatcher.attempt import Attempt, Register
 from dispatcher.cluster import Cluster
+from dispatcher.launchclaim import Step
 from dispatcher.limits import Hold
 from dispatcher.options import Options
 from dispatcher.pauses import EVERYWHERE
+from dispatcher.permits import Permits
 
 logger = logging.getLogger(__name__)
 
-DOUBT_AFTER_S = 3.0
-"""What waited so long may have been delivered to another dispatcher, too."""
+CLOSE_S = 2.0
 NAME_AGAIN_S = 0.5
+DOUBT_AGAIN_S = 2.0
 LOOK_S = 1.0
 """How often the reasons of what waits are looked at, and the lines, whatever happened."""
 TELL_AGAIN_S = 10.0
@@ -56,9 +58,11 @@ class Launcher:
         on_withdrawn: Callable[[Attempt], None],
         is_revoked: Callable[[Attempt], bool],
         is_leaving: Callable[[Mapping[str, Any]], bool],
-        on_finished: Callable[[Attempt], None],
+        on_dropped: Callable[[Attempt, str], None],
+        on_lost: Callable[[Attempt, str], None],
+        on_seen: Callable[[Mapping[str, Any]], None],
         is_finished: Callable[[Mapping[str, Any]], bool],
-        is_over: Callable[[Attempt], bool],
+        permits: Permits,
         watch: Callable[[str], None],
     ) -> None:
         self._cluster = cluster
@@ -72,11 +76,16 @@ class Launcher:
         self._on_withdrawn = on_withdrawn
         self._is_revoked = is_revoked
         self._is_leaving = is_leaving
-        self._on_finished = on_finished
+        self._on_dropped = on_dropped
+        self._on_lost = on_lost
+        self._on_seen = on_seen
         self._is_finished = is_finished
-        self._is_over = is_over
+        self._permits = permits
         self._watch = watch
         self._creates: set[asyncio.Task[None]] = set()
+        self._sends = asyncio.Semaphore(options.create_concurrency)
+        """Of the creates under way those that are at the API server: others are being claimed meanwhile."""
+        self._is_closing = False
         self._again: asyncio.TimerHandle | None = None
         self._told_at: dict[tuple[str, str], float] = {}
         """(queue, namespace) -> when the numbers of its reason were told last."""
@@ -116,13 +125,19 @@ class Launcher:
 
     def pump(self) -> None:
         """Starts creates while limits allow. Call it whenever an attempt ended or a limit changed."""
-        while (attempt := self._admission.take(time.monotonic())) is not None:
+        while not self._is_closing and (attempt := self._admission.take(time.monotonic())) is not None:
             self._begin(attempt)
         self._look_again()
 
     def pump_soon(self) -> None:
         """The same, once for all that happens in this turn of the loop."""
         self._look_again(0.0)
+
+    async def close(self) -> None:
+        """Starts no creates any more, and gives those under way a moment to be answered."""
+        self._is_closing = True
+        if self._creates:
+            await asyncio.wait(self._creates, timeout=CLOSE_S)
 
     def withdraw(self, attempt: Attempt) -> bool:
         """Takes an attempt out of its queue's waiting line. Says whether it was there."""
@@ -195,35 +210,47 @@ class Launcher:
             self._admission.answered(attempt)
 
     async def _create(self, attempt: Attempt) -> None:
-        if await self._was_told(attempt):
-            self._on_finished(attempt)
-            return
-        self._register.name_pod(attempt)
-        self._watch(attempt.namespace)
+        step = await self._permits.ask(attempt)
+        async with self._sends:
+            if not self._permits.is_fresh(attempt):
+                step = await self._permits.ask(attempt)  # it waited for its turn
+            if self._is_closing:
+                return
+            if step.action == "create" and self._is_revoked(attempt):
+                await self._permits.give_up(attempt)
+                self._on_withdrawn(attempt)
+                return
+            self._register.name_pod(attempt)
+            self._watch(attempt.namespace)
+            await self._go(attempt, step)
+
+    async def _go(self, attempt: Attempt, step: Step) -> None:
+        """What the result backend says to it."""
+        match step.action:
+            case "create":
+                await self._send(attempt)
+            case "look":
+                attempt.is_in_doubt = True
+                await self._adopt(attempt, begun_at=time.monotonic(), is_claimed_before=True)
+            case "tell":
+                self._on_lost(attempt, step.owner)
+            case "drop":
+                self._on_dropped(attempt, step.reason)
+            case _:
+                detail = f"{step.owner or 'another dispatcher'} has asked for its pod, and may be at it still"
+                self._come_back(attempt, reason="LaunchInDoubt", detail=detail, after_s=DOUBT_AGAIN_S)
+
+    async def _send(self, attempt: Attempt) -> None:
         begun_at = time.monotonic()
+        self._permits.sent(attempt)
         try:
             pod = await self._cluster.create_pod(attempt.namespace, attempt.manifest)
         except (errors.ApiError, errors.ApiUnavailable) as error:
+            if not reactions.may_have_worked(error) and reactions.react(error).action != "adopt":
+                await self._permits.refused(attempt)
             await self._after_error(attempt, error, begun_at=begun_at)
         else:
             await self._created(attempt, pod)
-
-    async def _was_told(self, attempt: Attempt) -> bool:
-        """Whether the outcome of an attempt stands already: its name is a claim only as long as its pod is there.
-
-        Asked of what says that it comes again, and of what waited: a broker delivers again what was not acknowledged in
-        time. While the result backend is away such an attempt waits: it must not run a second time.
-        """
-        failures = 0
-        while attempt.message.is_repeat or (datetime.now(UTC) - attempt.received_at).total_seconds() > DOUBT_AFTER_S:
-            try:
-                return await asyncio.to_thread(self._is_over, attempt)
-            except Exception as error:  # noqa: BLE001 - the result backend is another's code, away or not
-                failures += 1
-                attempt.reason, attempt.detail = "ResultBackendUnavailable", str(error)
-                self._on_changed(attempt)
-                await asyncio.sleep(backoff.backoff_s(failures, jitter=random.random()))  # noqa: S311 - jitter is no secret
-        return False
 
     async def _created(self, attempt: Attempt, pod: Mapping[str, Any]) -> None:
         """The pod exists. One whose message is in a Secret waits for it, and counts as created when it is there."""
@@ -258,13 +285,16 @@ class Launcher:
         else:
             self._on_refused(attempt, _as_outcome(error, reason=reaction.reason, pod=attempt.pod))
 
-    async def _adopt(self, attempt: Attempt, *, begun_at: float) -> None:
-        """A pod of this name is there. It is ours if it says so, and not if it is about to leave."""
+    async def _adopt(self, attempt: Attempt, *, begun_at: float, is_claimed_before: bool = False) -> None:
+        """A pod of this name is there, or was asked for. It is ours if it says so, and not if it is about to leave."""
         try:
             pod = await self._cluster.read_pod(attempt.namespace, attempt.pod)
         except (errors.ApiError, errors.ApiUnavailable) as error:
-            attempt.is_in_doubt = True
-            self._park(attempt, reactions.Reaction("wait", "Conflict"), error, begun_at=begun_at)
+            if is_claimed_before and isinstance(error, errors.ApiError) and error.status == 404:
+                await self._go(attempt, await self._permits.without_pod(attempt))
+            else:
+                attempt.is_in_doubt = True
+                self._park(attempt, reactions.Reaction("wait", "Conflict"), error, begun_at=begun_at)
             return
         if manifest.key_of(pod) != attempt.key:
             foreign = errors.PodFailed(
@@ -277,18 +307,23 @@ class Launcher:
             self._wait_for_name(attempt)
             return
         if self._is_finished(pod) or manifest.owner_of(pod) != names.label_value(self._owner):
-            self._on_finished(attempt)  # or another dispatcher has it: it is that one's, or an orphan soon
+            self._on_dropped(attempt, "Adopted")  # or another dispatcher has it: it is that one's, or an orphan soon
             return
         logger.info("pod adopted attempt_id=%s pod=%s", attempt.message.id, attempt.pod)
         await self._created(attempt, pod)
+        self._on_seen(pod)  # what it says already may have been told before we had its name
 
     def _wait_for_name(self, attempt: Attempt) -> None:
-        """The pod of an earlier delivery is about to go: this attempt alone comes back in a moment."""
+        """The pod of an earlier delivery is about to go."""
+        detail = f"the pod {attempt.pod} of an earlier delivery is not gone yet"
+        self._come_back(attempt, reason="PodLeaving", detail=detail, after_s=NAME_AGAIN_S)
+
+    def _come_back(self, attempt: Attempt, *, reason: str, detail: str, after_s: float) -> None:
+        """This attempt alone is tried again in a moment."""
         self._register.move(attempt, "waiting")
-        attempt.reason = "PodLeaving"
-        attempt.detail = f"the pod {attempt.pod} of an earlier delivery is not gone yet"
+        attempt.reason, attempt.detail = reason, detail
         self._on_changed(attempt)
-        asyncio.get_running_loop().call_later(NAME_AGAIN_S, self._line_up_again, attempt)
+        asyncio.get_running_loop().call_later(after_s, self._line_up_again, attempt)
 
     def _line_up_again(self, attempt: Attempt) -> None:
         if attempt.stage == "waiting":

@@ -5,6 +5,7 @@ Celery's side goes through `Hub`, on the hub's thread. Steps ③ to ⑦ of the f
 """
 
 import asyncio
+import contextlib
 import logging
 import time
 from collections.abc import Callable, Mapping
@@ -31,6 +32,7 @@ from dispatcher import (
 from dispatcher.admission import Admission
 from dispatcher.attempt import Attempt, Register
 from dispatcher.background import Background
+from dispatcher.claims import Book, Claims
 from dispatcher.clock import Clock
 from dispatcher.clues import Clues
 from dispatcher.connection import Connection
@@ -42,12 +44,16 @@ from dispatcher.ledger import Ledger
 from dispatcher.limits import Limits
 from dispatcher.notes import Notes
 from dispatcher.options import Options, QueueProfile
+from dispatcher.permits import Permits
 from dispatcher.podstore import PodRow, PodStore
 from dispatcher.rollcall import RollCall
 from dispatcher.slots import Slots
 from dispatcher.tokenbucket import TokenBucket
 
 logger = logging.getLogger(__name__)
+
+LET_GO_S = 1.0
+"""How long a stop tries to take back claims."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -79,6 +85,7 @@ class Lifecycle:
         is_over: Callable[[Attempt], bool],
         tell_lost: Callable[[PodRow], str | None],
         alive: Callable[[], set[str] | None],
+        book: Book | None = None,
     ) -> None:
         self._options = options
         self._owner = owner
@@ -92,6 +99,7 @@ class Lifecycle:
         self._background = Background()
         self._connection = Connection(options)
         self._notes = Notes(options, owner=owner)
+        self._claims = Claims(book, owner=owner) if book is not None else None
         self._parts: _Parts | None = None
         self._early: list[Attempt] = []
         """Submitted before there was a cluster."""
@@ -124,7 +132,15 @@ class Lifecycle:
             try:
                 await notes
             finally:
-                await self._parts.ledger.leave()
+                await self._let_go(self._parts)
+
+    async def _let_go(self, parts: _Parts) -> None:
+        """The end: no more creates, those under way are waited for, and what was not sent is claimed no longer."""
+        await parts.launcher.close()
+        if self._claims is not None:
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._claims.close(), LET_GO_S)
+        await parts.ledger.leave()
 
     def _made(self, api: cluster.Cluster) -> _Parts:
         endings = Endings(
@@ -155,13 +171,14 @@ class Lifecycle:
             is_counted=lambda: watching.has_listed,
             on_changed=self._pump,
         )
+        permits = Permits(self._claims, is_over=self._is_over, on_waiting=self._notes.waiting)
         admitting = Admission(
             slots=slots,
             bounds=bounds,
             allowed=sharing.allowed,
             bucket=TokenBucket(rate=self._options.create_rate, burst=self._options.create_burst),
             own_limit=self._limit,
-            create_concurrency=self._options.create_concurrency,
+            create_concurrency=self._options.create_concurrency + permits.ahead,
         )
         return _Parts(
             cluster=api,
@@ -193,8 +210,10 @@ class Lifecycle:
                 is_revoked=self._is_revoked,
                 is_leaving=lambda pod: bool(pod["metadata"].get("deletionTimestamp")) or _uid(pod) in self._returned,
                 is_finished=lambda pod: _uid(pod) in self._closed or manifest.is_done(pod),
-                on_finished=self._on_finished,
-                is_over=self._is_over,
+                on_dropped=self._on_dropped,
+                on_lost=endings.lost,
+                on_seen=lambda pod: self._on_pod(pod, "MODIFIED"),
+                permits=permits,
                 watch=watching.watch,
             ),
         )
@@ -216,6 +235,8 @@ class Lifecycle:
         )
         self._background.spawn(looking_for_orphans.run())
         self._background.spawn(parts.roll_call.run())
+        if self._claims is not None:
+            self._background.spawn(self._claims.run())
         url = self._options.database_url
         if url is None:
             return
@@ -316,9 +337,18 @@ class Lifecycle:
             self._parts.janitor.take(_ended_of(attempt, is_success=is_success))
         self._pump()
 
-    def given_back(self, attempt: Attempt) -> None:
-        """Celery put its message back into the queue: the pod goes at once, whatever the policy, to free its name."""
+    def given_back(self, attempt: Attempt, put_back: Callable[[], None]) -> None:
+        """Its message goes back into its queue by `put_back`, on the hub's side: nothing may stand in its way then.
+
+        The pod goes at once, whatever the policy, to free its name.
+        """
+        self._background.spawn(self._give_back(attempt, put_back))
+
+    async def _give_back(self, attempt: Attempt, put_back: Callable[[], None]) -> None:
+        if self._claims is not None:
+            await self._claims.release(attempt)
         self._register.remove(attempt)
+        put_back()
         if attempt.uid is not None and self._parts is not None:
             self._closed.add(attempt.uid)
             self._returned.add(attempt.uid)
@@ -380,9 +410,11 @@ class Lifecycle:
         self._notes.note(attempt, phase="Revoked")
         self._hub.withdrawn(attempt)
 
-    def _on_finished(self, attempt: Attempt) -> None:
-        """A delivery of what was run and stored before: no second run, and no second result."""
-        logger.info("delivered again after its end attempt_id=%s", attempt.message.id)
+    def _on_dropped(self, attempt: Attempt, reason: str) -> None:
+        """A delivery of what is done with, or another's: no second run, and no second result."""
+        logger.info("delivery dropped attempt_id=%s reason=%s", attempt.message.id, reason)
+        if reason == "Blocked":
+            self._notes.note(attempt, phase="Revoked")
         self._register.remove(attempt)
         self._hub.dropped(attempt)
 

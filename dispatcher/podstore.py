@@ -123,6 +123,8 @@ def _unchanged(row: PodRow) -> tuple[sa.ColumnElement[bool], ...]:
     return (*keys, POD.c.phase == row.phase, POD.c.updated_at == row.updated_at)
 
 
+UNLAUNCHED_PHASES = ("Waiting", "Revoked")
+"""The phases of a row without a pod that ever was."""
 OPEN_PHASES = ("Waiting", "Pending", "Running", "Unknown")
 LOST = "the pod was deleted while no dispatcher watched; nothing is known of its end"
 _COLUMNS = tuple(field.name for field in fields(PodRow))

@@ -25,6 +25,7 @@ from dispatcher import (
     appoptions,
     brokerloss,
     brokertrips,
+    claims,
     errors,
     lifecycle,
     manifest,
@@ -89,6 +90,7 @@ class KubernetesPool(BasePool):
             is_over=self._is_over,
             tell_lost=self._tell_lost,
             alive=self._alive_nodes,
+            book=claims.book_of(self.app.backend),
         )
         self._bridge.start(self._lifecycle.run)
 
@@ -300,8 +302,7 @@ class KubernetesPool(BasePool):
     def _give_back(self, attempt: Attempt, answer: Any, callback: Callable[[Any], Any]) -> None:
         """Celery puts the message back into its queue; the pod goes first, because its name is wanted again."""
         self._by_pod.pop(attempt.pod, None)
-        self._bridge.to_loop(self._lifecycle.given_back, attempt)
-        callback(answer)
+        self._bridge.to_loop(self._lifecycle.given_back, attempt, lambda: self._bridge.to_hub(callback, answer))
 
     def dropped(self, attempt: Attempt) -> None:
         """Somebody else finishes it: the request ends here without a result."""

@@ -219,6 +219,13 @@ _OF_NODES = (
         to_do=f"{_AGAIN}; the API server's audit log knows who deletes pods of this namespace",
     ),
     Known(
+        reasons=("PodLost",),
+        cause="infrastructure",
+        means="its pod was asked for, is not there, and left no outcome; nobody can say whether the body ran, so it is "
+        "not run again under the same id",
+        to_do=_AGAIN,
+    ),
+    Known(
         reasons=("Lost",),
         cause="infrastructure",
         means="the worker or dispatcher that had it is gone, and nobody will report its end",
@@ -627,6 +634,12 @@ _OF_LAUNCHES = (
         cause=None,
         means="the pod of an earlier delivery has its name and is about to go",
         to_do=_WAIT,
+    ),
+    Known(
+        reasons=("LaunchInDoubt",),
+        cause=None,
+        means="another dispatcher asked for its pod, which is not there yet, and may be at it still",
+        to_do="nothing: it is settled within seconds",
     ),
     Known(
         reasons=("ResultBackendUnavailable",),

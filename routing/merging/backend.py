@@ -5,15 +5,17 @@ Nothing is published or subscribed, so the scheduler sends messages without a ro
 `AsyncResult` of a DAG task is therefore not supported. Reports are hints, the result keys are the truth: a report that
 gets lost costs time, no result.
 
-A claim is a key that exactly one delivery of an attempt can take before the body runs. Workers of both halves use this
-class; in a pod there is none, the pod's name is the claim.
+A claim is a key that exactly one delivery of an attempt can take: a Celery worker before the body runs, a dispatcher
+before it asks for a pod (`take_launches`, called by `dispatcher.claims`; docs/adr/0006-claim-before-create.md). Both
+use the same key, so that they exclude each other, and one that is blocked starts on neither side.
 """
 
 import json
+import math
 import os
 import socket
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any, TypeVar
 from uuid import uuid4
@@ -47,6 +49,38 @@ if held then
 end
 redis.call('SET', KEYS[1], ARGV[1], 'EX', ARGV[2])
 if ARGV[3] ~= '' and redis.call('LLEN', KEYS[2]) < {REPORTS_MAX} then redis.call('RPUSH', KEYS[2], ARGV[3]) end
+return 1
+"""
+
+
+_TAKE = """
+local time = redis.call('TIME')
+local now_ms = string.format('%.0f', time[1] * 1000 + math.floor(time[2] / 1000))
+local answers = {now_ms}
+for i = 1, #KEYS, 2 do
+  local held = redis.call('GET', KEYS[i])
+  local is_over = redis.call('EXISTS', KEYS[i + 1])
+  if is_over == 0 and (not held or string.find(held, ARGV[i + 1], 1, true)) then
+    redis.call('SET', KEYS[i], '{"launch":' .. ARGV[i + 2] .. ',"since_ms":' .. now_ms .. '}', 'EX', ARGV[1])
+    held = false
+  end
+  answers[#answers + 1] = held
+  answers[#answers + 1] = is_over
+end
+return answers
+"""
+"""For each pair of keys (claim, result), given (token, claim): write the claim, if there is no outcome, and none but a
+claim with this token; answers what stands there else, and whether there is an outcome."""
+_SWAP = """
+local held = redis.call('GET', KEYS[1])
+if not held or not string.find(held, ARGV[2], 1, true) or redis.call('EXISTS', KEYS[2]) == 1 then return 0 end
+if ARGV[3] == '' then
+  redis.call('DEL', KEYS[1])
+else
+  local time = redis.call('TIME')
+  local now_ms = string.format('%.0f', time[1] * 1000 + math.floor(time[2] / 1000))
+  redis.call('SET', KEYS[1], '{"launch":' .. ARGV[3] .. ',"since_ms":' .. now_ms .. '}', 'EX', ARGV[1])
+end
 return 1
 """
 
@@ -128,6 +162,32 @@ class ReportingBackend(RedisBackend):
         claim = _compact({BLOCKED: True})
         return bool(self._run(_CLAIM, [self.keys.claim(attempt_id), self.keys.reports], [claim, self._expires_s, ""]))
 
+    def take_launches(self, wanted: Sequence[tuple[str, str, str]]) -> list[tuple[str | None, float, bool]]:
+        """Claim launches of attempts, given as (attempt id, token, claim as JSON), in one round trip.
+
+        One answer each: what stands there instead (None: this claim stands now, or stood and is renewed), how many
+        seconds ago that was written, and whether the attempt has an outcome, in which case nothing is written.
+        """
+        keys: list[str] = []
+        args: list[Any] = [self._expires_s]
+        for attempt_id, token, claim in wanted:
+            keys += (self.keys.claim(attempt_id), self.get_key_for_task(attempt_id))
+            args += (token, claim)
+        now_ms, *found = self._call(_TAKE, keys, args)
+        texts = [None if held is None else held.decode(errors="replace") for held in found[::2]]
+        return [
+            (text, _age_s(text, now_ms=int(now_ms)), bool(is_over))
+            for text, is_over in zip(texts, found[1::2], strict=True)
+        ]
+
+    def swap_launch(self, attempt_id: str, held: str, claim: str | None) -> bool:
+        """Put another claim, or none, where one stands that contains `held`, unless the attempt has an outcome.
+
+        `held` is all of the claim, or its token. Says whether it was put there.
+        """
+        keys = [self.keys.claim(attempt_id), self.get_key_for_task(attempt_id)]
+        return bool(self._call(_SWAP, keys, [self._expires_s, held, claim or ""]))
+
     def wake(self) -> None:
         """Make the scheduler look at the database now."""
         self.client.rpush(self.keys.reports, _compact({"kind": "wake"}))
@@ -180,9 +240,12 @@ class ReportingBackend(RedisBackend):
         return int(self.expires or DEFAULT_EXPIRES_S)
 
     def _run(self, script: str, keys: list[Any], args: list[Any]) -> int:
+        return int(self._call(script, keys, args))
+
+    def _call(self, script: str, keys: list[Any], args: list[Any]) -> Any:
         if script not in self._scripts:
             self._scripts[script] = self.client.register_script(script)
-        return int(self._scripts[script](keys=keys, args=args))
+        return self._scripts[script](keys=keys, args=args)
 
 
 def wake(app: Celery) -> None:
@@ -199,6 +262,14 @@ def _insist(call: Callable[[], T]) -> T:
         except UNAVAILABLE:
             time.sleep(RETRY_S[min(attempt, len(RETRY_S) - 1)])
             attempt += 1
+
+
+def _age_s(claim: str | None, *, now_ms: int) -> float:
+    """Seconds since a claim says that it was written; many where it does not say."""
+    try:
+        return max(0.0, (now_ms - int(json.loads(claim or "")["since_ms"])) / 1000)
+    except (ValueError, TypeError, KeyError, RecursionError):
+        return math.inf
 
 
 def _compact(fields: Mapping[str, Any]) -> str:

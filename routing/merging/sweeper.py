@@ -101,11 +101,15 @@ class Sweeper:
         return {one for one in dead if clock_s - self._missing.get(one, clock_s) > self._lost_after_s}
 
     def _stop(self, row: ledger.Waiting, findings: Findings, now: datetime) -> None:
-        """Nobody wants this attempt: keep it from starting, or stop it."""
+        """Nobody wants this attempt: keep it from starting, or stop it.
+
+        What could be blocked has neither begun on a worker nor been given a pod, and will not: that ends it, whether a
+        dispatcher lives that has its message or not. A pod of which only the claim was forgotten is stopped.
+        """
         is_blocked = self._collector.block(row.id)
         if row.side == "kubernetes" or not is_blocked:
             findings.revoke.append(row.id)
-        if is_blocked and row.state != "running" and not row.has_pod:
+        if is_blocked and row.state != "running" and not row.is_launched:
             findings.outcomes.append(outcome.revoked(row.id, "stopped before it began", at=now))
 
 

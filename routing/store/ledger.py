@@ -146,6 +146,8 @@ class Waiting:
     """Its task instance has ended without it (the run was cancelled): it must be stopped."""
     has_pod: bool
     """The dispatcher knows of it."""
+    is_launched: bool
+    """Its pod was created: it does not only wait for one."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -212,8 +214,11 @@ class Ledger:
         """A page of the attempts without a verdict, by id."""
         columns = (ATTEMPT.c.id, ATTEMPT.c.state, ATTEMPT.c.side, ATTEMPT.c.queue, ATTEMPT.c.sent_at, ATTEMPT.c.sends)
         has_pod = sa.exists().where(POD.c.attempt_id == ATTEMPT.c.id)
+        is_launched = has_pod.where(POD.c.phase.not_in(podstore.UNLAUNCHED_PHASES))
+        is_unwanted = TASK.c.state.in_(sorted(TASK_FINAL))
+        facts = (is_unwanted.label("is_unwanted"), has_pod.label("has_pod"), is_launched.label("is_launched"))
         query = (
-            sa.select(*columns, TASK.c.state.in_(sorted(TASK_FINAL)).label("is_unwanted"), has_pod.label("has_pod"))
+            sa.select(*columns, *facts)
             .join(TASK, TASK.c.id == ATTEMPT.c.task_instance)
             .where(ATTEMPT.c.state.in_(ATTEMPT_OPEN), ATTEMPT.c.id > after)
             .order_by(ATTEMPT.c.id)

@@ -12,6 +12,7 @@ RESULTS = os.environ.get("YARD_RESULTS") or BROKER
 
 app = Celery("yard", broker=BROKER or "memory://", backend=RESULTS or "disabled://", set_as_current=False)
 app.conf.update(
+    podyard_deployment=os.environ.get("YARD_DEPLOYMENT"),
     task_default_queue="default",
     accept_content=["json"],
     worker_send_task_events=True,

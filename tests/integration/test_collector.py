@@ -1,6 +1,7 @@
 """The result backend, the collector and the sweeper on a real Valkey server."""
 
 import json
+import math
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -172,7 +173,7 @@ def pulse_of(worker: backend.ReportingBackend) -> backend.Heart:
 
 def waiting(attempt_id: str, **fields: Any) -> ledger.Waiting:
     defaults: dict[str, Any] = {"state": "sent", "side": "celery", "queue": "q", "sent_at": NOW, "sends": 1}
-    defaults |= {"is_unwanted": False, "has_pod": False}
+    defaults |= {"is_unwanted": False, "has_pod": False, "is_launched": False}
     return ledger.Waiting(id=attempt_id, **{**defaults, **fields})
 
 
@@ -291,8 +292,71 @@ def test_an_unwanted_attempt_is_kept_from_starting_or_stopped(
 
 
 def test_an_unwanted_pod_is_revoked(collecting: collector.Collector) -> None:
-    row = waiting("p", side="kubernetes", is_unwanted=True, has_pod=True)
+    row = waiting("p", side="kubernetes", is_unwanted=True, has_pod=True, is_launched=True)
     assert inspect(sweeper.Sweeper(collecting, lost_after_s=10), row) == sweeper.Findings(revoke=["p"])
+
+
+def test_an_unwanted_attempt_that_waits_for_a_pod_ends_and_gets_none(
+    reporting: backend.ReportingBackend, collecting: collector.Collector
+) -> None:
+    """Whether a dispatcher lives to hear of it or not: its claim is blocked."""
+    row = waiting("w", side="kubernetes", is_unwanted=True, has_pod=True)
+    found = inspect(sweeper.Sweeper(collecting, lost_after_s=10), row)
+    assert found.revoke == ["w"]
+    assert [(one.attempt_id, one.verdict) for one in found.outcomes if isinstance(one, outcome.Ended)] == [
+        ("w", "revoked")
+    ]
+    [(held, _, is_over)] = reporting.take_launches([("w", "token", '{"token":"token"}')])
+    assert (held, is_over) == ('{"blocked":true}', False)
+
+
+# --- launches of dispatchers
+
+
+def test_a_launch_is_claimed_once_and_renewed_by_its_token(reporting: backend.ReportingBackend) -> None:
+    """All that are wanted in one round trip; what stands there else is answered with its age."""
+    first, second = '{"token":"token-1"}', '{"token":"token-2"}'
+    assert reporting.take_launches([("a", "token-1", first), ("b", "token-1", first)]) == [(None, math.inf, False)] * 2
+    assert reporting.take_launches([("a", "token-1", first)]) == [(None, math.inf, False)]
+    [(held, age_s, is_over)] = reporting.take_launches([("a", "token-2", second)])
+    assert held is not None
+    assert json.loads(held)["launch"] == {"token": "token-1"}
+    assert (age_s < 5, is_over) == (True, False)
+
+
+def test_a_launch_of_what_has_ended_is_not_claimed(reporting: backend.ReportingBackend) -> None:
+    """The outcome is looked for in the same call."""
+    reporting.store_result("a", 1, "SUCCESS")
+    assert reporting.take_launches([("a", "token-1", '{"token":"token-1"}')]) == [(None, math.inf, True)]
+    assert reporting.client.get(reporting.keys.claim("a")) is None
+
+
+def test_the_claim_of_a_launch_is_swapped_by_one_only(reporting: backend.ReportingBackend) -> None:
+    """By all of it or by its token; not once there is an outcome."""
+    reporting.take_launches([("a", "token-1", '{"token":"token-1"}'), ("b", "token-1", '{"token":"token-1"}')])
+    [(held, _, _)] = reporting.take_launches([("a", "token-2", '{"token":"token-2"}')])
+    assert held is not None
+    assert reporting.swap_launch("a", held, '{"token":"token-2"}')
+    assert not reporting.swap_launch("a", held, '{"token":"token-3"}')
+    assert reporting.swap_launch("a", "token-2", None)
+    assert reporting.client.get(reporting.keys.claim("a")) is None
+    reporting.store_result("b", 1, "SUCCESS")
+    assert not reporting.swap_launch("b", "token-1", '{"token":"token-2"}')
+
+
+def test_a_launch_and_a_workers_body_exclude_each_other(
+    reporting: backend.ReportingBackend, collecting: collector.Collector
+) -> None:
+    """They claim the same key. A launch is no start of the attempt: its pod tells that."""
+    reporting.claim("body", "w")
+    reporting.take_launches([("pod", "token-1", '{"token":"token-1"}')])
+    [(held, _, _)] = reporting.take_launches([("body", "token-1", '{"token":"token-1"}')])
+    assert held is not None
+    assert json.loads(held)["holder"] == "w"
+    assert not reporting.claim("pod", "w")
+    assert not collecting.block("pod")
+    seen = collecting.look_up(["pod"], now=NOW)
+    assert (list(seen.outcomes), seen.holders, seen.blocked) == ([], {}, frozenset())
 
 
 def test_a_unix_socket_is_a_result_backend_too() -> None:

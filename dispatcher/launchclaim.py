@@ -1,0 +1,114 @@
+"""A launch claim: what says that a pod may have been created for an attempt, and what follows for who finds it. Pure.
+
+A pod's name is a claim only as long as the pod is there. Where the result backend knows claims (`routing`'s does), a
+dispatcher writes one before it sends a create, so that a message that is delivered again after its pod has gone, though
+nobody stored an outcome, runs no second time: docs/adr/0006-claim-before-create.md.
+"""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+LEASE_S = 10.0
+"""A claim that was not renewed for so long belongs to a dispatcher that is dead, stopped or cut off."""
+RENEW_S = 2.5
+FRESH_S = 5.0
+"""So long after it was asked for, a claim entitles to send a create. Below the lease: a dispatcher that was stopped in
+between asks again, and a create that was sent is settled when the lease is over."""
+
+LAUNCHING, LOST = "launching", "lost"
+
+Action = Literal["create", "replace", "look", "wait", "lose", "tell", "drop"]
+"""`create`: it is ours. `replace`: an earlier launch of the same task stands there, put ours in its place. `look`: ask
+for the pod. `wait`: somebody is at it. `lose`: nobody can say what became of it; who manages to note that tells it.
+`tell`: that was noted, perhaps not told. `drop`: the message is done with, and no verdict is missing."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Claim:
+    """Who asks, or asked, for the pod of a launch. `token` is that of one delivery in one process."""
+
+    token: str
+    retries: int
+    owner: str
+    state: str = LAUNCHING
+
+    def encode(self) -> str:
+        """The JSON that the result backend keeps."""
+        return json.dumps(vars(self), separators=(",", ":"))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Answer:
+    """What the result backend says to a claim. `held` is what stands there instead of ours, None where ours does now.
+
+    `age_s` are the seconds since that was written or renewed, `is_over` whether the task's outcome is stored.
+    """
+
+    held: str | None = None
+    age_s: float = 0.0
+    is_over: bool = False
+
+
+@dataclass(frozen=True)
+class Step:
+    """What to do, and why: a word for people and logs."""
+
+    action: Action
+    reason: str
+    owner: str = ""
+    """The dispatcher whose claim was found."""
+
+
+def decide(answer: Answer, *, retries: int, was_ours: bool, is_pod_missing: bool = False) -> Step:
+    """What a dispatcher does with a message whose claim was answered so. Pure.
+
+    `was_ours`: this delivery held the claim before. `is_pod_missing`: the pod was looked for and is not there.
+    """
+    if answer.is_over:
+        return Step("drop", "Ended")
+    if answer.held is None:
+        return Step("create", "Claimed")
+    fields = _fields(answer.held)
+    claim = _claim(fields)
+    if claim is None:  # a Celery worker's: the body runs there, or ran
+        return Step("drop", "Blocked" if "blocked" in fields else "RunsElsewhere")
+    if claim.retries < retries:
+        return Step("replace", "EarlierLaunch", claim.owner)
+    if claim.retries > retries:
+        return Step("drop", "LaterLaunch", claim.owner)
+    return Step(*_of_same_launch(answer, claim, was_ours=was_ours, is_pod_missing=is_pod_missing), claim.owner)
+
+
+def _of_same_launch(answer: Answer, claim: Claim, *, was_ours: bool, is_pod_missing: bool) -> tuple[Action, str]:
+    """Another delivery, or another dispatcher, has asked for the pod that we want."""
+    if claim.state == LOST:
+        return ("drop" if was_ours else "tell", "PodLost")
+    if not is_pod_missing:
+        return ("look", "ClaimedBefore")
+    if answer.age_s < LEASE_S:
+        return ("wait", "ClaimedBefore")
+    return ("lose", "PodLost")
+
+
+def is_of_launch(held: str | None, *, retries: int) -> bool:
+    """Whether a text is the claim of a dispatcher for this launch."""
+    claim = _claim(_fields(held)) if held is not None else None
+    return claim is not None and claim.retries == retries
+
+
+def _fields(text: str) -> Mapping[str, Any]:
+    try:
+        fields = json.loads(text)
+    except (ValueError, RecursionError):
+        return {}
+    return fields if isinstance(fields, dict) else {}
+
+
+def _claim(fields: Mapping[str, Any]) -> Claim | None:
+    """The claim of a dispatcher; None for that of a Celery worker, whose body runs or ran."""
+    try:
+        return Claim(**fields["launch"])
+    except (KeyError, TypeError):
+        return None
