@@ -97,6 +97,24 @@ def dispatched(yard: Yard) -> float:
         return rate(times.result(120))
 
 
+def shared_by_two(yard: Yard) -> float:
+    """The same pods by two dispatchers on one queue, both of which stand still until it is full."""
+    two = [yard.dispatcher(name=name, YARD_MAX_PODS=str(PODS)) for name in ("first", "second")]
+    for process in two:
+        process.send_signal(signal.SIGSTOP)
+    for _ in range(PODS):
+        yard.send("nap", 1, ignore_result=True)
+    ready = threading.Event()
+    with ThreadPoolExecutor(1) as watcher:
+        times = watcher.submit(
+            lambda: asyncio.run(added_times(yard.kubeconfig, deployment=yard.deployment, ready=ready, count=PODS))
+        )
+        ready.wait(10)
+        for process in two:
+            process.send_signal(signal.SIGCONT)
+        return rate(times.result(120))
+
+
 def adopted_s(yard: Yard) -> float:
     """Seconds from the restart after a SIGKILL until all pods are in flight again."""
     yard.kill(yard.processes[-1])
@@ -123,6 +141,7 @@ def main() -> None:
             for latency_s in LATENCIES_S:
                 yards.append(compared(folder, valkey, local, latency_s=latency_s))
                 yards[-1].stop()
+            yards.append(compared_two(folder, valkey, local))
         finally:
             for yard in yards:
                 yard.stop()
@@ -152,6 +171,21 @@ def compared(folder: Path, valkey: parts.Valkey, local: parts.LocalCluster, *, l
     print(f"  dispatcher memory, {PODS} pods in flight:      {memory:8.0f} MiB")
     print(f"  dispatcher CPU so far, per pod:              {1000 * cpu_s / PODS:8.2f} ms")
     print(f"  all adopted after SIGKILL and restart:       {adopted_s(yard):8.1f} s", flush=True)
+    return yard
+
+
+def compared_two(folder: Path, valkey: parts.Valkey, local: parts.LocalCluster) -> Yard:
+    """Prints what two dispatchers on one queue do on a server that answers at once."""
+    Faults.of(local.kubeconfig).clear()
+    place = folder / "two"
+    place.mkdir()
+    yard = Yard(folder=place, broker=valkey.fresh().url, kubeconfig=local.kubeconfig, deployment="bench-two")
+    plain = asyncio.run(bare(local.kubeconfig, deployment="bare-two"))
+    ours = shared_by_two(yard)
+    print(f"two dispatchers on one queue, creates are answered at once; {PODS} pods")
+    print(f"  pods created per second, bare aiohttp loop:  {plain:8.0f}")
+    print(f"  pods created per second, two dispatchers:    {ours:8.0f}")
+    print(f"  ratio:                                       {ours / plain:8.2f}", flush=True)
     return yard
 
 
