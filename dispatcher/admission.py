@@ -45,9 +45,12 @@ class Admission:
         self._creating: set[Attempt] = set()
         self._doubtful: set[Attempt] = set()
         """Parked ones whose pod may exist: they keep their slots."""
+        self._aside: dict[Attempt, float] = {}
+        """Parked ones that wait by themselves, and until when."""
 
     def take(self, now_s: float) -> Attempt | None:
         """The next attempt to create, which now counts as being created; None where none may."""
+        self._bring_back(now_s)
         if self._hold_of_all(now_s) is not None:
             return None
         attempt = self.lines.take(lambda head: self._hold_of_one(head, now_s) is None)
@@ -62,11 +65,19 @@ class Admission:
         """Its pod is there."""
         self.slots.created(attempt.namespace, attempt.pod, attempt.queue, uid=uid, now_s=now_s)
 
-    def park(self, attempt: Attempt, *, is_in_doubt: bool) -> None:
-        """Back into its place in its line; with its slot where its pod may have been made."""
-        self.lines.add(attempt)
+    def park(self, attempt: Attempt, *, is_in_doubt: bool, until_s: float | None = None) -> None:
+        """Back into its place in its line, at once or at `until_s`; with its slot where its pod may have been made."""
+        if until_s is None:
+            self.lines.add(attempt)
+        else:
+            self._aside[attempt] = until_s
         if is_in_doubt:
             self._doubtful.add(attempt)
+
+    def _bring_back(self, now_s: float) -> None:
+        for attempt in [attempt for attempt, until_s in self._aside.items() if until_s <= now_s]:
+            del self._aside[attempt]
+            self.lines.add(attempt)
 
     def answered(self, attempt: Attempt) -> None:
         """Its create is over, or was not begun after all. Where no pod was made its slot is free."""
@@ -76,7 +87,7 @@ class Admission:
 
     def withdraw(self, attempt: Attempt) -> bool:
         """Out of its line, for good. Says whether it was there."""
-        if not self.lines.remove(attempt):
+        if self._aside.pop(attempt, None) is None and not self.lines.remove(attempt):
             return False
         self._doubtful.discard(attempt)
         self.slots.give_back(attempt.namespace, attempt.pod)
@@ -88,13 +99,14 @@ class Admission:
 
     def again_in_s(self, now_s: float) -> float | None:
         """In how long time alone may open a gate; None where it takes an event."""
+        waits = [until_s - now_s for until_s in self._aside.values()]
         if not len(self.lines):
-            return None
+            return max(0.0, min(waits)) if waits else None
         until = self.pauses.next_end(now_s)
-        waits = [until - now_s] if until is not None else []
+        waits += [until - now_s] if until is not None else []
         if wait_s := self._bucket.wait_s(now_s):
             waits.append(wait_s)
-        return min(waits, default=None)
+        return max(0.0, min(waits)) if waits else None
 
     def needs(self, now: datetime, now_s: float) -> dict[str, Need]:
         """What there is and what could use a slot, by key, for sharing the limits out.

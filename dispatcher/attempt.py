@@ -60,6 +60,8 @@ class Attempt:
     """What the task itself asks of its pods; the message may ask for more."""
     has_payload: bool = False
     """Its message travels in a Secret that is created after the pod."""
+    create_failures: int = 0
+    """Creates of its pod that the server refused for now, or did not answer."""
     created_at: datetime | None = None
     created_mono: float = 0.0
     """The same on the monotonic clock, to compare with the time of a list."""

@@ -331,27 +331,30 @@ class Launcher:
             self.pump()
 
     def _park(self, attempt: Attempt, reaction: reactions.Reaction, error: Failure, *, begun_at: float) -> None:
-        """Puts it back into its place in its line, and pauses its namespace, or all, with back-off and jitter."""
+        """Puts it back into its place in its line: after a while of its own, or while its namespace, or all, pause."""
+        attempt.create_failures += 1
         scope = EVERYWHERE if reaction.action == "stop" else attempt.namespace
-        delay_s = self._admission.pauses.pause(
-            scope,
-            Hold(reaction.reason, str(error)),
-            begun_at=begun_at,
-            now_s=time.monotonic(),
-            wanted_s=getattr(error, "retry_after_s", None) or 0.0,
-            jitter=random.random(),  # noqa: S311 - jitter is no secret
+        hold, now_s = Hold(reaction.reason, str(error)), time.monotonic()
+        wanted_s = getattr(error, "retry_after_s", None) or 0.0
+        jitter = random.random()  # noqa: S311 - jitter is no secret
+        pauses = self._admission.pauses
+        alone_s = pauses.alone_s(
+            scope, hold, failures=attempt.create_failures, now_s=now_s, wanted_s=wanted_s, jitter=jitter
         )
-        if delay_s is not None:
-            logger.warning(
-                "launching paused namespace=%s reason=%s seconds=%.1f: %s",
-                scope or "(all)",
-                reaction.reason,
-                delay_s,
-                error,
-            )
+        if alone_s is None:
+            paused_s = pauses.pause(scope, hold, begun_at=begun_at, now_s=now_s, wanted_s=wanted_s, jitter=jitter)
+            if paused_s is not None:
+                logger.warning(
+                    "launching paused namespace=%s reason=%s seconds=%.1f: %s",
+                    scope or "(all)",
+                    reaction.reason,
+                    paused_s,
+                    error,
+                )
         self._register.move(attempt, "waiting")
         attempt.reason, attempt.detail = reaction.reason, str(error)
-        self._admission.park(attempt, is_in_doubt=_may_count(error))
+        until_s = None if alone_s is None else now_s + alone_s
+        self._admission.park(attempt, is_in_doubt=_may_count(error), until_s=until_s)
         self._on_changed(attempt)
 
 

@@ -1,8 +1,9 @@
 """Pauses: namespaces, or all of them, in which nothing is created for a while because the server said so. Pure.
 
-The wait grows with every create that fails after the last pause; failures of creates that were under way together count
-once. Where one create is as good as many (a quota, a server that is away), one goes ahead after the pause and the
-others follow when it has worked.
+A failure among creates that work is about one request: that one waits by itself, and the others go on. Failures in a
+row are about the server: nothing is created for a while. The wait grows with every create that fails after the last
+pause; failures of creates that were under way together count once. Where one create is as good as many (a quota, a
+server that is away), one goes ahead after the pause and the others follow when it has worked.
 """
 
 from dataclasses import dataclass
@@ -14,6 +15,12 @@ EVERYWHERE = ""
 """The scope of a pause of all namespaces."""
 _NOT_PROBED = frozenset({"TooManyRequests", "Conflict"})
 """What hits one request and not the next: the others need not wait for one that goes ahead."""
+_OF_ONE = _NOT_PROBED | {"ApiServerError", "ApiServerUnavailable", "RequestTimeout", "WebhookUnavailable"}
+"""What may be about one request alone. A quota or a token that is refused never is."""
+IN_A_ROW = 2
+"""So many failures without a success between them may be about single requests; one more is about the server."""
+RECENT_S = 10.0
+"""A success that is longer ago says nothing of the server as it is now."""
 
 
 @dataclass(kw_only=True)
@@ -29,9 +36,26 @@ class Pauses:
 
     def __init__(self) -> None:
         self._pauses: dict[str, _Pause] = {}
+        self._in_a_row: dict[str, int] = {}
+        """By scope, the failures since the last create that worked."""
+        self._worked_at: dict[str, float] = {}
 
     def __contains__(self, scope: str) -> bool:
         return scope in self._pauses
+
+    def alone_s(
+        self, scope: str, hold: Hold, *, failures: int, now_s: float, wanted_s: float, jitter: float
+    ) -> float | None:
+        """How long a create that failed waits by itself; None where its scope had better pause.
+
+        To be asked once for each failure. `failures` are those of this create; `wanted_s` as in `pause`.
+        """
+        in_a_row = self._in_a_row[scope] = self._in_a_row.get(scope, 0) + 1
+        pause = self._pauses.get(scope)
+        is_working = now_s - self._worked_at.get(scope, float("-inf")) <= RECENT_S
+        if hold.reason not in _OF_ONE or not is_working or in_a_row > IN_A_ROW or (pause and now_s < pause.until):
+            return None
+        return max(wanted_s, backoff.backoff_s(failures, jitter=jitter))
 
     def pause(
         self, scope: str, hold: Hold, *, begun_at: float, now_s: float, wanted_s: float, jitter: float
@@ -53,6 +77,8 @@ class Pauses:
     def worked(self, namespace: str, *, now_s: float) -> None:
         """A create worked: the next failure is the first one again. A pause that lasts still is kept to its end."""
         for scope in (namespace, EVERYWHERE):
+            self._in_a_row.pop(scope, None)
+            self._worked_at[scope] = now_s
             pause = self._pauses.get(scope)
             if pause is not None and now_s < pause.until:
                 pause.failures = 0

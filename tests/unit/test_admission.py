@@ -182,6 +182,32 @@ def test_what_is_withdrawn_leaves_no_slot_behind() -> None:
     assert not found.withdraw(one)
 
 
+def test_what_waits_by_itself_holds_nobody_and_comes_back_to_its_place() -> None:
+    """Ahead of what was received after it."""
+    first, second, third = attempt(0), attempt(1), attempt(2)
+    found = admission(first, second, third, overall=1)
+    assert found.take(0.0) is first
+    found.park(first, is_in_doubt=False, until_s=2.0)
+    found.answered(first)
+    assert found.take(0.5) is second
+    assert found.again_in_s(0.5) == 1.5
+    found.answered(second)
+    assert found.take(2.0) is first
+
+
+def test_what_waits_by_itself_can_be_withdrawn() -> None:
+    """With the slot that it kept."""
+    one = attempt(0)
+    found = admission(one)
+    assert found.take(0.0) is one
+    found.park(one, is_in_doubt=True, until_s=2.0)
+    found.answered(one)
+    assert found.withdraw(one)
+    assert found.slots.count(limits.ALL) == 0
+    assert found.take(2.0) is None
+    assert found.again_in_s(2.0) is None
+
+
 def test_the_rate_is_kept_and_waited_for() -> None:
     """No longer than the next token takes."""
     ones = [attempt(number) for number in range(4)]

@@ -1,7 +1,9 @@
 """Pauses: how long nothing is created after the server said so."""
 
+import pytest
+
 from dispatcher.limits import Hold
-from dispatcher.pauses import EVERYWHERE, Pauses
+from dispatcher.pauses import EVERYWHERE, IN_A_ROW, RECENT_S, Pauses
 
 QUOTA = Hold("QuotaExceeded", "exceeded quota")
 BUSY = Hold("TooManyRequests", "slow down")
@@ -60,3 +62,44 @@ def test_a_late_success_ends_no_pause() -> None:
     pauses.worked("a", now_s=5.5)
     assert pauses.hold("a", now_s=5.5, under_way=0) == BUSY
     assert pauses.pause("a", BUSY, begun_at=8.0, now_s=8.0, wanted_s=0.0, jitter=0.0) == 0.5
+
+
+def _alone_s(pauses: Pauses, hold: Hold, *, now_s: float, wanted_s: float = 0.0, failures: int = 1) -> float | None:
+    return pauses.alone_s("a", hold, failures=failures, now_s=now_s, wanted_s=wanted_s, jitter=0.0)
+
+
+def test_a_failure_among_creates_that_work_waits_by_itself() -> None:
+    """As long as the server says, or longer each time; the others are not held."""
+    pauses = Pauses()
+    pauses.worked("a", now_s=1.0)
+    assert _alone_s(pauses, BUSY, now_s=1.1, wanted_s=7.0) == 7.0
+    assert _alone_s(pauses, BUSY, now_s=1.2, failures=3) == 2.0
+    assert pauses.hold("a", now_s=1.2, under_way=1) is None
+
+
+def test_failures_in_a_row_are_about_the_server() -> None:
+    """A success between them makes them single ones again."""
+    pauses = Pauses()
+    pauses.worked("a", now_s=1.0)
+    waits = [_alone_s(pauses, BUSY, now_s=1.1) for _ in range(IN_A_ROW + 1)]
+    assert waits == [0.5] * IN_A_ROW + [None]
+    pauses.worked("a", now_s=1.2)
+    assert _alone_s(pauses, BUSY, now_s=1.3) == 0.5
+
+
+@pytest.mark.parametrize(
+    ("hold", "now_s"), [(QUOTA, 1.1), (BUSY, 1.1 + RECENT_S), (Hold("Unauthorized", ""), 1.1)], ids=str
+)
+def test_what_concerns_every_request_pauses_at_once(hold: Hold, now_s: float) -> None:
+    """A quota, a token, and whatever fails where nothing has worked for a while."""
+    pauses = Pauses()
+    pauses.worked("a", now_s=1.0)
+    assert _alone_s(pauses, hold, now_s=now_s) is None
+
+
+def test_nothing_waits_by_itself_while_its_namespace_pauses() -> None:
+    """It lines up with the others."""
+    pauses = Pauses()
+    pauses.worked("a", now_s=1.0)
+    pauses.pause("a", QUOTA, begun_at=1.0, now_s=1.1, wanted_s=0.0, jitter=0.0)
+    assert _alone_s(pauses, BUSY, now_s=1.2) is None
