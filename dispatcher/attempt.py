@@ -111,6 +111,15 @@ class Attempt:
         """The queue that it came from."""
         return self.message.queue
 
+    def left_s(self, now: datetime) -> float | None:
+        """Seconds until its hard time limit; None where there is none, or it has not begun.
+
+        Never more than the limit itself: a node whose clock is ahead must not give it more.
+        """
+        if self.timeout_s is None or self.started_at is None:
+            return None
+        return min(self.timeout_s, max(0.0, self.timeout_s - (now - self.started_at).total_seconds()))
+
     def terminate(self, signal: Any = None) -> None:  # noqa: ARG002 - the signature is Celery's
         """Ends it wherever it is; Celery calls this on `revoke(terminate=True)`."""
         self.on_terminate(self)

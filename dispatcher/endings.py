@@ -95,9 +95,13 @@ class Endings:
         except errors.ApiUnavailable:
             return  # the next list looks again
         else:
-            if pod["metadata"]["uid"] == attempt.uid and attempt.stage == "created":
+            if attempt.stage != "created":
+                return
+            if pod["metadata"]["uid"] == attempt.uid:
                 self._register.remove(attempt)
                 self._hub.dropped(attempt)
+            else:
+                self._gone(attempt)  # its own is gone: this one was made under its name
 
     def _gone(self, attempt: Attempt) -> None:
         self._register.move(attempt, "ended")

@@ -448,14 +448,10 @@ class Lifecycle:
 
     def _take(self, attempt: Attempt, pod: Mapping[str, Any], seen: podstatus.Observation) -> None:
         """What its pod says now, kept and noted."""
-        if (
-            attempt.started_at is None
-            and seen.started_at is not None
-            and seen.verdict in ("running", "succeeded", "failed")
-        ):
-            attempt.started_at = podresult.time_of(seen.started_at)
+        started_at, attempt.ended_at = podresult.times(seen, created=pod["metadata"].get("creationTimestamp"))
+        if attempt.started_at is None and started_at is not None and seen.verdict in ("running", "succeeded", "failed"):
+            attempt.started_at = started_at
             self._hub.started(attempt)
-        attempt.ended_at = podresult.time_of(seen.ended_at)
         attempt.seen, attempt.phase = seen, str((pod.get("status") or {}).get("phase") or "Unknown")
         attempt.seen, attempt.heard_mono = seen, time.monotonic()
         if seen.is_scheduled and attempt.scheduled_mono is None:
@@ -496,13 +492,19 @@ class Lifecycle:
         self._parts.slots.sync(namespace, pods.keys(), asked_at=asked_at)
         for attempt in self._register:
             known = attempt.stage == "created" and attempt.namespace == namespace
-            if known and attempt.created_mono < asked_at and attempt.pod not in pods:
+            if known and attempt.created_mono < asked_at and not _is_among(attempt, pods):
                 self._parts.endings.missed(attempt)
         if len(self._parts.watcher.namespaces) <= 1:
             self._closed &= {_uid(pod) for pod in pods.values()}
 
     def _log_saved(self, ended: janitor.Ended, path: str) -> None:
         logger.debug("log saved attempt_id=%s path=%s", ended.attempt_id, path)
+
+
+def _is_among(attempt: Attempt, pods: Mapping[str, Mapping[str, Any]]) -> bool:
+    """Whether its pod is in a list: the very one, not another that was made under its name."""
+    pod = pods.get(attempt.pod)
+    return pod is not None and attempt.uid in (None, _uid(pod))
 
 
 def _ended_of(attempt: Attempt, *, is_success: bool) -> janitor.Ended:

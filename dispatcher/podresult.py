@@ -207,6 +207,20 @@ def time_of(text: str | None) -> datetime | None:
         return None
 
 
+def times(seen: podstatus.Observation, *, created: str | None) -> tuple[datetime | None, datetime | None]:
+    """When the deciding container began and ended: the node's words, bounded by what cannot have been otherwise.
+
+    It did not begin before the API server made its pod (`created`), nor end before it began. A node whose clock is
+    behind would end a time limit too early without that.
+    """
+    started_at, ended_at, floor = time_of(seen.started_at), time_of(seen.ended_at), time_of(created)
+    if started_at is not None and floor is not None:
+        started_at = max(started_at, floor)
+    if ended_at is not None and started_at is not None:
+        ended_at = max(ended_at, started_at)
+    return started_at, ended_at
+
+
 def _runtime_s(seen: podstatus.Observation) -> float:
     started_at, ended_at = time_of(seen.started_at), time_of(seen.ended_at)
     if started_at is None or ended_at is None:

@@ -33,6 +33,9 @@ from dispatcher.message import Message
 
 TERMINATION_FILE = Path("/dev/termination-log")
 DEFAULT_MAX_BYTES = 1_048_576
+MAX_DEPTH = 200
+"""Levels of lists and mappings in a result. The dispatcher decodes and stores it in a deeper stack than this one, and
+Python's own limit is 1,000 for both together: what fits here by a hair could not be stored there, at any try."""
 LOG_FORMAT = "%(asctime)s %(levelname)s %(name)s: %(message)s"
 
 
@@ -85,10 +88,22 @@ def bounded(result: outcome.Outcome, *, max_bytes: int) -> outcome.Outcome:
         size = len(str(json.dumps(result.value)).encode())
     except Exception as error:  # noqa: BLE001 - encoding calls into the author's own objects
         return _unusable(result, f"the result has no JSON form: {error}; return plain JSON values")
+    if _depth(result.value) > MAX_DEPTH:
+        return _unusable(result, f"the result is nested deeper than {MAX_DEPTH} levels; return a flatter value")
     if size > max_bytes:
         limit = f"the limit of {max_bytes} (results.max_bytes)"
         return _unusable(result, f"the result has {size} bytes, more than {limit}; store it and return its address")
     return result
+
+
+def _depth(value: Any) -> int:
+    """Levels of lists and mappings in what json.dumps takes, counted without recursion; stops above the limit."""
+    level, depth = [value], 0
+    while level and depth <= MAX_DEPTH:
+        inside = [one for one in level if isinstance(one, dict | list | tuple)]
+        depth += bool(inside)
+        level = [part for one in inside for part in (one.values() if isinstance(one, dict) else one)]
+    return depth
 
 
 def _task(app_path: str, name: str) -> Any:

@@ -330,10 +330,9 @@ class KubernetesPool(BasePool):
         self._bridge.to_loop(self._lifecycle.terminate, attempt)
 
     def _start_timer(self, attempt: Attempt) -> None:
-        if attempt.timeout_s is None or attempt.timer is not None or attempt.started_at is None:
-            return
-        left_s = attempt.timeout_s - (datetime.now(UTC) - attempt.started_at).total_seconds()
-        attempt.timer = self.call_later(max(0.0, left_s), self._time_is_up, attempt)
+        left_s = attempt.left_s(datetime.now(UTC))
+        if left_s is not None and attempt.timer is None:
+            attempt.timer = self.call_later(left_s, self._time_is_up, attempt)
 
     def _stop_timer(self, attempt: Attempt) -> None:
         if attempt.timer is not None:

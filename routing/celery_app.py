@@ -54,6 +54,7 @@ def _config(settings: Settings, role: Role) -> dict[str, Any]:
         "task_send_sent_event": False,
         "worker_send_task_events": True,  # what Flower shows
         "worker_prefetch_multiplier": 1,
+        "worker_disable_prefetch": role == "worker" and settings.broker.url.startswith(("redis", "sentinel")),
         "worker_cancel_long_running_tasks_on_connection_loss": False,
         "enable_utc": True,
         "timezone": "UTC",

@@ -20,6 +20,8 @@ from routing.authoring import dagfile
 from routing.errors import InvalidDag
 
 MEMORY_LIMIT_BYTES = 2 * 1024**3
+MAX_TASKS = 20_000
+"""In the DAGs of one file: each run records every task of its DAG, and each version of the file all of them."""
 
 
 def main(arguments: list[str]) -> int:
@@ -37,10 +39,22 @@ def describe(folder: Path, file: str) -> dict[str, Any]:
     """The DAGs of a file as plain values, the helper modules it imports, or the error that stopped it."""
     try:
         loaded = dagfile.load(folder, file)
+        _refuse_too_many(loaded)
         found = [{"spec": dag.spec(file).to_json(), "line": dag.line} for dag in loaded.dags.values()]
         return {"dags": found, "helpers": [str(path) for path in loaded.helpers], "error": None}
     except BaseException as error:  # noqa: BLE001 - author's code may raise anything, and it becomes data here
         return {"dags": [], "helpers": _helpers(folder, file), "error": _explain(error, folder / file, folder)}
+
+
+def _refuse_too_many(loaded: dagfile.DagFile) -> None:
+    count = sum(len(dag.tasks) for dag in loaded.dags.values())
+    if count > MAX_TASKS:
+        largest = max(loaded.dags.values(), key=lambda dag: len(dag.tasks))
+        raise InvalidDag(
+            f"the file has {count:,} tasks, more than the limit of {MAX_TASKS:,}; let one task do more, or split the"
+            f" DAG {largest.dag_id!r} into several files",
+            line=largest.line,
+        )
 
 
 def _explain(error: BaseException, path: Path, folder: Path) -> dict[str, Any]:

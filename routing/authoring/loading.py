@@ -34,6 +34,8 @@ RETRY_S = 60.0
 MAX_RETRY_S = 960.0
 """A broken file is tried again after `RETRY_S` even if it did not change (what it lacked may be there now), then after
 twice as long each time, up to `MAX_RETRY_S`."""
+MAX_FILE_BYTES = 4 * 1024 * 1024
+"""A larger file is not loaded: it is data and no code, and its parser would take gigabytes."""
 _KILL_AFTER_S = 2.0
 _READ_LIMIT_BYTES = 64 * 1024 * 1024
 _SECRET = re.compile(r"PODYARD_(BROKER|RESULTS|DATABASE|FLOWER)__")
@@ -140,7 +142,7 @@ class FolderLoader:
             return before
         signature = _signature(folder / file)
         try:
-            found = self._run_child(file, folder)
+            found = _too_large(signature) or self._run_child(file, folder)
         except OSError as failure:
             found = _error(f"it could not be loaded: no process could be started for it: {failure}")
         helpers = {str(helper): _signature(Path(helper)) for helper in found["helpers"]}
@@ -257,6 +259,17 @@ def _gather(versions: Mapping[str, _Version], errors: Iterable[LoadError]) -> Lo
                 message = f"DAG {dag.dag_id!r} is defined in {first.file}, too, which stays in use; rename one of them"
                 found.append(LoadError(file, line, message))
     return Loaded(tuple(dags.values()), tuple(sorted(found, key=lambda error: (error.file, error.line or 0))))
+
+
+def _too_large(signature: Signature | None) -> dict[str, Any] | None:
+    """What to say of a file that is too large to be looked into; None for others."""
+    size = signature[1] if signature is not None else 0
+    if size <= MAX_FILE_BYTES:
+        return None
+    return _error(
+        f"the file has {size:,} bytes, more than the limit of {MAX_FILE_BYTES:,}; keep data in a file of its own and"
+        " read it in tasks"
+    )
 
 
 def _listed(version: _Version) -> str:

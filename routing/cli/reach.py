@@ -6,7 +6,7 @@ long-running processes wait for them, so that nothing has to be started in order
 
 import asyncio
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import click
@@ -27,6 +27,8 @@ Check = Callable[[Settings], str]
 TIMEOUT_S = 3.0
 OLDEST_REDIS = (6, 2)
 """kombu 5.7 needs ZRANGE with BYSCORE and REV."""
+KEEPS_ALL = "noeviction"
+"""The one policy of a full Redis or Valkey server that throws nothing away: it refuses writes instead."""
 _FIRST_WAIT_S, _LONGEST_WAIT_S = 0.5, 5.0
 _UNREACHABLE = (Failure, RecordError, errors.DispatcherError)
 
@@ -100,7 +102,7 @@ def _wait(what: str, settings: Settings, check: Check) -> None:
     said, pause_s = "", _FIRST_WAIT_S
     while True:
         try:
-            check(settings)
+            found = check(settings)
         except SchemaError:
             raise  # waiting does not help: somebody has to migrate
         except _UNREACHABLE as error:
@@ -108,6 +110,8 @@ def _wait(what: str, settings: Settings, check: Check) -> None:
         else:
             if said:
                 click.echo(f"podyard: the {what} answers now", err=True)
+            if "WARNING: " in found:
+                click.echo(f"podyard: the {what}: {found}", err=True)
             return
         if reason != said:
             click.echo(f"podyard: waiting for the {what}: {reason}", err=True)
@@ -123,7 +127,7 @@ def _reach_messaging(url: str, *, key: str) -> str:
     connection = kombu.Connection(url, connect_timeout=TIMEOUT_S, transport_options=options if is_redis else {})
     try:
         connection.ensure_connection(max_retries=1, interval_start=0, interval_step=0, interval_max=0)
-        about = connection.default_channel.client.info("server") if is_redis else {}
+        about = connection.default_channel.client.info() if is_redis else {}
     except (
         kombu.exceptions.KombuError,
         redis.exceptions.RedisError,
@@ -139,7 +143,22 @@ def _reach_messaging(url: str, *, key: str) -> str:
     if version and tuple(map(int, version.split(".")[:2])) < OLDEST_REDIS:
         raise Failure(f"{shown} is Redis {version}; Celery needs Redis 6.2 or newer, or Valkey")
     valkey = about.get("valkey_version")
-    return f"{shown}: {f'Valkey {valkey}' if valkey else f'Redis {version}' if version else 'answers'}"
+    found = f"{shown}: {f'Valkey {valkey}' if valkey else f'Redis {version}' if version else 'answers'}"
+    return f"{found}; {warning}" if (warning := evicts(about)) else found
+
+
+def evicts(about: Mapping[str, Any]) -> str | None:
+    """What is wrong with a server that forgets keys when its memory is full, by its INFO; None where nothing is. Pure.
+
+    Queues, claims and results are keys: one that is evicted is a lost message or a lost result, and nobody is told.
+    """
+    policy = str(about.get("maxmemory_policy") or KEEPS_ALL)
+    if policy == KEEPS_ALL or not int(about.get("maxmemory") or 0):
+        return None
+    return (
+        f"WARNING: maxmemory-policy is {policy}: at {about.get('maxmemory_human') or about['maxmemory']} it throws keys"
+        f" away, messages and results among them; set it to {KEEPS_ALL}"
+    )
 
 
 def _errors(connection: Any) -> tuple[type[Exception], ...]:

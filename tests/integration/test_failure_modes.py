@@ -14,7 +14,7 @@ from dispatcher import errors, names, podstore
 from dispatcher.localcluster.client import Client
 from dispatcher.localcluster.faults import client, kinds
 from tests import parts
-from tests.integration.yard_parts import Yard, pods_of
+from tests.integration.yard_parts import Yard, ended_by, napping, pods_of, runs
 
 WAIT_S = 30
 
@@ -43,11 +43,6 @@ def faults(yard: Yard) -> Iterator[client.Faults]:
     parts.eventually(lambda: not pods_of(yard), 20, what="no pod is left over")
 
 
-def runs(yard: Yard, task_id: str) -> int:
-    """How often the body of a task began, by its own word."""
-    return sum(line.split()[0] == task_id for line in yard.trace.read_text().splitlines()) if yard.trace.exists() else 0
-
-
 def ends_well(yard: Yard) -> None:
     """A task ends with its result and ran once."""
     sent = yard.send("add", 2, 3)
@@ -61,25 +56,6 @@ def failure(yard: Yard, task: str = "add", *args: object) -> errors.PodFailed:
     parts.eventually(sent.ready, WAIT_S, what=f"{sent.id} is final")
     assert isinstance(sent.result, errors.PodFailed), sent.result
     return sent.result
-
-
-def napping(yard: Yard, seconds: float = 60) -> tuple[object, str]:
-    """A task whose body runs now, and its pod."""
-    sent = yard.send("nap", seconds)
-    parts.eventually(lambda: runs(yard, sent.id) == 1, WAIT_S)
-    pod = next(
-        name
-        for name, pod in pods_of(yard).items()
-        if pod["metadata"]["annotations"]["podyard.dev/attempt-id"] == sent.id
-    )
-    return sent, pod
-
-
-def ended_by(sent: object) -> dict[str, object]:
-    """The details of the failure with which a task ended."""
-    parts.eventually(sent.ready, WAIT_S)  # type: ignore[attr-defined]
-    assert isinstance(sent.result, errors.PodFailed), sent.result  # type: ignore[attr-defined]
-    return dict(sent.result.details)  # type: ignore[attr-defined]
 
 
 # --- K: calls

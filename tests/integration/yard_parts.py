@@ -16,10 +16,11 @@ from typing import Any
 import yaml
 from celery import Celery
 
-from dispatcher import names, podspec
+from dispatcher import errors, names, podspec
 from tests import parts
 
 ROOT = Path(__file__).parents[2]
+WAIT_S = 30
 
 
 @dataclass(kw_only=True)
@@ -108,6 +109,30 @@ def pods_of(yard: Yard) -> dict[str, dict[str, Any]]:
     selector = f"{podspec.DEPLOYMENT_LABEL}={names.label_value(yard.deployment)}"
     answer = api_get(yard.kubeconfig, "/api/v1/pods", labelSelector=selector)
     return {pod["metadata"]["name"]: pod for pod in answer["items"]}
+
+
+def runs(yard: Yard, task_id: str) -> int:
+    """How often the body of a task began, by its own word."""
+    return sum(line.split()[0] == task_id for line in yard.trace.read_text().splitlines()) if yard.trace.exists() else 0
+
+
+def napping(yard: Yard, seconds: float = 60) -> tuple[Any, str]:
+    """A task whose body runs now, and its pod."""
+    sent = yard.send("nap", seconds)
+    parts.eventually(lambda: runs(yard, sent.id) == 1, WAIT_S)
+    pod = next(
+        name
+        for name, pod in pods_of(yard).items()
+        if pod["metadata"]["annotations"]["podyard.dev/attempt-id"] == sent.id
+    )
+    return sent, pod
+
+
+def ended_by(sent: Any) -> dict[str, Any]:
+    """The details of the failure with which a task ended."""
+    parts.eventually(sent.ready, WAIT_S)
+    assert isinstance(sent.result, errors.PodFailed), sent.result
+    return dict(sent.result.details)
 
 
 def api_get(kubeconfig: Path, path: str, **query: str) -> dict[str, Any]:
