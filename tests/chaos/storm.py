@@ -12,6 +12,7 @@ import random
 import shutil
 import signal
 import tempfile
+import threading
 import time
 import urllib.error
 import urllib.request
@@ -268,8 +269,14 @@ class Storm:
         self.yard.stop(name)
         longest_s = 12 if what in ("broker", "database", "cluster") else 45
         stands_s = 0.5 + longest_s * seconds**3
-        self._repair(stands_s, lambda: self.yard.go_on(name))
+        self._go_on_later(name, stands_s)
         return name, stands_s
+
+    def _go_on_later(self, name: str, delay_s: float) -> None:
+        """From a thread of its own: the storm's may be waiting for the very part that stands still."""
+        timer = threading.Timer(delay_s, self.yard.go_on, [name])
+        timer.daemon = True
+        timer.start()
 
     def _kill_child(self, what: str, choice: float, seconds: float) -> tuple[str, float] | None:
         name = self._one_of("worker", choice)
