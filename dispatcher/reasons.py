@@ -418,7 +418,7 @@ _OF_VOLUMES = (
     Known(
         reasons=("FailedMount", "FailedMapVolume"),
         cause="infrastructure",
-        says=_says(r"(?:for volume|volumes=\[|unmounted volumes=\[)\s*(?P<volume>\"?[\w.-]+\"?)"),
+        says=_says(r"(?:\bvolume (?=\")|volumes=\[)(?P<volume>\"?[\w.-]+\"?)"),
         means="{volume} cannot be mounted on {node}",
         to_do="the message is the driver's: check the volume, its credentials and its driver on this node",
         is_of_node=True,
@@ -652,6 +652,7 @@ _OF_LAUNCHES = (
         cause=None,
         means="{node} prepares the pod: its volumes, its network, its images, its init containers",
         to_do="wait; if it lasts, `kubectl describe pod` shows the events",
+        is_of_node=True,
     ),
     Known(
         reasons=("NotStarted",),

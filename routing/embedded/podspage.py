@@ -18,6 +18,7 @@ from flower.views import BaseHandler
 from tornado.template import Loader, Template
 from tornado.web import HTTPError, authenticated, url
 
+from dispatcher import diagnosis
 from dispatcher.errors import StoreUnavailable
 from dispatcher.podstore import PodRow, PodStore
 
@@ -105,9 +106,21 @@ def _cells(row: PodRow) -> Sequence[str]:
     ended = row.ended_at or row.updated_at
     seconds = f"{(ended - row.started_at).total_seconds():.0f}" if row.started_at else ""
     created = row.created_at.strftime("%Y-%m-%d %H:%M:%S") if row.created_at else ""
-    names = (row.name, row.namespace, row.queue, row.task, row.phase, row.reason, row.node)
+    found = _diagnosis(row)
+    reason = f"{row.reason}: {found.explanation}" if found else row.reason
+    names = (row.name, row.namespace, row.queue, row.task, row.phase, reason, row.node)
     return (*(name or "" for name in names), created, seconds, "" if row.exit_code is None else str(row.exit_code))
 
 
 def _plain(row: PodRow) -> dict[str, Any]:
-    return {name: value.isoformat() if hasattr(value, "isoformat") else value for name, value in asdict(row).items()}
+    plain = {name: value.isoformat() if hasattr(value, "isoformat") else value for name, value in asdict(row).items()}
+    found = _diagnosis(row)
+    return plain | ({"explanation": found.explanation, "what_to_do": found.what_to_do} if found else {})
+
+
+def _diagnosis(row: PodRow) -> diagnosis.Diagnosis | None:
+    """Why it waits or failed; None where there is nothing to explain."""
+    if not row.reason or row.phase in ("Running", "Succeeded"):
+        return None
+    message, code = row.message or "", row.exit_code
+    return diagnosis.diagnose(diagnosis.Symptoms(reason=row.reason, exit_code=code, message=message, node=row.node))

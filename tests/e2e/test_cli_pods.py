@@ -83,6 +83,20 @@ class TestRender:
         assert "the API server would not take the pod" in answer.stderr
         assert "volumeMounts[0].name" in answer.stderr
 
+    def test_memory_that_grew_is_shown_only_where_it_did(self, folder: Path) -> None:
+        """A first attempt is what author and queue wrote; a message of a later one says what it learned."""
+        assert "memory-growth" not in podyard(folder, "dags", "render", "both").stdout
+        learned = {"growths": 1, "memory_limit": "1Gi"}
+        sent = {"task": "dispatcher.pod", "kwargs": {"image": "x"}, "headers": {"podyard": {"lessons": learned}}}
+        (folder / "message.json").write_text(json.dumps(sent))
+
+        (shown,) = yaml.safe_load_all(podyard(folder, "dags", "render", "--message", "message.json").stdout)
+
+        assert shown["spec"]["containers"][0]["resources"] == {"limits": {"memory": "1Gi"}}
+        assert shown["metadata"]["annotations"]["podyard.dev/memory-growth"] == (
+            "growth 1: limits.memory not set -> 1Gi"
+        )
+
     def test_a_task_without_a_pod_is_told_where_it_runs(self, folder: Path) -> None:
         """In one line."""
         assert "runs on Celery workers" in podyard(folder, "dags", "render", "both", "on_a_worker", code=1).stderr

@@ -6,6 +6,7 @@ Judged by the API server's pods, which are kept, by the record, and by what `pod
 import json
 from collections.abc import Iterator
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from typing import Any
 
 import pytest
@@ -194,6 +195,27 @@ def test_P9_a_lost_node_is_avoided(site: Site) -> None:
     (rule,) = preferred["preference"]["matchExpressions"]
     assert rule == {"key": "kubernetes.io/hostname", "operator": "NotIn", "values": ["local"]}
     assert "rather not on local" in site.explain(run, "lost")
+
+
+def test_P18_a_node_on_which_a_pod_does_not_start_is_avoided(site: Site) -> None:
+    """A volume that this node cannot mount: the second attempt would rather be elsewhere."""
+    run = site.half.trigger("stuck")
+
+    def look() -> dict[str, Any]:
+        """A pod that is late is deleted at once, so there is one at a time."""
+        pod = site.pods("stuck", "never-starts")[-1]
+        assert pod["metadata"]["labels"]["try_number"] == "2"
+        return pod
+
+    second = parts.eventually(look, WAIT_S, what="a second attempt")
+    site.half.store.cancel_run(run.run_id, dag_id="stuck", at=datetime.now(UTC))
+
+    assert "'values': ['local']" in str(second["spec"]["affinity"])
+    (first, *_) = site.half.store.attempts(run.run_id, "never-starts", dag_id="stuck")
+    assert (first.cause, first.diagnosis and first.diagnosis["explanation"]) == (
+        "infrastructure",
+        'the volume "far" cannot be mounted on the node local',
+    )
 
 
 def test_the_budget_of_the_infrastructure_has_an_end(site: Site) -> None:

@@ -221,6 +221,11 @@ def test_P2_out_of_memory_is_named_and_the_authors(yard: Yard, faults: client.Fa
     sent, pod = napping(yard)
     faults.oom(pod)
     assert {"reason": "OOMKilled", "exit_code": 137, "cause": "application"}.items() <= ended_by(sent).items()
+    error = sent.result  # type: ignore[attr-defined]
+    assert "was killed by the kernel" in error.details["explanation"]
+    assert "resources.limits.memory" in error.details["what_to_do"]
+    assert "\n" not in str(error)
+    assert error.details["what_to_do"] in repr(error), "what Celery's event carries, and Flower shows"
 
 
 @pytest.mark.parametrize("reason", ["Evicted", "NodeShutdown"])

@@ -278,3 +278,31 @@ def test_ids_of_five_hundred_characters_fit() -> None:
     made = build(message(headers={"podyard": {"name": [long, long], "labels": {"run_id": long}}}))
     assert len(made["metadata"]["name"]) <= 63
     assert all(len(value) <= 63 for value in made["metadata"]["labels"].values())
+
+
+LEARNED = {"growths": 1, "memory_limit": "1Gi", "avoid_nodes": ["n1"]}
+
+
+@pytest.mark.parametrize(
+    "sent",
+    [
+        message(headers=wishing(lessons=LEARNED)),
+        message(manifest.ANY_IMAGE_TASK, headers=wishing(lessons=LEARNED), image="busybox:1.37"),
+    ],
+    ids=["task pod", "any image"],
+)
+def test_what_earlier_attempts_teach_is_in_the_manifest(sent: Message) -> None:
+    """After template and override; a first attempt has nothing of it."""
+    made = build(sent)
+    assert made["spec"]["containers"][0]["resources"]["limits"]["memory"] == "1Gi"
+    assert "growth 1" in made["metadata"]["annotations"]["podyard.dev/memory-growth"]
+    assert "'n1'" in str(made["spec"]["affinity"])
+    first = build(replace(sent, headers={**sent.headers, **wishing()}))
+    assert "affinity" not in first["spec"]
+    assert "podyard.dev/memory-growth" not in first["metadata"]["annotations"]
+
+
+def test_lessons_that_cannot_be_read_fail_the_one_task() -> None:
+    """Anybody may write a header."""
+    with pytest.raises(errors.InvalidOverride, match=r"podyard\.lessons\.memory_limit"):
+        build(message(headers=wishing(lessons={"memory_limit": "all"})))

@@ -37,6 +37,10 @@ with DAG("unlucky"):
 with DAG("homeless"):
     pod("lost")
 
+with DAG("stuck"):
+    far = [{"name": "far", "csi": {"driver": "nowhere.example.com"}}]
+    pod("never-starts", volumes=far, startup_timeout_seconds=1)
+
 with DAG("cursed"):
     pod("thrown", script="exec sleep 60", queue="plain")
 
