@@ -1,5 +1,6 @@
 """A Celery application whose queue `kubernetes` is consumed by a dispatcher. Configured by environment variables."""
 
+import json
 import os
 import sys
 import time
@@ -32,6 +33,7 @@ if BROKER:
     PROFILE = options.QueueProfile(
         max_pods=int(os.environ.get("YARD_MAX_PODS", "100")),
         env={"PYTHONPATH": str(Path(__file__).parents[2]), "YARD_TRACE": os.environ.get("YARD_TRACE", "")},
+        waits=json.loads(os.environ.get("YARD_WAITS", "{}")),
     )
     app.conf.podyard = options.Options(
         profile_for=lambda _: PROFILE,
@@ -61,6 +63,13 @@ def _trace(task_id: str) -> None:
 @app.task(bind=True)
 def add(self, x, y):
     """Adds, and leaves a trace."""
+    _trace(self.request.id)
+    return x + y
+
+
+@app.task(bind=True, retry_on_worker_lost=True, default_retry_delay=0)
+def add_whatever_happens(self, x, y):
+    """The same; a pod that is lost is no answer."""
     _trace(self.request.id)
     return x + y
 

@@ -276,6 +276,8 @@ def test_a_broker_that_is_not_there_at_the_start_is_waited_for(
         half.wait_task(run, "c0", lambda task: task.state == "queued")
         lines = half.store.explain(run.run_id, "c0", at=datetime.now(UTC)).lines
         assert "the broker or the scheduler is away" in lines[1]
+        bound = "then it goes on waiting (waits.sending of the queue default)"
+        parts.eventually(lambda: bound in "".join(half.store.explain(run.run_id, "c0", at=datetime.now(UTC)).lines), 20)
         own_valkey.restart()
         with half.worker():
             assert half.wait(run).state == "success"

@@ -1,0 +1,213 @@
+"""Deadlines of waits where no DAG is, where a server gives no clear answer, and while the result backend is away."""
+
+import json
+import os
+import signal
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pytest
+
+from dispatcher import errors, podstore
+from dispatcher.localcluster.faults import client
+from routing.store.store import Store
+from tests import parts
+from tests.integration.yard_parts import Yard, pods_of
+
+WAITS = {
+    "unschedulable": "retry after 2s",
+    "image": "fail after 2s",
+    "api_server": "fail after 2s",
+    "quota": "wait after 1s",
+    "start": "fail after 3s",
+    "results": "wait after 1s",
+}
+
+
+@pytest.fixture(scope="module")
+def yard(tmp_path_factory: pytest.TempPathFactory, valkey_server: parts.Valkey) -> Iterator[Yard]:
+    """A plain Celery application; its dispatcher has short deadlines and a cluster that takes faults."""
+    folder = tmp_path_factory.mktemp("waits-of-celery")
+    database = f"sqlite:///{folder / 'pods.db'}"
+    store = Store.open(database)
+    store.upgrade()
+    store.close()
+    cluster = parts.LocalCluster.start(folder / "cluster", "--faults")
+    yard = Yard(
+        folder=folder,
+        broker=valkey_server.fresh().url,
+        kubeconfig=cluster.kubeconfig,
+        deployment="waits",
+        database=database,
+    )
+    yard.dispatcher(YARD_WAITS=json.dumps(WAITS))
+    yield yard
+    yard.stop()
+    cluster.stop()
+
+
+@pytest.fixture
+def faults(yard: Yard) -> Iterator[client.Faults]:
+    found = client.Faults.of(yard.kubeconfig)
+    yield found
+    found.clear()
+    parts.eventually(lambda: not pods_of(yard), 20, what="no pod is left over")
+
+
+def failure(yard: Yard, task: str, *args: object) -> errors.PodFailed:
+    sent = yard.send(task, *args)
+    parts.eventually(sent.ready, 30, what=f"{sent.id} is final")
+    assert isinstance(sent.result, errors.PodFailed), sent.result
+    return sent.result
+
+
+def runs(yard: Yard, task_id: str) -> int:
+    return sum(line.split()[0] == task_id for line in yard.trace.read_text().splitlines()) if yard.trace.exists() else 0
+
+
+def row_of(yard: Yard, task_id: str) -> podstore.PodRow | None:
+    store = podstore.PodStore(str(yard.database))
+    try:
+        return next(iter(store.pods(attempt_ids=[task_id])), None)
+    finally:
+        store.close()
+
+
+def test_retry_ends_a_plain_task_as_every_fault_of_the_infrastructure_does(yard: Yard, faults: client.Faults) -> None:
+    """Celery has no second budget: the failure says whose it was."""
+    faults.unschedulable()
+    failed = failure(yard, "add", 1, 2)
+    assert {"reason": "Unschedulable", "cause": "infrastructure"}.items() <= failed.details.items()
+    assert "within 2 s (waits.unschedulable of the queue kubernetes)" in str(failed)
+    assert pods_of(yard) == {}
+
+
+def test_retry_gives_a_task_back_that_asks_for_it_and_it_gets_another_pod(yard: Yard, faults: client.Faults) -> None:
+    """`retry_on_worker_lost`: the message goes into its queue again, as after a lost pod."""
+    faults.unschedulable()
+    sent = yard.send("add_whatever_happens", 1, 2)
+    [first] = parts.eventually(lambda: list(pods_of(yard).values()), 15, what="the first pod")
+    parts.eventually(
+        lambda: first["metadata"]["uid"] not in {pod["metadata"]["uid"] for pod in pods_of(yard).values()}, 15
+    )
+    faults.clear()
+    assert sent.get(timeout=30) == 3
+    assert runs(yard, sent.id) == 1
+
+
+def test_an_image_that_cannot_be_pulled_is_given_its_time(yard: Yard, faults: client.Faults) -> None:
+    """ErrImagePull fails at once elsewhere; here the registry may come back within two seconds, and does."""
+    number = faults.unpullable("*", cause="unreachable")
+    sent = yard.send("add", 1, 2)
+    parts.eventually(lambda: "image" in _waiting(yard), 15)
+    faults.remove(number)
+    parts.eventually(sent.ready, 30)
+    assert sent.result == 3 or sent.result.details["waited_for"] == "image"  # the kubelet's back-off may be longer
+
+
+def _waiting(yard: Yard) -> str:
+    statuses = [status for pod in pods_of(yard).values() for status in pod["status"].get("containerStatuses", ())]
+    return json.dumps([status["state"] for status in statuses]).lower()
+
+
+def test_a_pod_that_has_started_unseen_is_left_alone_at_its_deadline(yard: Yard, faults: client.Faults) -> None:
+    """The watch is silent, so the dispatcher knows nothing; before it ends anything it asks."""
+    faults.silence_watches()
+    sent = yard.send("nap", 6)
+    assert sent.get(timeout=30) is not None
+    assert runs(yard, sent.id) == 1
+
+
+def test_a_create_without_an_answer_is_no_reason_to_end_what_it_made(yard: Yard, faults: client.Faults) -> None:
+    """Every create works and looks failed, beyond the deadline: the pod is found under its name, and runs once."""
+    number = faults.fail("create", how="cut", done=True, resource="pods")
+    sent = yard.send("nap", 4)
+    parts.eventually(lambda: runs(yard, sent.id) == 1, 15)
+    parts.eventually(sent.ready, 30)
+    faults.remove(number)
+    assert not isinstance(sent.result, errors.PodFailed), sent.result
+    assert runs(yard, sent.id) == 1
+
+
+def test_creates_that_fail_for_long_end_the_task_once_the_server_says_that_there_is_no_pod(
+    yard: Yard, faults: client.Faults
+) -> None:
+    """503 says nothing about the pod: it is looked for first."""
+    faults.fail("create", 503, resource="pods")
+    failed = failure(yard, "add", 1, 2)
+    assert {"reason": "ApiServerError", "cause": "application"}.items() <= failed.details.items()
+    assert "waited for the API server longer than 2 s" in str(failed)
+
+
+def test_a_wait_that_goes_on_is_told_once_in_the_log_and_always_in_the_record(
+    yard: Yard, faults: client.Faults
+) -> None:
+    """Many tasks, one line; each row has the deadline that has passed."""
+    quota = "exceeded quota: q, requested: pods=1, used: pods=9, limited: pods=9"
+    number = faults.fail("create", 403, resource="pods", message=f'pods "x" is forbidden: {quota}')
+    sent = [yard.send("add", 1, 2) for _ in range(3)]
+
+    def told() -> bool:
+        rows = [row_of(yard, one.id) for one in sent]
+        now = datetime.now(UTC)
+        assert all(row and row.reason == "QuotaExceeded" and row.at_deadline == "wait" for row in rows), rows
+        assert all(row and row.deadline_at and row.deadline_at < now for row in rows), rows
+        return "waits too long and goes on" in (yard.folder / "dispatcher.log").read_text()
+
+    parts.eventually(told, 20)
+    faults.remove(number)
+    assert [one.get(timeout=60) for one in sent] == [3, 3, 3]
+    log = (yard.folder / "dispatcher.log").read_text()
+    assert log.count("waits too long and goes on") == 1
+    assert "wait=quota" in log
+
+
+def test_an_attempt_whose_outcome_may_stand_waits_for_the_result_backend_and_says_so(
+    tmp_path: Path, own_valkey: parts.Valkey
+) -> None:
+    """It waited for a slot so long that it may have come twice; while nobody can tell, it is not run."""
+    database = f"sqlite:///{tmp_path / 'pods.db'}"
+    store = Store.open(database)
+    store.upgrade()
+    store.close()
+    cluster = parts.LocalCluster.start(tmp_path / "cluster")
+    broker = own_valkey.fresh().url
+    yard = Yard(folder=tmp_path, broker=broker, kubeconfig=cluster.kubeconfig, deployment="away", database=database)
+    try:
+        yard.dispatcher(YARD_MAX_PODS="1", YARD_WAITS=json.dumps(WAITS))
+        first, second = yard.send("nap", 6), yard.send("add", 1, 2)
+        parts.eventually(lambda: runs(yard, first.id) == 1, 20)
+        parts.eventually(lambda: getattr(row_of(yard, second.id), "phase", "") == "Waiting", 20)
+        own_valkey.kill()
+        row = parts.eventually(lambda: _of_reason(yard, second.id, "ResultBackendUnavailable"), 30)
+        assert (row.at_deadline, row.deadline_at is not None) == ("wait", True)
+        own_valkey.restart()
+        assert second.get(timeout=60) == 3
+        assert runs(yard, second.id) == 1
+    finally:
+        yard.stop()
+        cluster.stop()
+
+
+def _of_reason(yard: Yard, task_id: str, reason: str) -> podstore.PodRow | None:
+    row = row_of(yard, task_id)
+    return row if row is not None and row.reason == reason else None
+
+
+def test_a_server_that_is_gone_ends_the_wait_of_what_was_never_sent_to_it(
+    tmp_path: Path, valkey: parts.ValkeyDatabase
+) -> None:
+    """No connection, so no pod: nothing has to be asked."""
+    cluster = parts.LocalCluster.start(tmp_path / "cluster")
+    yard = Yard(folder=tmp_path, broker=valkey.url, kubeconfig=cluster.kubeconfig, deployment="gone")
+    try:
+        yard.dispatcher(YARD_WAITS=json.dumps(WAITS))
+        assert yard.send("add", 1, 2).get(timeout=30) == 3
+        os.kill(cluster.process.pid, signal.SIGKILL)
+        cluster.process.wait(10)
+        failed = failure(yard, "add", 1, 2)
+        assert {"reason": "ApiServerUnavailable", "cause": "application"}.items() <= failed.details.items()
+    finally:
+        yard.stop()
+        cluster.stop()
