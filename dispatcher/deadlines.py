@@ -102,6 +102,7 @@ class Deadlines:
         failure = podresult.too_late(attempt, wait)
         if pod is not None:
             if not self._is_unstarted(attempt, pod):
+                logger.info("goes on at its deadline, its pod has started attempt_id=%s", attempt.message.id)
                 self._on_pod(pod, "MODIFIED")
                 return False
             failure = await podresult.explained(self._cluster, attempt, failure)
