@@ -10,10 +10,11 @@ from typing import Any
 import pytest
 import sqlalchemy
 
+import dispatcher
 from dispatcher import names, podspec, podstore
 from dispatcher.localcluster.faults import client
 from tests import parts
-from tests.integration.yard_parts import Yard, api_get, pods_of
+from tests.integration.yard_parts import Yard, api_call, api_get, pods_of
 
 WAIT_S = 60
 LIMIT = 6
@@ -154,3 +155,38 @@ def ledger_of(yard: Yard) -> dict[str, str]:
     found = api_get(yard.kubeconfig, "/api/v1/namespaces/default/configmaps")["items"]
     ours = names.label_value(yard.deployment)
     return next(one["data"] for one in found if one["metadata"]["labels"][podspec.DEPLOYMENT_LABEL] == ours)
+
+
+# --- what the server says
+
+
+def test_K13_a_webhook_that_is_down_in_one_namespace_holds_no_other(yard: Yard, faults: client.Faults) -> None:
+    """Of one queue: what goes to the other namespace is created meanwhile, the rest when the webhook is back."""
+    namespace = {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "hooked"}}
+    api_call(yard.kubeconfig, "/api/v1/namespaces", method="POST", body=namespace)
+    yard.dispatcher(YARD_NAMESPACES="hooked", YARD_MAX_PODS="3")
+    words = 'failed calling webhook "p.example.com": connection refused'
+    number = faults.fail("create", 500, resource="pods", namespace="hooked", message=words)
+    there = dispatcher.on_pod(pod_override={"metadata": {"namespace": "hooked"}})
+    held = [yard.send("nap", 0, **there) for _ in range(4)]
+    parts.eventually(lambda: faults.hits(number) >= 1, WAIT_S)
+    all_slept([yard.send("nap", 0) for _ in range(4)])
+    assert not any(one.ready() for one in held)
+    faults.remove(number)
+    all_slept(held)
+
+
+def test_K7_a_quota_is_probed_by_one_create_at_a_time(yard: Yard, faults: client.Faults) -> None:
+    """Of eight that wait, and all of them say why."""
+    yard.dispatcher()
+    number = faults.fail("create", 403, resource="pods")
+    faults.reset_stats()
+    sent = [yard.send("nap", 0) for _ in range(8)]
+    store = podstore.PodStore(yard.database or "")
+    parts.eventually(lambda: [row.reason for row in store.pods()] == ["QuotaExceeded"] * 8, WAIT_S)
+    first = faults.stats()["requests"]["pods"]["create"]
+    asked_at = time.monotonic()
+    parts.eventually(lambda: faults.stats()["requests"]["pods"]["create"] >= first + 2, WAIT_S)
+    assert time.monotonic() - asked_at >= 0.5, "eight at a time would have been there at once"
+    faults.remove(number)
+    all_slept(sent)
