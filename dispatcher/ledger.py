@@ -23,7 +23,7 @@ from dispatcher.shares import Entry, Grant, Need
 
 logger = logging.getLogger(__name__)
 
-LEAST_S = 0.1
+LEAST_S = 0.05
 """Between two turns at least."""
 AGAIN_S = 15.0
 """After an answer that says that the object may not be had at all."""
@@ -39,8 +39,6 @@ class Pace:
 
     every_s: float = 1.0
     """From turn to turn."""
-    alone_s: float = 2.0
-    """The same while nobody else is there."""
     short_s: float = 0.3
     """The same while slots that are due have not come yet."""
     valid_s: float = 12.0
@@ -300,9 +298,8 @@ class Ledger:
         self._on_changed()
 
     def _pause_after(self, plan: _Plan) -> float:
-        if any(one.is_short for one in plan.grants.values()):
-            return self._pace.short_s
-        return self._pace.alone_s if plan.is_alone else self._pace.every_s
+        is_short = any(one.is_short for one in plan.grants.values())
+        return self._pace.short_s if is_short else self._pace.every_s
 
 
 def _entries(found: Mapping[str, Any] | None) -> dict[str, Entry]:

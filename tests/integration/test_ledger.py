@@ -18,7 +18,7 @@ from tests import parts
 
 LIMIT = 7
 KEY = limits.ALL
-PACE = ledger.Pace(every_s=0.15, alone_s=0.2, short_s=0.1, valid_s=0.6, gone_s=1.0)
+PACE = ledger.Pace(every_s=0.15, short_s=0.1, valid_s=0.6, gone_s=1.0)
 WAIT_S = 15.0
 
 
