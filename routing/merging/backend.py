@@ -24,6 +24,8 @@ import redis
 from celery import Celery, states
 from celery.backends.redis import RedisBackend
 
+from dispatcher import launchclaim
+
 T = TypeVar("T")
 
 REPORTS_MAX = 200_000
@@ -187,6 +189,14 @@ class ReportingBackend(RedisBackend):
         """
         keys = [self.keys.claim(attempt_id), self.get_key_for_task(attempt_id)]
         return bool(self._call(_SWAP, keys, [self._expires_s, held, claim or ""]))
+
+    def doubt(self, attempt_id: str) -> None:
+        """Claim a launch in nobody's name, if nobody claims it: no pod is created for it any more.
+
+        A dispatcher that gets its message again takes its pod back, or says that it is lost.
+        """
+        claim = launchclaim.Claim(token=f"doubt:{attempt_id}", retries=0, owner="scheduler")
+        self.take_launches([(attempt_id, claim.token, claim.encode())])
 
     def wake(self) -> None:
         """Make the scheduler look at the database now."""

@@ -92,6 +92,11 @@ class Collector:
         with _mapped():
             return self._backend.block(attempt_id)
 
+    def doubt(self, attempt_id: str) -> None:
+        """Make sure that an attempt gets no second pod, though its claim is lost."""
+        with _mapped():
+            self._backend.doubt(attempt_id)
+
     def _take(self, timeout_s: float) -> list[Mapping[str, Any]]:
         key = self._backend.keys.reports
         if timeout_s > 0:

@@ -4,7 +4,7 @@ It asks for results and claims whether anybody reported or not, declares attempt
 sent again that nobody has, and stops attempts that nobody wants any more. It decides; the scheduler's loop acts.
 """
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from itertools import compress
@@ -17,6 +17,8 @@ RESEND_MAX_S = 3600.0
 SUSPECT_S = 7.0
 """So long after an outage of the broker a message sent before it that nobody has is taken for lost. Longer than a
 worker takes to say again which bodies it runs: their claims may be lost, too."""
+TOLD_S = 60.0
+"""So long after its pod's end was seen an attempt without a result is asked for: its result may be lost."""
 UNCLAIMED_S = 30.0
 """So long must a running attempt be without result, claim and sign of life to be taken for lost."""
 
@@ -67,9 +69,13 @@ class Sweeper:
                 findings.outcomes.append(outcome.lost(row.id, _LOST, at=now))
             elif row.is_unwanted:
                 self._stop(row, findings, now)
-            elif row.state == "sent" and not row.has_pod and row.id in bodiless:
+            elif row.is_told or (row.state == "sent" and not row.has_pod and row.id in bodiless):
                 silent.append(row)
-        findings.resend.extend(_overdue([row for row in silent if self._is_late(row, now)], backlog))
+        overdue = _overdue([row for row in silent if self._is_late(row, now)], backlog)
+        for row in overdue:
+            if row.is_launched:
+                self._collector.doubt(row.id)
+        findings.resend.extend(row.id for row in overdue)
         return findings
 
     def _bodiless(self, rows: Sequence[ledger.Waiting], clock_s: float) -> dict[str, float]:
@@ -118,14 +124,14 @@ _LOST = "its worker gives no sign of life any more: it was killed, or its machin
 _FORGOTTEN = "its worker does not run it any more, and its result was lost with the data of the result backend"
 
 
-def _overdue(late: Iterable[ledger.Waiting], backlog: Backlog) -> list[str]:
+def _overdue(late: Sequence[ledger.Waiting], backlog: Backlog) -> list[ledger.Waiting]:
     """Attempts sent long ago that nobody began, from queues in which no message waits: their messages got lost.
 
-    If a message is only slow, its attempt has a second one for a while; the claim lets one of them run.
+    If a message is only slow, its attempt has a second one for a while; the claim lets one of them run. With them those
+    whose pod ended without leaving a result: whoever gets the message finds the pod, or says that it is lost.
     """
-    late = list(late)
     empty = {queue: backlog(queue) == 0 for queue in {row.queue for row in late}}
-    return [row.id for row in late if empty[row.queue]]
+    return [row for row in late if empty[row.queue]]
 
 
 def _patience(sends: int) -> timedelta:

@@ -299,7 +299,9 @@ class Service:
     def _sweep(self, clock_s: float) -> None:
         """Look at a page of open attempts, whether anybody reported or not."""
         with self._store.reading() as book:
-            rows = book.open_attempts(after=self._sweep_after, limit=SWEEP_PAGE)
+            rows = book.open_attempts(
+                after=self._sweep_after, limit=SWEEP_PAGE, told_before=_now() - timedelta(seconds=sweeper.TOLD_S)
+            )
         is_last = len(rows) < SWEEP_PAGE
         self._due.sweep = clock_s + (self._settings.scheduler.sweep_s if is_last else 0.0)
         self._sweep_after = "" if is_last else rows[-1].id

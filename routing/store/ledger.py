@@ -148,6 +148,8 @@ class Waiting:
     """The dispatcher knows of it."""
     is_launched: bool
     """Its pod was created: it does not only wait for one."""
+    is_told: bool
+    """Its pod ended a while ago, and the dispatcher saw that."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -210,13 +212,18 @@ class Ledger:
         query = sa.select(ATTEMPT.c.id, ATTEMPT.c.queue, ATTEMPT.c.message).where(ATTEMPT.c.id.in_(list(ids)))
         return [Unsent(**row) for row in self._connection.execute(query).mappings()]
 
-    def open_attempts(self, *, after: str, limit: int) -> list[Waiting]:
+    def open_attempts(self, *, after: str, limit: int, told_before: datetime) -> list[Waiting]:
         """A page of the attempts without a verdict, by id."""
         columns = (ATTEMPT.c.id, ATTEMPT.c.state, ATTEMPT.c.side, ATTEMPT.c.queue, ATTEMPT.c.sent_at, ATTEMPT.c.sends)
         has_pod = sa.exists().where(POD.c.attempt_id == ATTEMPT.c.id)
         is_launched = has_pod.where(POD.c.phase.not_in(podstore.UNLAUNCHED_PHASES))
-        is_unwanted = TASK.c.state.in_(sorted(TASK_FINAL))
-        facts = (is_unwanted.label("is_unwanted"), has_pod.label("has_pod"), is_launched.label("is_launched"))
+        is_told = is_launched.where(POD.c.phase.not_in(podstore.OPEN_PHASES), POD.c.updated_at < told_before)
+        facts = (
+            TASK.c.state.in_(sorted(TASK_FINAL)).label("is_unwanted"),
+            has_pod.label("has_pod"),
+            is_launched.label("is_launched"),
+            is_told.label("is_told"),
+        )
         query = (
             sa.select(*columns, *facts)
             .join(TASK, TASK.c.id == ATTEMPT.c.task_instance)

@@ -117,6 +117,26 @@ def test_D2_what_a_quota_held_is_launched_by_the_next_dispatcher(yard: Yard, fau
     assert runs(yard, sent.id) == 1
 
 
+def test_B4_a_pod_whose_result_was_lost_with_the_brokers_data_runs_no_second_time(
+    yard: Yard, faults: client.Faults, valkey: parts.ValkeyDatabase
+) -> None:
+    """Result, claim and pod are gone: a message that is sent again behind a claim of nobody is told to be lost."""
+    yard.dispatcher()
+    sent = yard.send("add", 2, 3)
+    parts.eventually(sent.ready, WAIT_S)
+    parts.eventually(lambda: not pods_of(yard), WAIT_S)
+    with valkey.client() as server:
+        server.delete(*(key for key in server.scan_iter() if sent.id.encode() in key))
+    again = yard.client.AsyncResult(sent.id)
+    assert not again.ready()
+
+    yard.client.backend.doubt(sent.id)
+    yard.send("add", 2, 3, task_id=sent.id)
+
+    assert {"reason": "PodLost", "cause": "infrastructure"}.items() <= details(again).items()
+    assert (runs(yard, sent.id), creates(faults)) == (1, 1)
+
+
 def test_B15_what_was_cancelled_while_no_dispatcher_lived_gets_no_pod(yard: Yard, faults: client.Faults) -> None:
     """Its claim is blocked, as the sweep does: no pod, and no verdict beside the sweep's."""
     sent = yard.send("add", 2, 3)

@@ -3,12 +3,14 @@
 import json
 import math
 from collections.abc import Iterator
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
 from celery import Celery
 
+from dispatcher import launchclaim
 from routing import celery_app
 from routing.merging import backend, collector, outcome, sweeper
 from routing.store import ledger
@@ -173,7 +175,7 @@ def pulse_of(worker: backend.ReportingBackend) -> backend.Heart:
 
 def waiting(attempt_id: str, **fields: Any) -> ledger.Waiting:
     defaults: dict[str, Any] = {"state": "sent", "side": "celery", "queue": "q", "sent_at": NOW, "sends": 1}
-    defaults |= {"is_unwanted": False, "has_pod": False, "is_launched": False}
+    defaults |= {"is_unwanted": False, "has_pod": False, "is_launched": False, "is_told": False}
     return ledger.Waiting(id=attempt_id, **{**defaults, **fields})
 
 
@@ -272,6 +274,19 @@ def test_b4_a_running_attempt_whose_claim_and_result_are_lost_does_not_run_for_e
     [end] = inspect(sweeping, row, clock_s=71).outcomes
     assert isinstance(end, outcome.Ended)
     assert (end.attempt_id, end.verdict, end.cause) == ("a", "lost", "infrastructure")
+
+
+def test_b4_a_pod_that_ended_and_whose_result_is_lost_is_asked_for_and_gets_no_second_pod(
+    reporting: backend.ReportingBackend, collecting: collector.Collector
+) -> None:
+    """A broker that lost its last data took claim and result along: the message is sent again, behind a claim."""
+    row = waiting("a", state="running", side="kubernetes", has_pod=True, is_launched=True)
+    sweeping = sweeper.Sweeper(collecting, lost_after_s=10)
+    assert inspect(sweeping, row, after_s=999).resend == []
+    assert inspect(sweeping, replace(row, is_told=True), after_s=999).resend == ["a"]
+    [(held, _, is_over)] = reporting.take_launches([("a", "mine", '{"token":"mine"}')])
+    step = launchclaim.decide(launchclaim.Answer(held=held, is_over=is_over), retries=0, was_ours=False)
+    assert step.action == "look"
 
 
 def test_an_attempt_with_a_pod_is_not_sent_again(collecting: collector.Collector) -> None:

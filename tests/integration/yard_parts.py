@@ -40,7 +40,9 @@ class Yard:
         self.trace = self.folder / "trace"
         self.logs = self.folder / "logs"
         self.client = Celery("yard", broker=self.broker, backend=self.results or self.broker, set_as_current=False)
-        self.client.conf.update(accept_content=["json"], task_default_queue="default")
+        self.client.conf.update(
+            accept_content=["json"], task_default_queue="default", podyard_deployment=self.deployment
+        )
 
     @property
     def env(self) -> dict[str, str]:
