@@ -91,6 +91,7 @@ _SETTINGS: Mapping[str, tuple[str, Callable[[Any], Any]]] = {
     "image": ("PODYARD_KUBERNETES__IMAGE", str),
     "database_url": ("PODYARD_DATABASE__URL", str),
     "log_folder": ("PODYARD_LOGS__FOLDER", _path),
+    "health_folder": ("PODYARD_HEALTH__FOLDER", _path),
     "log_max_bytes": ("PODYARD_LOGS__MAX_BYTES", _whole_number),
     "result_max_bytes": ("PODYARD_RESULTS__MAX_BYTES", _whole_number),
 }

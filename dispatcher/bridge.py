@@ -62,6 +62,14 @@ class Bridge:
             with contextlib.suppress(RuntimeError):  # the loop was closed meanwhile
                 self._loop.call_soon_threadsafe(self._on_called)
 
+    def ask(self, question: Callable[[], Coroutine[Any, Any, Any]], *, timeout_s: float) -> Any:
+        """The answer of a coroutine on the loop, from a thread that is neither; TimeoutError after `timeout_s`."""
+        asked = asyncio.run_coroutine_threadsafe(question(), self._loop)
+        try:
+            return asked.result(timeout_s)
+        finally:
+            asked.cancel()
+
     def to_hub(self, call: Callable[..., Any], *args: Any) -> None:
         """Runs `call` on the hub's thread, soon."""
         self._calls.append((call, args))

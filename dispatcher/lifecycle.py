@@ -288,6 +288,12 @@ class Lifecycle:
         for namespace in {pod["metadata"]["namespace"] for pod in found.pods}:
             parts.watcher.watch(namespace)
 
+    async def server_answers(self) -> None:
+        """Returns if the API server gives a sign of life; raises what keeps us from it."""
+        if self._parts is None:
+            raise errors.ApiUnavailable(self._connection.trouble or "not connected yet")
+        await self._parts.cluster.read_version()
+
     def submit(self, attempt: Attempt) -> None:
         """Takes an attempt in; one that is in flight already is not launched again."""
         if not self._register.add(attempt):

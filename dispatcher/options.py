@@ -81,6 +81,8 @@ class Options:
     """Where pod status is stored for people; None stores nothing."""
     log_folder: Path | None = None
     """Where logs of pods are saved before deletion; None saves none."""
+    health_folder: Path | None = None
+    """Where the process writes what it lacks (`vitals`); None writes nothing."""
     log_max_bytes: int = 10_485_760
     result_max_bytes: int = 1_048_576
     policy: Policy = field(default_factory=Policy)

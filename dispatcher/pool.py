@@ -6,7 +6,6 @@ becomes an attempt, an outcome becomes the callbacks that a request expects. Wha
 Semi-internal Celery 5.7 behaviour that it relies on is listed in docs/adr/0001-dispatcher-is-a-celery-pool.md.
 """
 
-import contextlib
 import logging
 from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
@@ -35,6 +34,7 @@ from dispatcher import (
     pod_task,
     podresult,
     podstore,
+    signsoflife,
     undelivered,
 )
 from dispatcher.attempt import Attempt, Callbacks
@@ -43,13 +43,15 @@ from dispatcher.message import Message
 from dispatcher.podstore import PodRow
 from dispatcher.replay import Replay, Replayed, raised
 from dispatcher.unstored import Unstored
+from dispatcher.vitals import Ask, Vitals
 
 logger = logging.getLogger(__name__)
 
+TURN_S = 2.0
+"""How often the hub says that it turns."""
+SERVER_ANSWERS_S = 10.0
 PING_S = 2.0
 """How long other dispatchers have to answer before they are taken for silent."""
-_NOBODY = "podyard-sign-of-life"
-"""The id of a task that nobody sends."""
 _HARD = False
 """Celery's first argument of a time-out callback: is it the soft limit?"""
 
@@ -66,7 +68,7 @@ class KubernetesPool(BasePool):
         self._hub: Any = None
         self._consumer: Any = None
         self._adoption: adoption.Adoption | None = None
-        self.unstored = Unstored(bridge=self._bridge, probe=self._ask_results)
+        self.unstored = Unstored(bridge=self._bridge, probe=lambda: signsoflife.of_results(self.app))
         """What waits for the result backend."""
         self._by_pod: dict[str, Attempt] = {}
         """Pod name -> attempt, on the hub's side: Celery's revocation knows the pod as the process id."""
@@ -93,14 +95,32 @@ class KubernetesPool(BasePool):
             book=claims.book_of(self.app.backend),
         )
         self._bridge.start(self._lifecycle.run)
+        self._vitals = Vitals(
+            kind="dispatcher", name=self._nodename, folder=self._options.health_folder, asks=self._asks()
+        )
+        self._vitals.start()
+
+    def _asks(self) -> dict[str, Ask]:
+        """What a dispatcher needs from outside, and how each is asked for a sign of life."""
+        asks: dict[str, Ask] = {
+            "broker": lambda: signsoflife.of_broker(self.app),
+            "result backend": lambda: signsoflife.of_results(self.app),
+            "API server": lambda: self._bridge.ask(self._lifecycle.server_answers, timeout_s=SERVER_ANSWERS_S),
+        }
+        if self._options.database_url:
+            asks["database"] = podstore.PodStore(self._options.database_url).ping
+        return asks
 
     def register_with_event_loop(self, loop: Any) -> None:
         """Hooks the bridge into Celery's event loop; again after each reconnect."""
+        if self._hub is None:
+            loop.call_repeatedly(TURN_S, self._vitals.turned)
         self._hub = loop
         self._bridge.register(loop)
 
     def on_stop(self) -> None:
         """Lets go of the pods: they run on, and the next dispatcher takes them back."""
+        self._vitals.stop()
         self._bridge.stop()
 
     on_terminate = on_stop
@@ -167,11 +187,6 @@ class KubernetesPool(BasePool):
             return False
         return self.app.backend.get_task_meta(attempt.message.id)["status"] in states.READY_STATES
 
-    def _ask_results(self) -> None:
-        """A sign of life of the result backend. Called from a helper thread; raises what the backend raises."""
-        with contextlib.suppress(NotImplementedError):  # the app has none
-            self.app.backend.get_task_meta(_NOBODY)
-
     def _tell_lost(self, row: PodRow) -> str | None:
         """Stores the failure of an attempt whose pod is gone and whose outcome nobody stored. As `_is_over`."""
         status = self.app.backend.get_task_meta(row.attempt_id)["status"]
@@ -196,7 +211,8 @@ class KubernetesPool(BasePool):
         self._bridge.to_loop(self._lifecycle.set_limit, limit)
 
     def _get_info(self) -> dict[str, Any]:
-        return {**super()._get_info(), **self._lifecycle.stats(), "deployment": self._options.deployment}
+        facts = {"deployment": self._options.deployment, "away": self._vitals.away()}
+        return {**super()._get_info(), **self._lifecycle.stats(), **facts}
 
     def consumer_made(self, consumer: Any) -> None:
         """The worker has a consumer, which does not consume yet."""

@@ -82,9 +82,9 @@ def _transport_options(url: str, role: Role) -> dict[str, Any]:
 
 def _prepare_worker(app: Celery, settings: Settings) -> None:
     from routing import run  # noqa: PLC0415 - only processes that run bodies need it
-    from routing.merging import pulse  # noqa: PLC0415 - as above
+    from routing.merging import pulse, selfreport  # noqa: PLC0415 - as above
 
-    app.steps["worker"].add(pulse.Pulse)
+    app.steps["worker"].update({pulse.Pulse, selfreport.step_into(settings.health.folder)})
     app.steps["consumer"].add(brokerloss.SurviveBrokerLoss)
     signals.worker_process_init.connect(pulse.die_with_worker)
 
@@ -134,6 +134,7 @@ def dispatcher_options(settings: Settings) -> options.Options:
         image=kubernetes.image,
         database_url=settings.database.url,
         log_folder=settings.logs.folder,
+        health_folder=settings.health.folder,
         log_max_bytes=settings.logs.max_bytes,
         result_max_bytes=settings.results.max_bytes,
         policy=policy.Policy(**{key: _frozen(value) for key, value in settings.policy.model_dump().items()}),

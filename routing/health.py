@@ -1,23 +1,23 @@
-"""Whether a part of this host is alive, asked of the part itself and not of the process table.
+"""Whether a process of this host is alive, and which of the parts that it needs are away.
 
-`python -m routing.health scheduler|worker|dispatcher` is the health check of a container; `standalone` asks the same.
-Ends with 0 for alive; else with 1 and one line on stderr.
+`python -m routing.health scheduler|worker|dispatcher` is the health check of a container: it reads what the process
+wrote of itself (`dispatcher.vitals`). Ends with 0 for alive, and says which parts are away; that is no reason to
+restart a process which waits for them. Else it ends with 1 and one line on stderr. It asks nothing of broker or
+database, so it works while they are away.
 """
 
 import socket
 import sys
 from collections.abc import Mapping, Sequence
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from typing import Any
 
 import kombu.exceptions
 
-from routing import celery_app, settings
+from dispatcher import vitals
+from routing import settings
 from routing.store import Store
 
-PING_TIMEOUT_S = 3.0
-SCHEDULER_SILENCE_S = 30.0
-"""A scheduler that reported no sign of life for so long hangs, or is gone."""
 PARTS = ("scheduler", "worker", "dispatcher")
 
 
@@ -58,13 +58,24 @@ def is_scheduling(store: Store, *, since: datetime) -> bool:
     return any(row.kind == "scheduler" and row.host == host and row.seen_at >= since for row in store.processes())
 
 
-def check(name: str) -> bool:
-    """Whether the part `name` of this host is alive, by the settings of this environment."""
+def readings(known: settings.Settings) -> list[vitals.Reading]:
+    """What the processes of this installation said of themselves on this host, the newest first."""
+    found = [one for one in vitals.read(known.health.folder) if one.host == socket.gethostname()]
+    return sorted(found, key=lambda one: one.written_at, reverse=True)
+
+
+def check(kind: str) -> tuple[str | None, tuple[vitals.Part, ...]]:
+    """Why no process of this kind is alive here (None: one is), and the parts that it lacks."""
     known = settings.load()
-    if name == "scheduler":
-        store = Store.open(known.database.url)
-        return is_scheduling(store, since=datetime.now(UTC) - timedelta(seconds=SCHEDULER_SILENCE_S))
-    return is_answering(celery_app.build(known, role="scheduler"), name, timeout_s=PING_TIMEOUT_S)
+    trouble = f"no {kind} of {socket.gethostname()} has written into {known.health.folder}"
+    for reading in readings(known):
+        if reading.kind != kind:
+            continue
+        trouble_of_it = reading.trouble(now=datetime.now(UTC))
+        if trouble_of_it is None:
+            return None, reading.away
+        trouble = f"{kind} of {reading.host}: {trouble_of_it}"
+    return trouble, ()
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -72,14 +83,18 @@ def main(arguments: Sequence[str]) -> int:
     if len(arguments) != 1 or arguments[0] not in PARTS:
         sys.stderr.write(f"usage: python -m routing.health {'|'.join(PARTS)}\n")
         return 2
+    kind = arguments[0]
     try:
-        is_alive = check(arguments[0])
+        trouble, away = check(kind)
     except Exception as error:  # noqa: BLE001 - a health check has one way to say no
-        sys.stderr.write(f"{arguments[0]}: {type(error).__name__}: {error}\n")
+        sys.stderr.write(f"{kind}: {type(error).__name__}: {error}\n")
         return 1
-    if not is_alive:
-        sys.stderr.write(f"{arguments[0]} of {socket.gethostname()} does not answer\n")
-    return 0 if is_alive else 1
+    if trouble is not None:
+        sys.stderr.write(f"{trouble}\n")
+        return 1
+    for part in away:
+        sys.stdout.write(f"{kind}: alive; the {part.name} is away since {part.since:%H:%M:%S}Z: {part.why}\n")
+    return 0
 
 
 if __name__ == "__main__":

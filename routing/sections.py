@@ -143,6 +143,16 @@ class Logs(Section):
     max_bytes: Count = Field(10_485_760, title=_COUNT, description="Where a log is cut, with a marker.")
 
 
+class Health(Section):
+    """What each process says of itself, for `podyard health` and for health checks."""
+
+    folder: Path = Field(
+        Path("health"),
+        title=_FOLDER,
+        description="A small file per process: which parts are away. Default: `health` in the home folder.",
+    )
+
+
 class Scheduler(Section):
     """The loop that finds ready tasks and collects outcomes."""
 
@@ -256,6 +266,7 @@ SECTIONS: dict[str, type[Section]] = {
     "database": Database,
     "dags": Dags,
     "logs": Logs,
+    "health": Health,
     "scheduler": Scheduler,
     "worker": Worker,
     "kubernetes": Kubernetes,

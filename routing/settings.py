@@ -54,6 +54,7 @@ class Settings:
     database: sections.Database
     dags: sections.Dags
     logs: sections.Logs
+    health: sections.Health
     scheduler: sections.Scheduler
     worker: sections.Worker
     kubernetes: sections.Kubernetes
@@ -176,6 +177,7 @@ class _Checker:
             ("database", "url"): f"sqlite:///{home / 'podyard.db'}",
             ("dags", "folder"): self.read.cwd / "dags",
             ("logs", "folder"): home / "logs",
+            ("health", "folder"): home / "health",
         }
         return self._validated(name, {path[1]: value for path, value in defaults.items() if path[0] == name})
 

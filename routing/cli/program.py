@@ -37,6 +37,7 @@ COMMANDS: dict[str, dict[str, tuple[str, str]]] = {
         "runs": ("runs:runs", "List, show, watch and cancel runs."),
         "tasks": ("tasks:tasks", "List tasks, read their logs, explain why one waits or failed."),
         "pods": ("pods:pods", "List and watch pods, read their logs, clean up."),
+        "health": ("health:health", "Show which processes are alive, and which parts they lack."),
         "queues": ("queues:queues", "List routing rules, explain where a queue runs."),
     },
     "Set up": {

@@ -16,6 +16,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from uuid import uuid4
 
+from dispatcher import signsoflife, vitals
 from routing import celery_app
 from routing.merging import collector, outcome, sweeper
 from routing.scheduling import dagfolder, outage, presence, renderer, scheduler, sender, unread
@@ -59,13 +60,27 @@ def run(settings: Settings, *, stop: threading.Event) -> None:
         stop=stop,
     )
     around = presence.Presence(app, store, stop=stop)
+    vital = vitals.Vitals(
+        kind=ROLE,
+        name=f"{ROLE}@{socket.gethostname()}",
+        folder=settings.health.folder,
+        asks={
+            "database": store.ping,
+            "broker": lambda: signsoflife.of_broker(app),
+            "result backend": lambda: signsoflife.of_results(app),
+        },
+        is_silent=True,
+    )
+    service.turned = vital.turned
     try:
+        vital.start()
         if not service.stand_by(stop):
             return
         folder.start()
         around.start()
         service.loop(stop, consumed=lambda: around.queues)
     finally:
+        vital.stop()
         folder.close()
         service.close()
         for thread in (folder, around):
@@ -123,6 +138,8 @@ class Service:
         self._database = outage.Outage("the database")
         self._broker = outage.Outage("the broker")
         self._results = outage.Outage("the result backend")
+        self.turned: Callable[[], None] = lambda: None
+        """Called at each turn of the loop, as a sign of life."""
 
     # --- who acts
 
@@ -130,6 +147,7 @@ class Service:
         """Wait until this process may act. False if it was stopped before. Raises SchemaError."""
         told = False
         while not stop.is_set():
+            self.turned()
             try:
                 self._store.require_schema()
                 holder = self._take_lease()
@@ -169,6 +187,7 @@ class Service:
     def loop(self, stop: threading.Event, *, consumed: Callable[[], frozenset[str] | None]) -> None:
         """Turn until stopped. `consumed` tells the queues that somebody consumes, None while that is unknown."""
         while not stop.is_set():
+            self.turned()
             try:
                 self._once(stop, consumed)
                 self._database.end()

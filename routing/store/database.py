@@ -62,6 +62,11 @@ class Database:
                 ) from error
             raise
 
+    def ping(self) -> None:
+        """Returns if the database answers. Raises DatabaseUnavailable."""
+        with self.read() as connection:
+            connection.execute(sa.select(1))
+
     def exists(self) -> bool:
         """False for a SQLite file that is not there (which a connection would create)."""
         return (

@@ -82,6 +82,10 @@ class Store:
         """
         schema.upgrade(self.db)
 
+    def ping(self) -> None:
+        """A sign of life of the database. Raises DatabaseUnavailable."""
+        self.db.ping()
+
     def check(self) -> rows.SchemaCheck:
         """Say whether the database fits this code."""
         return schema.check(self.db)

@@ -75,15 +75,15 @@ class Audit:
         """Ids of plain messages that the broker took."""
         return {one for load in self.loads for one in load.plain}
 
-    def is_quiet(self) -> str:
-        """What is still going on; empty where nothing is."""
+    def is_quiet(self, *, but: str = "") -> str:
+        """What is still going on; empty where nothing is. Things left over whose name is `but` do not count."""
         if runs := self.open_runs():
             return f"{runs} runs are open"
         if missing := self.accepted - self.plain_results().keys():
             return f"{len(missing)} plain messages have no result: {sorted(missing)[:3]}"
         if pods := self.installation.pods():
             return f"{len(pods)} pods are left: {[pod['metadata']['name'] for pod in pods][:3]}"
-        left = [one for one in self._left() if one.kind != "pod"]
+        left = [one for one in self._left() if one.kind != "pod" and one.name != but]
         return "; ".join(f"{one.kind} {one.name}" for one in left[:3])
 
     def events(self) -> list[history.Event]:

@@ -231,16 +231,22 @@ class Installation:
         self.parts[name].start()
 
     def stop(self, name: str) -> None:
-        """SIGSTOP: it stands still, with all its threads and connections."""
+        """SIGSTOP: it stands still, with all its threads and connections; a database with all its sessions."""
         self.stopped.add(name)
-        os.kill(self.parts[name].process.pid, signal.SIGSTOP)
+        self._signal(name, signal.SIGSTOP)
 
     def go_on(self, name: str) -> None:
         """SIGCONT."""
         self.stopped.discard(name)
         process = self.parts[name].process
         if process is not None and process.poll() is None:
-            os.kill(process.pid, signal.SIGCONT)
+            self._signal(name, signal.SIGCONT)
+
+    def _signal(self, name: str, number: int) -> None:
+        os.kill(self.parts[name].process.pid, number)
+        for session in self.children(name) if isinstance(self.parts[name], Database) else ():
+            with contextlib.suppress(psutil.NoSuchProcess):
+                session.send_signal(number)
 
     def children(self, name: str) -> list[psutil.Process]:
         """The processes that a part has forked."""

@@ -13,11 +13,13 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import psutil
 
+from dispatcher import vitals
 from tests import history, parts
 from tests.chaos import audit as audits
 from tests.chaos import installation
@@ -28,7 +30,7 @@ PARTS = ("database", "broker", "results", "api")
 WAYS = ("refuses", "hangs")
 SHAPE = installation.Shape(numbers=(1,), is_split=True)
 TICK_S = 0.2
-WARM_S = 3.0
+WARM_S = 2.0
 CPU_BOUND = 0.5
 """Cores that one process of ours may use on average while a part is away; a loop without a pause takes a whole one."""
 GROWTH_BOUND_MB = 64.0
@@ -74,6 +76,8 @@ class Seen:
     cpu: dict[str, float] = field(default_factory=dict)
     """Process -> cores on average during the outage."""
     growth_mb: dict[str, float] = field(default_factory=dict)
+    unnamed: list[str] = field(default_factory=list)
+    """Processes whose health does not name what is away, and what that is."""
     begun: dict[str, int] = field(default_factory=dict)
     """Kind of work -> bodies that began during the outage."""
     faults: list[str] = field(default_factory=list)
@@ -189,10 +193,11 @@ class Trial:
         with self._parts_away(case):
             self._under_load(case.duration_s)
             after = _usage(self.yard)
+            seen.unnamed = self._unnamed(case)
         seen.ended_at = time.time()
         self._under_load(WARM_S)
         began = time.monotonic()
-        seen.still = self.settle()
+        seen.still = self.settle(but="unacked")
         seen.drained_s = time.monotonic() - began + WARM_S
         span_s = seen.ended_at - seen.began_at
         for name, (cpu_s, _) in after.items():
@@ -205,13 +210,17 @@ class Trial:
         seen.faults = list(self._faults(seen))
         return seen
 
-    def settle(self) -> str:
-        """Wait until all is quiet; gives what is still going on when the patience is over."""
+    def settle(self, *, but: str = "") -> str:
+        """Wait until all is quiet; gives what is still going on when the patience is over.
+
+        Messages whose acknowledgement was lost come again after the broker's visibility time-out, and are dropped then:
+        they are waited for once, at the end (`but`).
+        """
         deadline, still = time.monotonic() + self.drain_s, "?"
         while still and time.monotonic() < deadline:
             time.sleep(TICK_S)
             try:
-                still = self.audit.is_quiet()
+                still = self.audit.is_quiet(but=but)
             except AWAY as error:
                 still = f"a part does not answer: {error!r}"
         return still
@@ -275,6 +284,33 @@ class Trial:
 
     # --- what was seen
 
+    def _health(self) -> list[vitals.Reading]:
+        pids = {part.process.pid for part in self.yard.parts.values() if part.process is not None}
+        return [one for one in vitals.read(self.yard.folder / "home" / "health") if one.pid in pids]
+
+    def _unnamed(self, case: Case) -> list[str]:
+        """Every process must be alive by its own word, and name what it lacks."""
+        readings, now = self._health(), datetime.now(UTC)
+        found = [
+            f"{one.name} is not alive by its health: {one.trouble(now=now)}" for one in readings if one.trouble(now=now)
+        ]
+        if len(readings) != sum(name.startswith(_REPORTING) for name in self.yard.parts):
+            found.append(f"health of {[one.name for one in readings]} alone")
+        for one in readings:
+            away = {part.name for part in one.away}
+            lacking = {_WORDS[part] for part in case.parts} & {part.name for part in one.parts}
+            found += [
+                f"the health of {one.name} does not say that the {part} is away" for part in sorted(lacking - away)
+            ]
+        return found
+
+    def _named_wrongly(self) -> Iterator[str]:
+        """When all is back, nobody says that something is away."""
+        try:
+            parts.eventually(lambda: not any(one.away for one in self._health()), 15, every_s=0.2)
+        except AssertionError:
+            yield f"still said to be away: {[(one.name, one.away) for one in self._health() if one.away]}"
+
     def _begun(self, since: float, until: float) -> dict[str, int]:
         """Kind of work -> bodies that began in this time."""
         with self.yard.sql() as ask:
@@ -294,6 +330,8 @@ class Trial:
         for kind in sorted(case.goes_on):
             if seen.begun.get(kind, 0) < RATE_BOUND * case.duration_s:
                 yield f"{kind} does not need what was away, and only {seen.begun.get(kind, 0)} bodies began"
+        yield from seen.unnamed
+        yield from self._named_wrongly()
         for name, cores in seen.cpu.items():
             if cores > CPU_BOUND:
                 yield f"{name} used {cores:.2f} of a core while it had to wait"
@@ -306,6 +344,9 @@ class Trial:
                 yield f"{name} ended with {part.process.returncode}"
 
 
+_REPORTING = ("scheduler", "worker", "dispatcher", "plaindispatcher")
+_WORDS = {"database": "database", "broker": "broker", "results": "result backend", "api": "API server"}
+"""Part -> how health calls it."""
 _DAG_KINDS = {"celery": "dag celery", "kubernetes": "dag pods"}
 
 

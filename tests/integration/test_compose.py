@@ -194,6 +194,7 @@ def machine(
         "postgresql+psycopg://podyard:p0stgres@postgres:5432/podyard": postgres,
         "/run/podyard/kubeconfig": str(local_cluster.kubeconfig),
         "/var/lib/podyard/logs": str(tmp_path / "logs"),
+        "/tmp/podyard-health": str(tmp_path / "health"),
         "0.0.0.0": "127.0.0.1",
         "5555": str(flower_port),
     }

@@ -1,0 +1,258 @@
+"""Vitals: what a process needs from outside, whether it has it, and whether its own loop still turns.
+
+Each part (broker, database, …) is asked for a sign of life every few seconds, by a thread of its own, so that one that
+hangs keeps no other from being asked. What was found stands in a small file, for health checks and for `podyard
+health`, and each change in the log. A file because it needs no port, outlives no machine, and can be read while
+everything else is away. Used by dispatchers, and by the workers and schedulers of `routing`.
+"""
+
+import contextlib
+import json
+import logging
+import os
+import socket
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+logger = logging.getLogger(__name__)
+
+EVERY_S = 3.0
+HANGS_S = 4.0
+"""A part that has not answered for so long is away, though nothing failed yet."""
+WRITE_S = 1.0
+FRESH_S = 30.0
+"""A file that is older was left by a process that is gone, or stands still."""
+STALLED_S = 60.0
+"""A loop that has not turned for so long hangs, unless a part is away that it waits for."""
+FORGET_S = 3600.0
+
+Ask = Callable[[], Any]
+"""Returns if the part answers, else raises; it may block."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Part:
+    """What is known of one part. `since`: when it was first seen so."""
+
+    name: str
+    is_ok: bool
+    since: datetime
+    why: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Reading:
+    """What a process said of itself."""
+
+    kind: str
+    name: str
+    host: str
+    pid: int
+    written_at: datetime
+    turned_at: datetime | None
+    """When its loop turned last; None before it did for the first time."""
+    parts: tuple[Part, ...]
+
+    @property
+    def away(self) -> tuple[Part, ...]:
+        """The parts that it lacks."""
+        return tuple(part for part in self.parts if not part.is_ok)
+
+    def trouble(self, *, now: datetime) -> str | None:
+        """Why it is not alive; None where it is. A part that is away is no reason."""
+        if self.host == socket.gethostname() and not _is_running(self.pid):
+            return f"the process {self.pid} is gone"
+        silent_s = (now - self.written_at).total_seconds()
+        if silent_s > FRESH_S:
+            return f"no sign of life for {silent_s:.0f} s"
+        if any(not part.is_ok or _lasted_s(part, now) < STALLED_S for part in self.parts if self.turned_at):
+            return None  # it waits for a part, or did so a moment ago
+        if self.turned_at is None:
+            return None if self.away else "it has not begun to work yet"
+        still_s = (now - self.turned_at).total_seconds()
+        return f"its loop has not turned for {still_s:.0f} s" if still_s > STALLED_S else None
+
+
+class Vitals:
+    """Asks and writes until `stop`. Without a folder it only logs."""
+
+    def __init__(
+        self, *, kind: str, name: str, folder: Path | None, asks: Mapping[str, Ask], is_silent: bool = False
+    ) -> None:
+        """`asks`: what each part is asked by. `is_silent`: somebody else logs what is away."""
+        self._kind = kind
+        self._name = name
+        self._folder = folder
+        self._stopped = threading.Event()
+        self._askers = [_Asker(part, ask, stopped=self._stopped, is_silent=is_silent) for part, ask in asks.items()]
+        self._turned_at: datetime | None = None
+        self._file: Path | None = None
+
+    def start(self) -> None:
+        """Begins, in threads that do not keep the process from ending."""
+        for asker in self._askers:
+            threading.Thread(target=asker.run, name=f"ask {asker.part}", daemon=True).start()
+        threading.Thread(target=self._write_for_ever, name="vitals", daemon=True).start()
+
+    def stop(self) -> None:
+        """Ends, and takes the file away."""
+        self._stopped.set()
+        if self._file is not None:
+            with contextlib.suppress(OSError):
+                self._file.unlink(missing_ok=True)
+
+    def turned(self) -> None:
+        """The loop of this process turned. To be called every few seconds."""
+        self._turned_at = datetime.now(UTC)
+
+    def parts(self) -> tuple[Part, ...]:
+        """What is known now."""
+        return tuple(asker.known() for asker in self._askers)
+
+    def away(self) -> dict[str, str]:
+        """Part -> since when and why, of those that are away."""
+        return {part.name: f"since {part.since:%H:%M:%S}Z: {part.why}" for part in self.parts() if not part.is_ok}
+
+    def _write_for_ever(self) -> None:
+        is_told = False
+        self._clean()
+        while True:
+            for asker in self._askers:
+                asker.tell()
+            try:
+                self._write()
+                is_told = False
+            except OSError as error:
+                if not is_told:
+                    logger.warning("no health is written, set health.folder to a folder that can be: %s", error)
+                is_told = True
+            if self._stopped.wait(WRITE_S):
+                return
+
+    def _write(self) -> None:
+        if self._folder is None:
+            return
+        self._folder.mkdir(parents=True, exist_ok=True)
+        host, pid = socket.gethostname(), os.getpid()
+        record = {
+            "kind": self._kind,
+            "name": self._name,
+            "host": host,
+            "pid": pid,
+            "written_at": datetime.now(UTC).isoformat(),
+            "turned_at": self._turned_at.isoformat() if self._turned_at else None,
+            "parts": [
+                {"name": part.name, "ok": part.is_ok, "since": part.since.isoformat(), "why": part.why}
+                for part in self.parts()
+            ],
+        }
+        file = self._folder / f"{self._kind}-{host}-{pid}.json"
+        new = file.with_suffix(".new")
+        new.write_text(json.dumps(record), encoding="utf-8")
+        if self._stopped.is_set():
+            new.unlink()
+            return
+        new.replace(file)
+        self._file = file
+
+    def _clean(self) -> None:
+        """Takes away what processes left that were killed long ago."""
+        if self._folder is None:
+            return
+        for file in self._folder.glob("*-*.json"):
+            with contextlib.suppress(OSError):
+                if time.time() - file.stat().st_mtime > FORGET_S:
+                    file.unlink()
+
+
+def read(folder: Path) -> Iterator[Reading]:
+    """What processes said of themselves, those of this host that are gone too."""
+    for file in sorted(folder.glob("*-*.json")):
+        with contextlib.suppress(OSError, ValueError, KeyError, TypeError):  # half written, or another program's
+            yield _reading(json.loads(file.read_text(encoding="utf-8")))
+
+
+class _Asker:
+    """Asks one part, again and again."""
+
+    def __init__(self, part: str, ask: Ask, *, stopped: threading.Event, is_silent: bool) -> None:
+        self.part = part
+        self._ask = ask
+        self._stopped = stopped
+        self._is_silent = is_silent
+        self._why: str | None = None
+        self._since = datetime.now(UTC)
+        self._asked_mono: float | None = None
+        self._asked_at = self._since
+        self._is_told = False
+
+    def run(self) -> None:
+        """Asks until stopped."""
+        while not self._stopped.is_set():
+            self._asked_at, self._asked_mono = datetime.now(UTC), time.monotonic()
+            why = None
+            try:
+                self._ask()
+            except Exception as error:  # noqa: BLE001 - whatever a client raises: the part cannot be used
+                why = str(error).strip().partition("\n")[0] or type(error).__name__
+            asked_at, self._asked_mono = self._asked_at, None
+            if (why is None) != (self._why is None):
+                self._since = asked_at if why else datetime.now(UTC)
+            self._why = why
+            self.tell()
+            self._stopped.wait(EVERY_S)
+
+    def known(self) -> Part:
+        """What is known; a question that stays without an answer is one."""
+        asked_mono = self._asked_mono
+        if self._why is None and asked_mono is not None and time.monotonic() - asked_mono > HANGS_S:
+            return Part(name=self.part, is_ok=False, since=self._asked_at, why="it does not answer")
+        return Part(name=self.part, is_ok=self._why is None, since=self._since, why=self._why)
+
+    def tell(self) -> None:
+        """Logs a change, once."""
+        known = self.known()
+        if known.is_ok == (not self._is_told) or self._stopped.is_set():
+            return
+        self._is_told = not known.is_ok
+        if self._is_silent:
+            return
+        if known.is_ok:
+            logger.warning("the %s is back", self.part)
+        else:
+            logger.warning("the %s is away: %s", self.part, known.why)
+
+
+def _reading(record: Mapping[str, Any]) -> Reading:
+    turned_at = record["turned_at"]
+    return Reading(
+        kind=record["kind"],
+        name=record["name"],
+        host=record["host"],
+        pid=int(record["pid"]),
+        written_at=datetime.fromisoformat(record["written_at"]),
+        turned_at=datetime.fromisoformat(turned_at) if turned_at else None,
+        parts=tuple(
+            Part(name=one["name"], is_ok=one["ok"], since=datetime.fromisoformat(one["since"]), why=one["why"])
+            for one in record["parts"]
+        ),
+    )
+
+
+def _lasted_s(part: Part, now: datetime) -> float:
+    return (now - part.since).total_seconds()
+
+
+def _is_running(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except OSError:
+        return True
+    return True
