@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 .NOTPARALLEL:
 
-.PHONY: help demo test check bench chaos clean
+.PHONY: help demo test check bench chaos outages clean
 .DEFAULT_GOAL := help
 
 help: ## what can be made
@@ -29,6 +29,9 @@ bench: $(VENV)/.has-dev ## figures of docs/benchmarks.md, on this machine
 
 chaos: $(VENV)/.has-dev ## kill anything for DURATION=900 seconds with SEED=…; ends with an audit
 	@$(BIN)/python -m tests.chaos --duration $(or $(DURATION),900) $(if $(SEED),--seed $(SEED)) $(if $(DATABASE),--database $(DATABASE))
+
+outages: $(VENV)/.has-dev ## each part away for DURATION=60 seconds under load, alone, in pairs, all; ends with an audit
+	@$(BIN)/python -m tests.chaos --outages --duration $(or $(DURATION),60) $(if $(ONLY),--only "$(ONLY)")
 
 clean: ## remove what make made here; the data of `podyard standalone` (.podyard/) stays
 	@rm -rf $(VENV) build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

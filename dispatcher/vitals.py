@@ -21,10 +21,6 @@ from typing import Any
 
 logger = logging.getLogger(__name__)
 
-EVERY_S = 3.0
-HANGS_S = 4.0
-"""A part that has not answered for so long is away, though nothing failed yet."""
-WRITE_S = 1.0
 FRESH_S = 30.0
 """A file that is older was left by a process that is gone, or stands still."""
 STALLED_S = 60.0
@@ -33,6 +29,16 @@ FORGET_S = 3600.0
 
 Ask = Callable[[], Any]
 """Returns if the part answers, else raises; it may block."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Pace:
+    """How often is asked and written, in seconds."""
+
+    every_s: float = 3.0
+    hangs_s: float = 4.0
+    """A part that has not answered for so long is away, though nothing failed yet."""
+    write_s: float = 1.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -82,14 +88,24 @@ class Vitals:
     """Asks and writes until `stop`. Without a folder it only logs."""
 
     def __init__(
-        self, *, kind: str, name: str, folder: Path | None, asks: Mapping[str, Ask], is_silent: bool = False
+        self,
+        *,
+        kind: str,
+        name: str,
+        folder: Path | None,
+        asks: Mapping[str, Ask],
+        is_silent: bool = False,
+        pace: Pace | None = None,
     ) -> None:
         """`asks`: what each part is asked by. `is_silent`: somebody else logs what is away."""
         self._kind = kind
         self._name = name
         self._folder = folder
+        self._pace = pace or Pace()
         self._stopped = threading.Event()
-        self._askers = [_Asker(part, ask, stopped=self._stopped, is_silent=is_silent) for part, ask in asks.items()]
+        self._askers = [
+            _Asker(part, ask, stopped=self._stopped, is_silent=is_silent, pace=self._pace) for part, ask in asks.items()
+        ]
         self._turned_at: datetime | None = None
         self._file: Path | None = None
 
@@ -131,7 +147,7 @@ class Vitals:
                 if not is_told:
                     logger.warning("no health is written, set health.folder to a folder that can be: %s", error)
                 is_told = True
-            if self._stopped.wait(WRITE_S):
+            if self._stopped.wait(self._pace.write_s):
                 return
 
     def _write(self) -> None:
@@ -180,7 +196,8 @@ def read(folder: Path) -> Iterator[Reading]:
 class _Asker:
     """Asks one part, again and again."""
 
-    def __init__(self, part: str, ask: Ask, *, stopped: threading.Event, is_silent: bool) -> None:
+    def __init__(self, part: str, ask: Ask, *, stopped: threading.Event, is_silent: bool, pace: Pace) -> None:
+        self._pace = pace
         self.part = part
         self._ask = ask
         self._stopped = stopped
@@ -205,12 +222,12 @@ class _Asker:
                 self._since = asked_at if why else datetime.now(UTC)
             self._why = why
             self.tell()
-            self._stopped.wait(EVERY_S)
+            self._stopped.wait(self._pace.every_s)
 
     def known(self) -> Part:
         """What is known; a question that stays without an answer is one."""
         asked_mono = self._asked_mono
-        if self._why is None and asked_mono is not None and time.monotonic() - asked_mono > HANGS_S:
+        if self._why is None and asked_mono is not None and time.monotonic() - asked_mono > self._pace.hangs_s:
             return Part(name=self.part, is_ok=False, since=self._asked_at, why="it does not answer")
         return Part(name=self.part, is_ok=self._why is None, since=self._since, why=self._why)
 
