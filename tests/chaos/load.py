@@ -135,11 +135,13 @@ class PlainLoad:
     _of: dict[str, list[str]] = field(default_factory=dict)
     """Kind -> ids of the last that was sent."""
     _in_pods: set[str] = field(default_factory=set)
+    _results: list[Any] = field(default_factory=list)
+    """Kept until all parts are back: Celery unsubscribes from a result when it is collected."""
 
     def _send(self, kind: str, work: Any, ids: list[str]) -> None:
         self.offered.update(ids)
         try:
-            work.apply_async()
+            self._results.append(work.apply_async())
         except (*backend.UNAVAILABLE, kombu_exceptions.KombuError):
             self.refused += 1
         else:
@@ -174,4 +176,5 @@ class PlainLoad:
         return f"plain {'pods' if task_id in self._in_pods else 'celery'}"
 
     def close(self) -> None:
+        self._results.clear()
         self.app.close()
