@@ -26,7 +26,8 @@ GROUPS = {
     "config": ["show", "check"],
     "db": ["upgrade", "check"],
 }
-PROCESSES = ["demo", "standalone", "scheduler", "worker", "dispatcher", "flower", "local-cluster"]
+PLAIN = ["demo", "standalone", "scheduler", "worker", "dispatcher", "flower", "local-cluster", "health"]
+"""Commands that are no groups."""
 
 
 def refused(folder: Path, *words: str, code: int = 1, env: Mapping[str, str] | None = None) -> str:
@@ -66,8 +67,8 @@ class TestHelp:
         """One that can be typed as it stands, and no command is missing."""
         root = program.podyard
         context = program.click.Context(root, info_name="podyard")
-        assert set(root.list_commands(context)) == {*GROUPS, *PROCESSES}
-        leaves = {name: root.get_command(context, name) for name in PROCESSES}
+        assert set(root.list_commands(context)) == {*GROUPS, *PLAIN}
+        leaves = {name: root.get_command(context, name) for name in PLAIN}
         for name, expected in GROUPS.items():
             group = root.get_command(context, name)
             assert isinstance(group, program.click.Group)

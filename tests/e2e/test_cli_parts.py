@@ -164,6 +164,20 @@ class TestParts:
         """`config check` says ok for each."""
         assert {one["result"] for one in yard.json("config", "check")} == {"ok"}
 
+    def test_health_names_each_process_and_what_it_needs(self, yard: Yard) -> None:
+        """Read from files alone; the exit code says that all is well."""
+        eventually(lambda: yard.call("health").returncode == 0, 20, every_s=0.5, what="all have begun to work")
+        found = {(one["process"].partition("@")[0], one["part"]): one["state"] for one in yard.json("health")}
+        assert found == {
+            (process, part): "ok"
+            for process, parts in (
+                ("scheduler", ("process", "broker", "result backend", "database")),
+                ("worker", ("process", "broker", "result backend")),
+                ("dispatcher", ("process", "broker", "result backend", "database", "API server")),
+            )
+            for part in parts
+        }
+
     def test_a_worker_consumes_the_default_queue_and_a_dispatcher_its_rules(self, yard: Yard) -> None:
         """Without being told."""
         assert re.search(r"\.> default\s", yard.log("worker"))
