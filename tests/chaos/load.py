@@ -10,6 +10,7 @@ from typing import Any
 from uuid import uuid4
 
 from celery import Celery, chain, chord
+from celery.backends.redis import RedisBackend
 from kombu import exceptions as kombu_exceptions
 
 from routing.merging import backend
@@ -21,7 +22,20 @@ DAGS = {"fan": 3, "chain": 3, "again": 2, "slow": 2, "pods": 2, "swift": 1}
 """DAG -> how often, in proportion."""
 RUNS_AT_ONCE = 12
 PLAIN_AT_ONCE = 3
+UNWATCHED = "tests.chaos.load:Unwatched+"
 RETRY_NOT = {"retry_policy": {"max_retries": 0}}
+
+
+class Unwatched(RedisBackend):
+    """Celery's result backend for a client that waits for no result: it subscribes to nothing, so that nothing breaks
+    when a result object is collected while the server is away."""
+
+    def on_task_call(self, producer: Any, task_id: str) -> None:
+        """No subscription."""
+
+    def remove_pending_result(self, result: Any) -> Any:
+        """None to take back."""
+        return result
 
 
 @dataclass(kw_only=True)
@@ -43,7 +57,9 @@ class Load:
     def __post_init__(self) -> None:
         settings = self.installation.settings
         self.store = Store.open(settings.database.url)
-        self.app = Celery("client", broker=settings.broker.url, backend=settings.results.url, set_as_current=False)
+        self.app = Celery(
+            "client", broker=settings.broker.url, backend=UNWATCHED + settings.results.url, set_as_current=False
+        )
         options = {"socket_timeout": 3, "socket_connect_timeout": 3}
         self.app.conf.update(accept_content=["json"], broker_transport_options=options, redis_socket_timeout=3)
 
@@ -120,7 +136,9 @@ class PlainLoad:
 
     def __post_init__(self) -> None:
         env = self.installation.plain_env
-        self.app = Celery("plain", broker=env["PLAIN_BROKER"], backend=env["PLAIN_RESULTS"], set_as_current=False)
+        self.app = Celery(
+            "plain", broker=env["PLAIN_BROKER"], backend=UNWATCHED + env["PLAIN_RESULTS"], set_as_current=False
+        )
         options = {"socket_timeout": 3, "socket_connect_timeout": 3}
         self.app.conf.update(accept_content=["json"], broker_transport_options=options, redis_socket_timeout=3)
         self.app.conf.update(task_publish_retry=False, result_backend_transport_options=RETRY_NOT)
@@ -135,13 +153,11 @@ class PlainLoad:
     _of: dict[str, list[str]] = field(default_factory=dict)
     """Kind -> ids of the last that was sent."""
     _in_pods: set[str] = field(default_factory=set)
-    _results: list[Any] = field(default_factory=list)
-    """Kept until all parts are back: Celery unsubscribes from a result when it is collected."""
 
     def _send(self, kind: str, work: Any, ids: list[str]) -> None:
         self.offered.update(ids)
         try:
-            self._results.append(work.apply_async())
+            work.apply_async()
         except (*backend.UNAVAILABLE, kombu_exceptions.KombuError):
             self.refused += 1
         else:
@@ -176,5 +192,4 @@ class PlainLoad:
         return f"plain {'pods' if task_id in self._in_pods else 'celery'}"
 
     def close(self) -> None:
-        self._results.clear()
         self.app.close()

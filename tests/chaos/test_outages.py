@@ -9,10 +9,10 @@ from tests.chaos import outages
 REFUSES_S, HANGS_S = 6.0, 9.5
 """Long enough for health to name what is away."""
 CASES = [
-    outages.Case(parts=("api",), how="refuses", duration_s=REFUSES_S),
-    outages.Case(parts=("results",), how="refuses", duration_s=REFUSES_S),
     outages.Case(parts=("broker", "database"), how="refuses", duration_s=REFUSES_S),
     outages.Case(parts=("database", "api"), how="hangs", duration_s=HANGS_S),
+    outages.Case(parts=("results",), how="refuses", duration_s=REFUSES_S),
+    outages.Case(parts=("api",), how="refuses", duration_s=REFUSES_S),
 ]
 
 
