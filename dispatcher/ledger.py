@@ -11,15 +11,15 @@ import contextlib
 import logging
 import random
 import time
-from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
-from dispatcher import errors, limits, names, podspec, shares
+from dispatcher import errors, names, podspec, shares
 from dispatcher.cluster import Cluster
 from dispatcher.limits import Hold
-from dispatcher.shares import Entry, Grant, Need
+from dispatcher.others import Others, Plan
+from dispatcher.shares import Entry, Need
 
 logger = logging.getLogger(__name__)
 
@@ -45,20 +45,6 @@ class Pace:
     """So long after the last writing a dispatcher may create."""
     gone_s: float = 15.0
     """Whose entry stands still for so long is gone. More than `valid_s`: it has stopped creating before."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class _Plan:
-    """What one turn decided."""
-
-    entry: Entry
-    grants: Mapping[str, Grant] = field(default_factory=dict)
-    gone: tuple[str, ...] = ()
-    """Keys of dispatchers that are gone with all their pods: they are removed."""
-
-    @property
-    def is_alone(self) -> bool:
-        return self.entry.shares is None
 
 
 class Ledger:
@@ -92,16 +78,12 @@ class Ledger:
         self._on_changed = on_changed
         self._pace = pace
         self._beat = time.time_ns()
-        self._plan: _Plan | None = None
+        self._others = Others(self._me, gone_s=pace.gone_s)
+        self._plan: Plan | None = None
         """The last one that was written, lowered by one that is being written."""
         self._valid_until = 0.0
         self._is_denied = False
         self._kicked = asyncio.Event()
-        self._beats: dict[str, tuple[int, float]] = {}
-        """Dispatcher -> its last beat, and when it was seen to change."""
-        self._foreign: dict[str, Counter[str]] = {}
-        """Dispatcher -> pods by key, at the last look into the cluster."""
-        self._looked_at = float("-inf")
         self._needed_at: dict[str, float] = {}
         """Limited key -> when it was needed last."""
         self.trouble: str | None = "nothing was written yet"
@@ -109,7 +91,7 @@ class Ledger:
     def allowed(self, key: str, limit: int) -> int | Hold:
         """How many pods of a key this dispatcher may have now."""
         if self._is_denied:
-            return max(0, limit - sum(pods[key] for pods in self._foreign.values()))
+            return max(0, limit - self._others.pods(key))
         if self._plan is None or time.monotonic() > self._valid_until:
             return Hold("LimitsUnknown", f"what other dispatchers hold of the limits is not known: {self.trouble}")
         if self._plan.is_alone:
@@ -127,14 +109,7 @@ class Ledger:
 
     def saw(self, pods: Iterable[Mapping[str, Any]], asked_at: float) -> None:
         """The pods of all other owners, as the cluster listed them when asked at that time."""
-        found: dict[str, Counter[str]] = {}
-        for pod in pods:
-            metadata = pod["metadata"]
-            queue = (metadata.get("annotations") or {}).get(podspec.QUEUE_ANNOTATION)
-            if queue is not None and (pod.get("status") or {}).get("phase") not in ("Succeeded", "Failed"):
-                owner = str((metadata.get("labels") or {}).get(podspec.OWNER_LABEL, ""))
-                found.setdefault(owner, Counter()).update(limits.keys(queue, metadata["namespace"]))
-        self._foreign, self._looked_at = found, asked_at
+        self._others.saw(pods, asked_at=asked_at)
 
     async def run(self) -> None:
         """Takes turns until it is cancelled."""
@@ -149,7 +124,7 @@ class Ledger:
                 self._failed(error)
             except errors.ApiError as error:
                 self._failed(error)
-                if error.status in (403, 404, 405, 422):
+                if error.status in (403, 404, 405, 413, 422):
                     self._deny()
                 again_s = AGAIN_S if self._is_denied else self._pace.every_s
             except Exception as error:
@@ -174,12 +149,13 @@ class Ledger:
         """Reads, decides, writes. Gives the seconds until the next turn."""
         for attempt in range(TRIES):
             found = await self._read()
-            plan = self._decide(_entries(found))
-            self._plan = self._lowered(plan)
+            now_s = time.monotonic()
+            plan = self._others.plan(_entries(found), self._limited(now_s), beat=self._next_beat(), now_s=now_s)
+            self._plan = self._plan.lowered(plan) if self._plan is not None else None
             sent_at = time.monotonic()
             if await self._write(found, plan):
                 self._worked(plan, sent_at)
-                return self._pause_after(plan)
+                return self._pace.short_s if plan.is_short else self._pace.every_s
             await asyncio.sleep(random.uniform(0.005, 0.03) * (attempt + 1))  # noqa: S311 - jitter is no secret
         raise errors.ApiUnavailable(f"the ConfigMap {self._name} was changed by others {TRIES} times in a row")
 
@@ -191,7 +167,7 @@ class Ledger:
                 return None
             raise
 
-    async def _write(self, found: Mapping[str, Any] | None, plan: _Plan) -> bool:
+    async def _write(self, found: Mapping[str, Any] | None, plan: Plan) -> bool:
         """Whether nobody else was faster."""
         data: dict[str, str | None] = {self._me: shares.encode(plan.entry), **dict.fromkeys(plan.gone)}
         metadata: dict[str, Any] = {"name": self._name, "namespace": self._namespace, "labels": self._labels}
@@ -208,28 +184,6 @@ class Ledger:
             raise
         return True
 
-    def _decide(self, entries: Mapping[str, Entry]) -> _Plan:
-        now_s = time.monotonic()
-        others = {name: entry for name, entry in entries.items() if name != self._me}
-        self._beats = {name: self._beat_of(name, entry, now_s) for name, entry in others.items()}
-        dead = {name for name, (_, at) in self._beats.items() if now_s - at > self._pace.gone_s}
-        over = {name for name in dead if self._is_counted_since_its_end(name) and not self._foreign.get(name)}
-        limited = self._limited(now_s)
-        needs = {key: need for key, (_, need) in limited.items()}
-        used = {key: need.used for key, need in needs.items() if need.used}
-        beat = self._next_beat()
-        if others.keys() == over and not any(self._foreign.values()):
-            return _Plan(entry=Entry(beat=beat, shares=None, used=used), gone=tuple(over))
-        grants = {key: self._grant(key, limit, need, others, dead) for key, (limit, need) in limited.items()}
-        entry = Entry(
-            beat=beat,
-            shares={key: one.share for key, one in grants.items() if one.share},
-            used=used,
-            waits={key: need.waits for key, need in needs.items() if need.waits},
-            oldest_s={key: round(need.oldest_s, 1) for key, need in needs.items() if need.waits},
-        )
-        return _Plan(entry=entry, grants=grants, gone=tuple(over))
-
     def _limited(self, now_s: float) -> dict[str, tuple[int, Need]]:
         """Limit and need of each limited key that is needed, or was not long ago."""
         needs = self._needs()
@@ -238,48 +192,11 @@ class Ledger:
         found = {key: (self._limit_of(key), needs.get(key, Need())) for key in self._needed_at}
         return {key: (limit, need) for key, (limit, need) in found.items() if limit is not None}
 
-    def _grant(self, key: str, limit: int, need: Need, others: Mapping[str, Entry], dead: set[str]) -> Grant:
-        living = {name: entry for name, entry in others.items() if name not in dead}
-        held = {name: entry.held(key, limit) for name, entry in living.items()}
-        if dead:  # pods change hands: who has taken some over counts with what the cluster shows
-            held = {name: max(count, self._foreign_of(name)[key]) for name, count in held.items()}
-        lost = sum(self._left_of(name, key, limit, others[name]) for name in dead)
-        lost += sum(pods[key] for name, pods in self._foreign.items() if name not in others)
-        needs = {self._me: need, **{name: entry.need(key) for name, entry in living.items()}}
-        return shares.grant(self._me, needs, limit=limit, held=sum(held.values()), lost=lost)
-
-    def _left_of(self, name: str, key: str, limit: int, entry: Entry) -> int:
-        """What a dispatcher that is gone keeps the others from using: its pods, once they were counted."""
-        return self._foreign_of(name)[key] if self._is_counted_since_its_end(name) else entry.held(key, limit)
-
-    def _is_counted_since_its_end(self, name: str) -> bool:
-        return self._looked_at > self._beats[name][1] + self._pace.gone_s
-
-    def _foreign_of(self, name: str) -> Counter[str]:
-        return self._foreign.get(name, Counter())
-
-    def _beat_of(self, name: str, entry: Entry, now_s: float) -> tuple[int, float]:
-        known = self._beats.get(name)
-        return known if known is not None and known[0] == entry.beat else (entry.beat, now_s)
-
     def _next_beat(self) -> int:
         self._beat += 1
         return self._beat
 
-    def _lowered(self, plan: _Plan) -> _Plan | None:
-        """What holds while a plan is being written: of each limit the smaller part."""
-        if self._plan is None or plan.is_alone:
-            return self._plan
-        if self._plan.is_alone:
-            return plan
-        grants = {
-            key: Grant(share=one.share, allowed=min(one.allowed, self._plan.grants[key].allowed))
-            for key, one in plan.grants.items()
-            if key in self._plan.grants
-        }
-        return _Plan(entry=plan.entry, grants=grants)
-
-    def _worked(self, plan: _Plan, sent_at: float) -> None:
+    def _worked(self, plan: Plan, sent_at: float) -> None:
         self._plan, self._valid_until = plan, sent_at + self._pace.valid_s
         self._is_denied, self.trouble = False, None
         self._on_changed()
@@ -296,10 +213,6 @@ class Ledger:
             )
         self._is_denied = True
         self._on_changed()
-
-    def _pause_after(self, plan: _Plan) -> float:
-        is_short = any(one.is_short for one in plan.grants.values())
-        return self._pace.short_s if is_short else self._pace.every_s
 
 
 def _entries(found: Mapping[str, Any] | None) -> dict[str, Entry]:

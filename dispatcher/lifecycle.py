@@ -29,9 +29,9 @@ from dispatcher import (
     waiting,
     watcher,
 )
-from dispatcher.admission import Admission
 from dispatcher.attempt import Attempt, Register
 from dispatcher.background import Background
+from dispatcher.capacity import Capacity
 from dispatcher.claims import Book, Claims
 from dispatcher.clock import Clock
 from dispatcher.clues import Clues
@@ -40,15 +40,11 @@ from dispatcher.deadlines import Deadlines
 from dispatcher.endings import Endings
 from dispatcher.findings import Findings
 from dispatcher.hub import Hub
-from dispatcher.ledger import Ledger
-from dispatcher.limits import Limits
 from dispatcher.notes import Notes
 from dispatcher.options import Options, QueueProfile
 from dispatcher.permits import Permits
 from dispatcher.podstore import PodRow, PodStore
 from dispatcher.rollcall import RollCall
-from dispatcher.slots import Slots
-from dispatcher.tokenbucket import TokenBucket
 
 logger = logging.getLogger(__name__)
 
@@ -66,8 +62,7 @@ class _Parts:
     janitor: janitor.Janitor
     endings: Endings
     findings: Findings
-    slots: Slots
-    ledger: Ledger
+    capacity: Capacity
     roll_call: RollCall
 
 
@@ -140,7 +135,7 @@ class Lifecycle:
         if self._claims is not None:
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self._claims.close(), LET_GO_S)
-        await parts.ledger.leave()
+        await parts.capacity.ledger.leave()
 
     def _made(self, api: cluster.Cluster) -> _Parts:
         endings = Endings(
@@ -159,31 +154,19 @@ class Lifecycle:
             on_pod=self._on_pod,
             on_list=self._on_list,
         )
-        slots = Slots(on_freed=self._on_freed)
-        bounds = Limits(overall=self._options.max_pods, by_namespace=self._options.max_pods_by_namespace)
-        sharing = Ledger(
-            cluster=api,
-            namespace=self._options.limits_namespace or self._options.namespaces[0],
-            deployment=self._options.deployment,
-            owner=self._owner,
-            needs=lambda: admitting.needs(datetime.now(UTC), time.monotonic()),
-            limit_of=lambda key: bounds.of_key(key, max_pods_of=self._max_pods_of),
-            is_counted=lambda: watching.has_listed,
-            on_changed=self._pump,
-        )
         permits = Permits(self._claims, is_over=self._is_over, on_waiting=self._notes.waiting)
-        admitting = Admission(
-            slots=slots,
-            bounds=bounds,
-            allowed=sharing.allowed,
-            bucket=TokenBucket(rate=self._options.create_rate, burst=self._options.create_burst),
+        room = Capacity(
+            api,
+            options=self._options,
+            owner=self._owner,
             own_limit=self._limit,
             create_concurrency=self._options.create_concurrency + permits.ahead,
+            is_counted=lambda: watching.has_listed,
+            on_room=self._pump_soon,
         )
         return _Parts(
             cluster=api,
-            slots=slots,
-            ledger=sharing,
+            capacity=room,
             watcher=watching,
             endings=endings,
             findings=Findings(api, hub=self._hub, background=self._background),
@@ -200,7 +183,7 @@ class Lifecycle:
             launcher=launcher.Launcher(
                 cluster=api,
                 register=self._register,
-                admission=admitting,
+                admission=room.admission,
                 options=self._options,
                 owner=self._owner,
                 on_created=self._on_created,
@@ -222,7 +205,7 @@ class Lifecycle:
         """The loops that look at the world by themselves."""
         self._background.spawn(self._check_permissions(parts.cluster))
         self._background.spawn(self._find_namespaces(parts))
-        self._background.spawn(parts.ledger.run())
+        self._background.spawn(parts.capacity.ledger.run())
         self._background.spawn(parts.launcher.run())
         self._background.spawn(self._clock(parts).run())
         looking_for_orphans = orphans.Orphans(
@@ -231,7 +214,7 @@ class Lifecycle:
             owner=self._owner,
             namespaces=lambda: parts.watcher.namespaces,
             alive=self._alive,
-            on_foreign=parts.ledger.saw,
+            on_foreign=parts.capacity.ledger.saw,
         )
         self._background.spawn(looking_for_orphans.run())
         self._background.spawn(parts.roll_call.run())
@@ -387,7 +370,7 @@ class Lifecycle:
             "ends-untold": parts.roll_call.untold if parts else 0,
             "leftovers": parts.janitor.leftovers if parts else 0,
             "missing-permissions": list(self._missing),
-            "limits": parts.ledger.trouble if parts else None,
+            "limits": parts.capacity.ledger.trouble if parts else None,
             "trouble": self._connection.trouble or "; ".join((parts.watcher.trouble if parts else {}).values()) or None,
         }
 
@@ -395,16 +378,9 @@ class Lifecycle:
         if self._parts is not None:
             self._parts.launcher.pump()
 
-    def _on_freed(self) -> None:
+    def _pump_soon(self) -> None:
         if self._parts is not None:
-            self._parts.ledger.freed()
             self._parts.launcher.pump_soon()
-
-    def _max_pods_of(self, queue: str) -> int:
-        try:
-            return self._options.profile_for(queue).max_pods
-        except LookupError:
-            return QueueProfile().max_pods
 
     def _on_created(self, attempt: Attempt) -> None:
         attempt.created_mono = time.monotonic()
@@ -427,7 +403,7 @@ class Lifecycle:
     def _on_pod(self, pod: Mapping[str, Any], kind: str) -> None:
         """One event of the watch, or one pod of a list."""
         if self._parts is not None:
-            self._parts.slots.see(pod, kind, now_s=time.monotonic())
+            self._parts.capacity.see(pod, kind)
         if _uid(pod) in self._closed:
             if kind == "DELETED":
                 self._closed.discard(_uid(pod))
@@ -495,7 +471,7 @@ class Lifecycle:
         """Closes the gap between what is in flight and what is in the cluster."""
         if self._parts is None:
             return
-        self._parts.slots.sync(namespace, pods.keys(), asked_at=asked_at)
+        self._parts.capacity.sync(namespace, pods.keys(), asked_at=asked_at)
         for attempt in self._register:
             known = attempt.stage == "created" and attempt.namespace == namespace
             if known and attempt.created_mono < asked_at and not _is_among(attempt, pods):
