@@ -24,6 +24,13 @@ def _reason(pod: PodRow) -> str:
     return ", ".join(word for word in (pod.reason, code) if word) or "-"
 
 
+def _until(pod: PodRow) -> str | None:
+    """When its wait is over, and what happens then."""
+    if pod.deadline_at is None or pod.ended_at is not None:
+        return None
+    return f"{pod.deadline_at.astimezone():%H:%M:%S}, then {pod.at_deadline}"
+
+
 def _seconds(pod: PodRow) -> float | None:
     if pod.started_at is None:
         return None
@@ -36,6 +43,7 @@ _COLUMNS: out.Columns[PodRow] = {
     "TASK": lambda pod: Text(plaintext.line(pod.task)),
     "PHASE": lambda pod: pod.phase,
     "REASON": lambda pod: Text(plaintext.line(_reason(pod))),
+    "UNTIL": _until,
     "NODE": lambda pod: pod.node,
     "STARTED": lambda pod: pod.started_at,
     "SECONDS": _seconds,

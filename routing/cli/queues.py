@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from dispatcher import waits
 from dispatcher.options import QueueProfile
 from routing import redaction, router
 from routing.cli import output as out
@@ -93,6 +94,7 @@ def _lines(session: Session, found: router.Explanation) -> list[str]:
         lines.append(f"consumed by: podyard dispatcher{_queues_option(session, route)}")
     else:
         lines.append(f"consumed by: podyard worker{_queues_option(session, route)}")
+    lines += [f"waits: {name}: {rule}: then {rule.consequence}" for name, rule in waits.described(route.profile.waits)]
     lines += [f"also matches: the rule {rule.name!r} (side {rule.side}); not asked: {why}" for rule, why in found.lost]
     return lines
 

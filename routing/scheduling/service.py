@@ -354,7 +354,6 @@ class Service:
             return
         with self._store.writing() as book:
             book.hold(ROLE, self._holder, lease_s=LEASE_S, now=_now())
-            book.set_pod_reasons(at=_now(), limit=SWEEP_PAGE)
             self._unread.tell(book, consumed, now=_now())
         try:
             with self._store.reading() as book:

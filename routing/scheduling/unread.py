@@ -18,6 +18,8 @@ log = logging.getLogger(__name__)
 
 UNSENT_AFTER_S = 2.0
 """A message that is not sent after so long waits for the broker."""
+PAGE = 500
+"""Pods whose reasons are looked at in one round."""
 END_MAX = 500
 """Attempts ended in one round at most."""
 
@@ -32,10 +34,12 @@ class Unread:
     def tell(self, book: ledger.Ledger, consumed: Collection[str] | None, *, now: datetime) -> None:
         """Write down why messages wait. `consumed`: the queues that somebody consumes, None while that is unknown."""
         waiting = book.waiting_queues()
+        unconsumed = set() if consumed is None else {queue for _, queue in waiting} - set(consumed)
+        book.set_pod_reasons(at=now, limit=PAGE, unconsumed=unconsumed)
         for side, queue in waiting:
             self._tell_queue(book, side, queue, consumed, now)
         if consumed is not None:
-            self._unconsumed &= {queue for _, queue in waiting} - set(consumed)
+            self._unconsumed &= unconsumed
 
     def overdue(
         self, book: ledger.Ledger, *, now: datetime, block: Callable[[str], bool]
@@ -67,7 +71,13 @@ class Unread:
         rule = self._rule(kind, queue)
         deadline_at = now + timedelta(seconds=rule.after_s) if rule.after_s > 0 else None
         count = book.set_waiting_reason(
-            side=side, queue=queue, reason=reason, at=now, deadline_at=deadline_at, at_deadline=rule.action
+            side=side,
+            queue=queue,
+            reason=reason,
+            at=now,
+            deadline_at=deadline_at,
+            at_deadline=rule.action,
+            is_consumed=kind == "queued",
         )
         if kind == "consumer" and count and queue not in self._unconsumed:
             self._unconsumed.add(queue)

@@ -90,7 +90,7 @@ def wait(facts: rows.Explanation) -> rows.WaitRow | None:
     latest = facts.attempts[-1] if facts.attempts else None
     if latest is None or latest.state not in WAITING or facts.task.state not in ("queued", "running"):
         return None
-    if facts.pod is not None:
+    if facts.pod is not None and (facts.consumers or facts.pod["phase"] != "Waiting"):
         return _pods_wait(facts.pod)
     kind = _messages_wait(latest, is_consumed=bool(facts.consumers))
     return rows.WaitRow(

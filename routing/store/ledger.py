@@ -14,7 +14,7 @@ import sqlalchemy as sa
 from sqlalchemy.dialects import postgresql
 
 from dispatcher import podstore
-from routing.store import errors, models, states
+from routing.store import errors, messagewaits, models, states
 
 ATTEMPT = cast("sa.Table", models.Attempt.__table__)
 TASK = cast("sa.Table", models.TaskInstance.__table__)
@@ -26,6 +26,8 @@ LEASE = cast("sa.Table", models.Lease.__table__)
 
 _NO_POD = ~sa.exists().where(POD.c.attempt_id == ATTEMPT.c.id)
 """No dispatcher has the attempt: it is its message that waits."""
+_NOT_LAUNCHED = ~sa.exists().where(POD.c.attempt_id == ATTEMPT.c.id, POD.c.phase != "Waiting")
+"""The same where nobody consumes the queue: a dispatcher that had the attempt is gone, and its message came back."""
 ATTEMPT_FINAL = states.final(states.ATTEMPT_MOVES)
 ATTEMPT_OPEN = tuple(state for state in states.ATTEMPT_MOVES if state not in ATTEMPT_FINAL)
 TASK_FINAL = states.final(states.TASK_MOVES)
@@ -239,7 +241,15 @@ class Ledger:
         return int(self._connection.scalar(query) or 0)
 
     def set_waiting_reason(
-        self, *, side: str, queue: str, reason: str, at: datetime, deadline_at: datetime | None, at_deadline: str
+        self,
+        *,
+        side: str,
+        queue: str,
+        reason: str,
+        at: datetime,
+        deadline_at: datetime | None,
+        at_deadline: str,
+        is_consumed: bool,
     ) -> int:
         """Say why the sent attempts of a queue wait that have no pod, and until when; returns how many had another
         reason: their wait begins now."""
@@ -249,7 +259,7 @@ class Ledger:
                 ATTEMPT.c.state == "sent",
                 ATTEMPT.c.queue == queue,
                 ATTEMPT.c.side == side,
-                _NO_POD,
+                _NO_POD if is_consumed else _NOT_LAUNCHED,
                 _differs(ATTEMPT.c.waiting_reason, reason) | _differs(ATTEMPT.c.at_deadline, at_deadline),
             )
             .values(waiting_reason=reason, waiting_since=at, deadline_at=deadline_at, at_deadline=at_deadline)
@@ -281,21 +291,29 @@ class Ledger:
                 ATTEMPT.c.state == "sent",
                 ATTEMPT.c.at_deadline.in_(("retry", "fail")),
                 ATTEMPT.c.deadline_at <= now,
-                _NO_POD,
+                sa.or_(_NO_POD, sa.and_(_NOT_LAUNCHED, messagewaits.is_of_consumer(ATTEMPT.c.waiting_reason))),
             )
             .order_by(ATTEMPT.c.deadline_at)
             .limit(limit)
         )
         return [Overdue(**row) for row in self._connection.execute(query).mappings()]
 
-    def set_pod_reasons(self, *, at: datetime, limit: int) -> int:
-        """Say of attempts whose pod does not run yet what their pods wait for; returns how many changed."""
+    def set_pod_reasons(self, *, at: datetime, limit: int, unconsumed: Collection[str] = ()) -> int:
+        """Say of attempts whose pod does not run yet what their pods wait for; returns how many changed.
+
+        What a dispatcher said of attempts before their pods is old where nobody consumes their queue any more.
+        """
         waits = (POD.c.waiting_since, POD.c.deadline_at, POD.c.at_deadline)
         columns = (ATTEMPT.c.id, ATTEMPT.c.waiting_reason, POD.c.phase, POD.c.reason, *waits)
         query = (
             sa.select(*columns)
             .join(POD, POD.c.attempt_id == ATTEMPT.c.id)
-            .where(ATTEMPT.c.state == "sent", ATTEMPT.c.side == "kubernetes")
+            .where(
+                ATTEMPT.c.state == "sent",
+                ATTEMPT.c.side == "kubernetes",
+                ~sa.and_(POD.c.phase == "Waiting", ATTEMPT.c.queue.in_(sorted(unconsumed))),
+            )
+            .order_by(POD.c.updated_at.desc())
             .limit(limit)
         )
         changed = [

@@ -4,6 +4,7 @@ The scheduler writes them, `explanation` reads them again.
 """
 
 import shlex
+from typing import Any
 
 UNSENT = "its message is not sent yet: the broker or the scheduler is away"
 PROGRAMS = {"celery": "worker", "kubernetes": "dispatcher"}
@@ -26,6 +27,11 @@ def kind_of(reason: str | None) -> str:
     if reason == UNSENT:
         return "sending"
     return "consumer" if reason and _CONSUMES in reason else "queued"
+
+
+def is_of_consumer(reason: Any) -> Any:
+    """The same question as a condition of SQL, of a column of reasons."""
+    return reason.like(f"%{_CONSUMES}%")
 
 
 def start_command(side: str, queue: str) -> str:

@@ -56,6 +56,7 @@ class House:
 
     half: Half
     cluster: parts.LocalCluster
+    dispatcher: "parts.subprocess.Popen[bytes] | None" = None
     run: rows.RunRow | None = None
     seen: dict[str, rows.Explanation] = field(default_factory=dict)
     """Task -> the last explanation of its first attempt that named a wait of the kind that it was made for."""
@@ -134,10 +135,10 @@ def house(tmp_path_factory: pytest.TempPathFactory, valkey_server: parts.Valkey)
         stack.callback(half.close)
         make_the_world(cluster)
         half.write_dag(dags())
-        stack.enter_context(dispatcher(half, [f"{kind}-{action}" for kind in OF_PODS for action in ACTIONS]))
+        process = stack.enter_context(dispatcher(half, [f"{kind}-{action}" for kind in OF_PODS for action in ACTIONS]))
         stack.enter_context(half.worker(concurrency=1, queues=",".join(f"busy-{action}" for action in ACTIONS)))
         stack.enter_context(half.scheduler())
-        house = House(half=half, cluster=cluster)
+        house = House(half=half, cluster=cluster, dispatcher=process)
         held = half.trigger("holds")
         for task in half.store.tasks(held.run_id, dag_id="holds"):
             half.wait_task(held, task.task_id, lambda task: task.state == "running", timeout_s=60)
@@ -149,13 +150,15 @@ def house(tmp_path_factory: pytest.TempPathFactory, valkey_server: parts.Valkey)
 
 
 @contextlib.contextmanager
-def dispatcher(half: Half, queues: list[str]) -> Iterator[None]:
+def dispatcher(
+    half: Half, queues: list[str], name: str = "dispatcher@waits"
+) -> Iterator["parts.subprocess.Popen[bytes]"]:
     """The dispatcher as people start it."""
-    log = half.folder / "dispatcher.log"
-    words = ("dispatcher", "--config", half.config, "--name", "dispatcher@waits", "--queues", ",".join(queues))
+    log = half.folder / f"{name}.log"
+    words = ("dispatcher", "--config", half.config, "--name", name, "--queues", ",".join(queues))
     process = parts.start([sys.executable, "-m", "routing.cli", *words], log=log, cwd=half.folder)
     try:
-        yield
+        yield process
     finally:
         parts.stop(process)
 
@@ -293,6 +296,40 @@ def test_no_pod_of_an_ended_attempt_is_left(house: House) -> None:
     alive = {"slot-wait", "slot-retry", "slot-fail"} | {f"{kind}-wait" for kind in OF_PODS}
     for pod in yard_parts.api_get(house.cluster.kubeconfig, "/api/v1/pods")["items"]:
         assert pod["metadata"]["annotations"]["podyard.dev/queue"] in alive
+
+
+def test_a_message_whose_attempt_has_ended_begins_nothing_when_a_consumer_comes(house: House) -> None:
+    """The verdict was given while nobody consumed the queue; the message is still in it, and leaves no pod."""
+    finished(house, "nobody-kubernetes-fail")
+    queue = "nobody-kubernetes-fail"
+    with dispatcher(house.half, [queue], name="late@waits"):
+        parts.eventually(lambda: backlog(house, queue) == 0, 30, what="the message is taken")
+        [consumer] = parts.eventually(
+            lambda: [one for one in house.half.store.consumers() if one.queue == queue], 20, what="it consumes"
+        )
+        assert consumer.worker == "late@waits"
+    [attempt] = house.explain(queue).attempts
+    assert (attempt.state, attempt.pod, attempt.evidence) == ("failed", None, ())
+    pods = yard_parts.api_get(house.cluster.kubeconfig, "/api/v1/pods")["items"]
+    assert queue not in {pod["metadata"]["annotations"]["podyard.dev/queue"] for pod in pods}
+
+
+def backlog(house: House, queue: str) -> int:
+    """Messages in a queue; an empty one does not exist in Redis."""
+    with house.half.app.connection_for_write() as connection, contextlib.suppress(*connection.channel_errors):
+        return int(connection.default_channel.queue_declare(queue=queue, passive=True).message_count)
+    return 0
+
+
+def test_what_a_dispatcher_that_is_gone_said_of_a_wait_is_old(house: House) -> None:
+    """Its slots do not matter any more: nobody consumes the queue, and that is what is told. Comes last: it kills."""
+    house.waits_as("slot-wait", "slot")
+    assert house.dispatcher is not None
+    house.dispatcher.kill()
+    house.waits_as("slot-wait", "consumer")
+    lines = house.explain("slot-wait").lines
+    assert "no worker consumes the queue 'slot-wait'" in lines[1]
+    assert "(waits.consumer of the queue slot-wait)" in lines[2]
 
 
 def finished(house: House, task_id: str) -> rows.TaskRow:
