@@ -64,8 +64,9 @@ class ApiUnavailable(DispatcherError):  # noqa: N818 - as above
 class PodFailed(Exception):  # noqa: N818 - an outcome, not an error of ours
     """A pod ended without success. As text it is one line; `details` are for programs.
 
-    They may hold reason, exit_code, cause, pod, node, container, memory_limit and memory_request, a message of many
-    lines; and always `explanation` and `what_to_do`, sentences for people (docs/reasons.md).
+    They may hold reason, exit_code, cause, pod, node (with `is_of_node` where that is at fault), container,
+    memory_limit and memory_request, a message of many lines; and always `explanation` and `what_to_do`, sentences for
+    people (docs/reasons.md).
     """
 
     def __init__(self, message: str, details: Mapping[str, Any] | None = None) -> None:
@@ -74,8 +75,8 @@ class PodFailed(Exception):  # noqa: N818 - an outcome, not an error of ours
         self.details = dict(details or {})
 
     def __str__(self) -> str:
-        """Only the message: details are for programs."""
-        return self.message
+        """Only the message, in one line: details are for programs."""
+        return " ".join(self.message.splitlines())
 
 
 class PodSkipped(PodFailed):

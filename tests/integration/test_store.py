@@ -417,6 +417,39 @@ def test_explain_tells_of_the_pod(store: Store, url: str) -> None:
     assert "its pod p-1 in ns is Pending (Unschedulable)" in store.explain(run.run_id, "a", at=AT).lines
 
 
+def test_what_a_task_learned_and_why_an_attempt_failed_are_kept(store: Store) -> None:
+    """A move that says nothing of lessons leaves them; a reader finds what the message carried."""
+    save(store, dag())
+    run = store.create_run("d", at=AT)
+    attempt = record_attempt(store, run)
+    learned = {"growths": 1, "memory_limit": "768Mi"}
+    told = {"explanation": "größer\0", "what_to_do": "more", "node": "n1"}
+    with store.writing() as book:
+        (before,) = book.attempts([attempt])
+        assert (before.facts.diagnosis, _lessons_of(book, run)) == (None, None)
+        facts = replace(before.facts, state="failed", diagnosis=told)
+        book.save_facts([(attempt, before.facts.state, facts)])
+        task = before.task_instance
+        book.move_tasks([ledger.TaskMove(task_instance=task, state="up_for_retry", lessons=learned)])
+        book.move_tasks([ledger.TaskMove(task_instance=task, state="queued", attempts=2)])
+        new = ledger.NewAttempt(
+            id=str(uuid4()), task_instance=task, number=2, side="kubernetes", queue="q", rule="q", created_at=AT,
+            message={"name": "dispatcher.pod", "headers": {"podyard": {"lessons": learned}}}, waiting_reason=None,
+        )  # fmt: skip
+        book.insert_attempts([new])
+    with store.reading() as book:
+        assert _lessons_of(book, run) == learned
+    first, second = store.attempts(run.run_id, "a")
+    assert (first.diagnosis, first.lessons) == (told, None)
+    assert (second.diagnosis, second.lessons) == (None, learned)
+
+
+def _lessons_of(book: ledger.Ledger, run: rows.RunRow) -> object:
+    state = book.run(run.id)
+    assert state is not None
+    return next(task.lessons for task in state.tasks if task.task_id == "a")
+
+
 # --- size
 
 
