@@ -63,6 +63,8 @@ class Attempt:
     create_failures: int = 0
     """Creates of its pod that the server refused for now, or did not answer."""
     created_at: datetime | None = None
+    ours_mono: float = 0.0
+    """When it was certain last that no other dispatcher has it, on the monotonic clock; 0 is our own start."""
     created_mono: float = 0.0
     """The same on the monotonic clock, to compare with the time of a list."""
     started_at: datetime | None = None

@@ -241,7 +241,7 @@ class Launcher:
                 self._come_back(attempt, reason="LaunchInDoubt", detail=detail, after_s=DOUBT_AGAIN_S)
 
     async def _send(self, attempt: Attempt) -> None:
-        begun_at = time.monotonic()
+        begun_at = attempt.ours_mono = time.monotonic()
         self._permits.sent(attempt)
         try:
             pod = await self._cluster.create_pod(attempt.namespace, attempt.manifest)

@@ -8,7 +8,7 @@ import asyncio
 import contextlib
 import logging
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Set
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
@@ -42,6 +42,7 @@ from dispatcher.findings import Findings
 from dispatcher.hub import Hub
 from dispatcher.notes import Notes
 from dispatcher.options import Options, QueueProfile
+from dispatcher.ownership import Ownership
 from dispatcher.permits import Permits
 from dispatcher.podstore import PodRow, PodStore
 from dispatcher.rollcall import RollCall
@@ -64,6 +65,7 @@ class _Parts:
     findings: Findings
     capacity: Capacity
     roll_call: RollCall
+    ownership: Ownership
 
 
 class Lifecycle:
@@ -102,6 +104,8 @@ class Lifecycle:
         """uids of pods whose story is told; their last events are no news."""
         self._returned: set[str] = set()
         """Of those the ones whose message was put back into its queue: their name is wanted again."""
+        self._listed_mono: dict[str, float] = {}
+        """Namespace -> when its last list was asked for."""
         self._missing: list[str] = []
         """Permissions that we do not have."""
 
@@ -128,6 +132,7 @@ class Lifecycle:
                 await notes
             finally:
                 await self._let_go(self._parts)
+                await _end(asyncio.all_tasks() - {asyncio.current_task(), notes})
 
     async def _let_go(self, parts: _Parts) -> None:
         """The end: no more creates, those under way are waited for, and what was not sent is claimed no longer."""
@@ -167,6 +172,7 @@ class Lifecycle:
         return _Parts(
             cluster=api,
             capacity=room,
+            ownership=Ownership(api, owner=self._owner, is_over=self._is_over),
             watcher=watching,
             endings=endings,
             findings=Findings(api, hub=self._hub, background=self._background),
@@ -297,6 +303,7 @@ class Lifecycle:
         metadata = pod["metadata"]
         attempt.pod, attempt.namespace, attempt.uid = metadata["name"], metadata["namespace"], metadata["uid"]
         attempt.created_at, attempt.created_mono = datetime.now(UTC), time.monotonic() - _age_s(pod)
+        attempt.ours_mono = self._listed_mono.get(attempt.namespace, 0.0)  # an event may be as old as that
         self._register.move(attempt, "created")
         self._register.name_pod(attempt)
         logger.info("pod adopted attempt_id=%s pod=%s", attempt.message.id, attempt.pod)
@@ -324,6 +331,24 @@ class Lifecycle:
         if attempt.uid is not None and self._parts is not None:
             self._closed.add(attempt.uid)
             self._parts.janitor.take(_ended_of(attempt, is_success=is_success))
+        self._pump()
+
+    def ask_whose(self, attempt: Attempt, go_on: Callable[[], None]) -> None:
+        """After a standstill: goes on with an attempt if it is still ours, and forgets it without a word if not."""
+        if self._parts is None:
+            go_on()
+        else:
+            self._background.spawn(self._ask_whose(attempt, self._parts.ownership, go_on))
+
+    async def _ask_whose(self, attempt: Attempt, whose: Ownership, go_on: Callable[[], None]) -> None:
+        asked_mono = time.monotonic()
+        if await whose.is_ours(attempt):
+            attempt.ours_mono = asked_mono
+            go_on()
+            return
+        logger.info("told by another dispatcher meanwhile attempt_id=%s pod=%s", attempt.message.id, attempt.pod)
+        self._register.remove(attempt)
+        self._hub.dropped(attempt)
         self._pump()
 
     def given_back(self, attempt: Attempt, put_back: Callable[[], None]) -> None:
@@ -469,6 +494,7 @@ class Lifecycle:
 
     def _on_list(self, namespace: str, pods: Mapping[str, Mapping[str, Any]], asked_at: float) -> None:
         """Closes the gap between what is in flight and what is in the cluster."""
+        self._listed_mono[namespace] = asked_at
         if self._parts is None:
             return
         self._parts.capacity.sync(namespace, pods.keys(), asked_at=asked_at)
@@ -487,6 +513,14 @@ def _is_among(attempt: Attempt, pods: Mapping[str, Mapping[str, Any]]) -> bool:
     """Whether its pod is in a list: the very one, not another that was made under its name."""
     pod = pods.get(attempt.pod)
     return pod is not None and attempt.uid in (None, _uid(pod))
+
+
+async def _end(tasks: Set["asyncio.Task[Any] | None"]) -> None:
+    """Ends what still works with the API server, before the connections to it are closed."""
+    rest = [task for task in tasks if task is not None]
+    for task in rest:
+        task.cancel()
+    await asyncio.gather(*rest, return_exceptions=True)
 
 
 def _ended_of(attempt: Attempt, *, is_success: bool) -> janitor.Ended:

@@ -7,6 +7,7 @@ Semi-internal Celery 5.7 behaviour that it relies on is listed in docs/adr/0001-
 """
 
 import logging
+import time
 from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from functools import partial
@@ -35,6 +36,7 @@ from dispatcher import (
     podresult,
     podstore,
     signsoflife,
+    standstill,
     undelivered,
 )
 from dispatcher.attempt import Attempt, Callbacks
@@ -42,6 +44,7 @@ from dispatcher.bridge import Bridge
 from dispatcher.message import Message
 from dispatcher.podstore import PodRow
 from dispatcher.replay import Replay, Replayed, raised
+from dispatcher.standstill import Moment
 from dispatcher.unstored import Unstored
 from dispatcher.vitals import Ask, Vitals
 
@@ -70,6 +73,9 @@ class KubernetesPool(BasePool):
         self._adoption: adoption.Adoption | None = None
         self.unstored = Unstored(bridge=self._bridge, probe=lambda: signsoflife.of_results(self.app))
         """What waits for the result backend."""
+        self._standstill = standstill.Standstill(_moment())
+        self._turning: Any = None
+        """The timer by which the hub says that it turns."""
         self._by_pod: dict[str, Attempt] = {}
         """Pod name -> attempt, on the hub's side: Celery's revocation knows the pod as the process id."""
         self.app.steps["consumer"].update(
@@ -117,6 +123,9 @@ class KubernetesPool(BasePool):
             loop.call_repeatedly(TURN_S, self._vitals.turned)
         self._hub = loop
         self._bridge.register(loop)
+        if self._turning is not None:
+            self._turning.cancel()
+        self._turning = loop.call_repeatedly(standstill.EVERY_S, self._turned)
 
     def on_stop(self) -> None:
         """Lets go of the pods: they run on, and the next dispatcher takes them back."""
@@ -244,6 +253,8 @@ class KubernetesPool(BasePool):
         if attempt.started_at is None:
             return
         self._start_timer(attempt)
+        if self._standstill.was_since(attempt.ours_mono, _moment()):
+            return  # another dispatcher may have told its end already
         request = attempt.callbacks.request
         announce.started(request, pod=attempt.pod, not_before=attempt.created_at, at=attempt.started_at)
         task = request.task
@@ -264,6 +275,8 @@ class KubernetesPool(BasePool):
 
     def ended(self, attempt: Attempt, result: outcome.Outcome | BaseException, failures: int = 0) -> None:
         """Replays the outcome; where the result backend or broker is away, it is kept and comes again."""
+        if self._may_be_anothers(attempt, partial(self.ended, attempt, result, failures)):
+            return
         self.created(attempt)  # an attempt refused before it had a pod was not accepted yet
         if isinstance(result, errors.PodFailed):
             result = podresult.diagnosed(result)
@@ -332,6 +345,8 @@ class KubernetesPool(BasePool):
 
     def withdrawn(self, attempt: Attempt) -> None:
         """It was revoked before it had a pod: Celery's request stores that itself when it is asked."""
+        if self._may_be_anothers(attempt, partial(self.withdrawn, attempt)):
+            return
         attempt.callbacks.request.revoked()
 
     def found(self, pod: Mapping[str, Any], *, is_ended: bool) -> None:
@@ -339,6 +354,21 @@ class KubernetesPool(BasePool):
         if self._adoption is None:
             self._adoption = adoption.Adoption(self, bridge=self._bridge, lifecycle=self._lifecycle)
         self._adoption.found(pod, is_ended=is_ended)
+
+    def _turned(self) -> None:
+        self._standstill.turned(_moment())
+
+    def _may_be_anothers(self, attempt: Attempt, again: Callable[[], None]) -> bool:
+        """After a standstill another dispatcher may have told what we are about to tell.
+
+        Then it is asked first; `again` is called if the attempt is still ours. Says whether that is so.
+        """
+        now = _moment()
+        if not self._standstill.was_since(attempt.ours_mono, now):
+            return False
+        self._standstill.turned(now)
+        self._bridge.to_loop(self._lifecycle.ask_whose, attempt, lambda: self._bridge.to_hub(again))
+        return True
 
     def _terminate(self, attempt: Attempt) -> None:
         self._stop_timer(attempt)
@@ -357,6 +387,10 @@ class KubernetesPool(BasePool):
     def _time_is_up(self, attempt: Attempt, failures: int = 0) -> None:
         """Celery stores that the hard limit passed; only then the pod is deleted."""
         if attempt.pod not in self._by_pod and not attempt.is_timed_out:
+            return
+        if attempt.ended_at is not None and not attempt.is_timed_out:
+            return  # its container ended in time, though we hear late of it: its outcome follows
+        if self._may_be_anothers(attempt, partial(self._time_is_up, attempt, failures)):
             return
         self._by_pod.pop(attempt.pod, None)
         attempt.is_timed_out = True
@@ -396,6 +430,12 @@ class _Passed:
 
     def found(self, pod: Mapping[str, Any], *, is_ended: bool) -> None:
         self._bridge.to_hub(lambda: self._pool.found(pod, is_ended=is_ended))
+
+
+def _moment() -> Moment:
+    clock = getattr(time, "CLOCK_BOOTTIME", None)  # Linux; elsewhere a suspended machine may go unnoticed
+    mono_s = time.monotonic()
+    return Moment(mono_s=mono_s, boot_s=mono_s if clock is None else time.clock_gettime(clock))
 
 
 def _wishes_of(task: Any) -> Mapping[str, Any]:
