@@ -58,7 +58,7 @@ class _Storing:
         return self._celerys(task_id, result, state, traceback, request=request, **kwargs)
 
     def _stored(self, task_id: Any, result: Any, state: str, traceback: Any, request: Any) -> bool:
-        """Whether it is stored now; if not, nothing happened."""
+        """Whether it is stored now; if not, nothing happened. A server that is away raises: the replay comes again."""
         backend = self._backend
         meta = backend._get_result_meta(result=result, state=state, traceback=traceback, request=request)  # noqa: SLF001 - as Celery's own
         text = backend.encode({**meta, "task_id": bytes_to_str(task_id)})
@@ -66,9 +66,9 @@ class _Storing:
         try:
             key = backend.get_key_for_task(task_id)
             return bool(self._script(keys=[key], args=[text, int(expires_s), self._is_json], client=backend.client))
-        except backend.connection_errors:
-            return False  # perhaps it worked: Celery's way finds out, and tries again as its settings say
         except backend.redis.ResponseError as error:
-            logger.info("the result backend runs no scripts, outcomes take two round trips: %s", error)
-            self._is_refused = True
-            return False
+            is_forbidden = isinstance(error, backend.redis.exceptions.NoPermissionError)
+            if is_forbidden or "unknown command" in str(error).lower():
+                logger.info("the result backend runs no scripts, outcomes take two round trips: %s", error)
+                self._is_refused = True
+            return False  # where it refuses more than scripts, Celery's way says so

@@ -103,6 +103,19 @@ def test_a_server_that_runs_no_scripts_is_served_celerys_way(
     assert backend.get_task_meta("one", cache=False)["result"] == 7
 
 
+def test_a_server_that_is_away_is_told_at_once(own_valkey: parts.Valkey) -> None:
+    """By the server's own error, and not tried in both ways: the replay keeps the outcome and comes again."""
+    url = own_valkey.fresh().url
+    app = Celery("away", backend=url, broker=url, set_as_current=False)
+    backend: Any = app.backend
+    resulttrips.shorten(backend)
+    backend.store_result("one", 1, states.SUCCESS)
+    own_valkey.kill()
+
+    with pytest.raises(backend.connection_errors):
+        backend.store_result("two", 2, states.SUCCESS)
+
+
 def test_a_backend_with_ways_of_its_own_keeps_them(valkey: parts.ValkeyDatabase) -> None:
     """Such as the one of DAGs, which reports."""
 
