@@ -37,6 +37,7 @@ from dispatcher.clock import Clock
 from dispatcher.clues import Clues
 from dispatcher.connection import Connection
 from dispatcher.deadlines import Deadlines
+from dispatcher.early import Early
 from dispatcher.endings import Endings
 from dispatcher.findings import Findings
 from dispatcher.hub import Hub
@@ -98,8 +99,7 @@ class Lifecycle:
         self._notes = Notes(options, owner=owner)
         self._claims = Claims(book, owner=owner) if book is not None else None
         self._parts: _Parts | None = None
-        self._early: list[Attempt] = []
-        """Submitted before there was a cluster."""
+        self._early = Early(register=self._register, notes=self._notes, hub=hub)
         self._closed: set[str] = set()
         """uids of pods whose story is told; their last events are no news."""
         self._returned: set[str] = set()
@@ -112,6 +112,7 @@ class Lifecycle:
     async def run(self) -> None:
         """Connects, waiting for the API server as long as it takes, and works until it is cancelled."""
         notes = asyncio.get_running_loop().create_task(self._notes.run())
+        self._background.spawn(self._early.run())
         try:
             await self._work(notes)
         finally:
@@ -125,8 +126,7 @@ class Lifecycle:
             for namespace in (*self._options.namespaces, *self._options.policy.plain_namespaces):
                 self._parts.watcher.watch(namespace)
             self._start_beside(self._parts)
-            early, self._early = self._early, []
-            for attempt in early:
+            for attempt in self._early.take_all():
                 self._parts.launcher.submit(attempt)
             try:
                 await notes
@@ -289,9 +289,7 @@ class Lifecycle:
             logger.info("delivered twice, goes on once attempt_id=%s", attempt.message.id)
             self._hub.dropped(attempt)
         elif self._parts is None:
-            attempt.reason, attempt.detail = "ApiServerUnavailable", self._connection.trouble
-            self._early.append(attempt)
-            self._notes.waiting(attempt)
+            self._early.add(attempt, trouble=self._connection.trouble)
         else:
             self._parts.launcher.submit(attempt)
 

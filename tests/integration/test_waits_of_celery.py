@@ -196,6 +196,32 @@ def _of_reason(yard: Yard, task_id: str, reason: str) -> podstore.PodRow | None:
     return row if row is not None and row.reason == reason else None
 
 
+def test_a_dispatcher_that_never_reached_its_server_keeps_the_same_deadline(
+    tmp_path: Path, valkey: parts.ValkeyDatabase
+) -> None:
+    """And says meanwhile what it waits for."""
+    cluster = parts.LocalCluster.start(tmp_path / "cluster")
+    os.kill(cluster.process.pid, signal.SIGKILL)
+    database = f"sqlite:///{tmp_path / 'pods.db'}"
+    store = Store.open(database)
+    store.upgrade()
+    store.close()
+    yard = Yard(
+        folder=tmp_path, broker=valkey.url, kubeconfig=cluster.kubeconfig, deployment="never", database=database
+    )
+    try:
+        yard.dispatcher(YARD_WAITS=json.dumps(WAITS))
+        sent = yard.send("add", 1, 2)
+        row = parts.eventually(lambda: _of_reason(yard, sent.id, "ApiServerUnavailable"), 15)
+        assert (row.phase, row.at_deadline) == ("Waiting", "fail")
+        parts.eventually(sent.ready, 15)
+        assert isinstance(sent.result, errors.PodFailed)
+        assert "waited for the API server longer than 2 s" in str(sent.result)
+    finally:
+        yard.stop()
+        cluster.stop()
+
+
 def test_a_server_that_is_gone_ends_the_wait_of_what_was_never_sent_to_it(
     tmp_path: Path, valkey: parts.ValkeyDatabase
 ) -> None:
