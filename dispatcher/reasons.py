@@ -27,7 +27,7 @@ class Known:
     to_do: str
     exit_code: int | None = None
     says: re.Pattern[str] | None = None
-    """What the message must hold; its named groups are what the texts may name."""
+    """What the message must hold; its named groups are what the texts may name. With `|$` it need not hold it."""
     is_of_node: bool = False
     """The node is at fault: the next attempt is better off on another one."""
 
@@ -38,7 +38,8 @@ WORDED: Mapping[str, tuple[str, str]] = {
     "node": ("the node {}", "its node"),
     "code": ("exit code {}", "an exit code"),
     "resource": ("{}", "a resource"),
-    "count": ("{} node(s)", "nodes"),
+    "count": ("{} node(s)", "the nodes"),
+    "standard": ("the Pod Security Standard {}", "its Pod Security Standard"),
     "object": ("the {}", "a Secret or ConfigMap"),
     "key": ("the key {}", "a key"),
     "image": ("the image {}", "the image"),
@@ -418,14 +419,7 @@ _OF_VOLUMES = (
     Known(
         reasons=("FailedMount", "FailedMapVolume"),
         cause="infrastructure",
-        says=_says(r"(?:\bvolume (?=\")|volumes=\[)(?P<volume>\"?[\w.-]+\"?)"),
-        means="{volume} cannot be mounted on {node}",
-        to_do="the message is the driver's: check the volume, its credentials and its driver on this node",
-        is_of_node=True,
-    ),
-    Known(
-        reasons=("FailedMount", "FailedMapVolume"),
-        cause="infrastructure",
+        says=_says(r"(?:\bvolume (?=\")|volumes=\[)(?P<volume>\"?[\w.-]+\"?)|$"),
         means="{volume} cannot be mounted on {node}",
         to_do="the message is the driver's: check the volume, its credentials and its driver on this node",
         is_of_node=True,
@@ -458,13 +452,7 @@ _OF_LAUNCHES = (
     Known(
         reasons=("QuotaExceeded",),
         cause=None,
-        says=_says(r"exceeded quota: (?P<quota>[\w.-]+)"),
-        means="{quota} of the namespace is used up; the queue's order is kept",
-        to_do="wait for pods to end, raise the ResourceQuota, or lower max_pods and requests",
-    ),
-    Known(
-        reasons=("QuotaExceeded",),
-        cause=None,
+        says=_says(r"exceeded quota: (?P<quota>[\w.-]+)|$"),
         means="{quota} of the namespace is used up; the queue's order is kept",
         to_do="wait for pods to end, raise the ResourceQuota, or lower max_pods and requests",
     ),
@@ -477,8 +465,8 @@ _OF_LAUNCHES = (
     Known(
         reasons=("Forbidden",),
         cause="application",
-        says=_says(r"violates PodSecurity \"?(?P<resource>[\w:.-]+)"),
-        means="the namespace admits no such pod: it breaks the Pod Security Standard {resource}",
+        says=_says(r"violates PodSecurity \"?(?P<standard>[\w:.-]+)"),
+        means="the namespace admits no such pod: it breaks {standard}",
         to_do="the message lists the fields: correct them in the template, or use another namespace",
     ),
     Known(
@@ -509,26 +497,14 @@ _OF_LAUNCHES = (
     Known(
         reasons=("WebhookDenied",),
         cause="application",
-        says=_says(r"admission webhook (?P<webhook>\"[^\"]+\") denied"),
-        means="{webhook} of the cluster does not let the pod in",
-        to_do="its message says why: correct template or override, or ask who runs the webhook",
-    ),
-    Known(
-        reasons=("WebhookDenied",),
-        cause="application",
+        says=_says(r"admission webhook (?P<webhook>\"[^\"]+\") denied|$"),
         means="{webhook} of the cluster does not let the pod in",
         to_do="its message says why: correct template or override, or ask who runs the webhook",
     ),
     Known(
         reasons=("WebhookUnavailable",),
         cause=None,
-        says=_says(r"failed calling webhook (?P<webhook>\"[^\"]+\")"),
-        means="{webhook} of the cluster, which must let the pod in, does not answer",
-        to_do="see that the webhook's pods run; launches go on by themselves",
-    ),
-    Known(
-        reasons=("WebhookUnavailable",),
-        cause=None,
+        says=_says(r"failed calling webhook (?P<webhook>\"[^\"]+\")|$"),
         means="{webhook} of the cluster, which must let the pod in, does not answer",
         to_do="see that the webhook's pods run; launches go on by themselves",
     ),
