@@ -9,7 +9,7 @@ import logging
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 
-from dispatcher import errors, manifest, podresult, podstatus, waiting, waits
+from dispatcher import errors, manifest, names, podresult, podstatus, waiting, waits
 from dispatcher.attempt import Attempt
 from dispatcher.background import Background
 from dispatcher.cluster import Cluster
@@ -34,6 +34,7 @@ class Deadlines:
         self,
         cluster: Cluster,
         *,
+        owner: str,
         endings: Endings,
         background: Background,
         on_pod: Callable[[Mapping[str, Any], str], None],
@@ -41,6 +42,7 @@ class Deadlines:
         save_log: Callable[[Attempt], Awaitable[None]],
     ) -> None:
         self._cluster = cluster
+        self._owner = names.label_value(owner)
         self._endings = endings
         self._background = background
         self._on_pod = on_pod
@@ -100,6 +102,9 @@ class Deadlines:
                 return True
             return False  # a create without an answer had made it: the launcher finds it under its name
         failure = podresult.too_late(attempt, wait)
+        if pod is not None and manifest.owner_of(pod) != self._owner:
+            self._endings.missed(attempt)  # another dispatcher has taken it over: it is that one's to end
+            return False
         if pod is not None:
             if not self._is_unstarted(attempt, pod):
                 logger.info("goes on at its deadline, its pod has started attempt_id=%s", attempt.message.id)

@@ -246,6 +246,7 @@ class Lifecycle:
             endings=parts.endings,
             deadlines=Deadlines(
                 parts.cluster,
+                owner=self._owner,
                 endings=parts.endings,
                 background=self._background,
                 on_pod=self._on_pod,
