@@ -14,6 +14,7 @@ the code under test: lines that task bodies appended to a file, the API server's
 | G6 bounded recovery | work went on within the bound after a fault |
 | G7 waits have reasons | no attempt waits without a reason |
 | G9 limits hold | no sample above its limit |
+| API | what the API server promises, and G2 to G4 rest on (`tests/apihistory.py`) |
 
 G8 (one task cannot stop another) and G10 (mixed versions) need runs of their own and cannot be seen in a history.
 """
@@ -23,10 +24,14 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 
+from tests import apihistory
+
 TASK_FINAL = frozenset({"success", "failed", "skipped", "upstream_failed", "cancelled"})
 ATTEMPT_FINAL = frozenset({"succeeded", "failed", "lost", "revoked"})
 CLOCK_SLACK_S = 0.05
 """Rows and bodies take the time of one machine's clock at different moments of what they do."""
+WHOLE_SECONDS_S = 1.5
+"""The end of a pod's container is told in whole seconds."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -110,7 +115,9 @@ class Held:
     limit: int
 
 
-Event = Submitted | Recorded | Verdict | BodyStarted | BodyEnded | PodSeen | LeftOver | Recovered | Held
+Event = (
+    Submitted | Recorded | Verdict | BodyStarted | BodyEnded | PodSeen | LeftOver | Recovered | Held | apihistory.Event
+)
 
 
 @dataclass(frozen=True, order=True)
@@ -135,6 +142,7 @@ class _Seen:
     ends: dict[str, list[float]] = field(default_factory=lambda: defaultdict(list))
     pods: dict[tuple[str, int], set[str]] = field(default_factory=lambda: defaultdict(set))
     others: list[LeftOver | Recovered | Held] = field(default_factory=list)
+    of_api: list[apihistory.Event] = field(default_factory=list)
 
     @property
     def attempts_of(self) -> dict[str, list[Recorded]]:
@@ -158,6 +166,7 @@ def check(events: Iterable[Event]) -> list[Violation]:
         found += _of_attempt(attempt, seen)
     for event in seen.others:
         found += _of_other(event)
+    found += (Violation("API", kind, what, why) for kind, what, why in apihistory.violations(seen.of_api))
     return sorted(found)
 
 
@@ -184,8 +193,10 @@ def _sorted(events: Iterable[Event]) -> _Seen:
                 seen.ends[event.attempt].append(event.at)
             case PodSeen():
                 seen.pods[(event.attempt, event.launch)].add(event.uid)
-            case _:
+            case LeftOver() | Recovered() | Held():
                 seen.others.append(event)
+            case _:
+                seen.of_api.append(event)
     return seen
 
 
@@ -221,6 +232,15 @@ def _success(task: str, attempts: Sequence[Recorded], seen: _Seen) -> Iterator[V
 
 def _beside_each_other(task: str, rows: Sequence[Recorded], seen: _Seen) -> Iterator[Violation]:
     """An attempt begins only after the one before it has its verdict."""
+    for number, count in Counter(row.number for row in rows).items():
+        if count > 1:
+            yield Violation("G3", "doubled", task, f"{count} attempts have the number {number}")
+    good = next((place for place, row in enumerate(rows) if row.state == "succeeded"), len(rows))
+    for row in rows[good + 1 :]:
+        if seen.starts.get(row.attempt):
+            yield Violation(
+                "G3", "doubled", task, f"attempt {row.number} ({row.attempt}) began after one had succeeded"
+            )
     for before, after in itertools.pairwise(rows):
         began = min(seen.starts.get(after.attempt, ()), default=None)
         if began is None:
@@ -241,8 +261,17 @@ def _of_attempt(attempt: str, seen: _Seen) -> Iterator[Violation]:
     for (one, launch), uids in seen.pods.items():
         if one == attempt and len(uids) > 1:
             yield Violation("G3", "doubled", attempt, f"launch {launch} had {len(uids)} pods: {sorted(uids)}")
+    if starts and ends and max(ends) + CLOCK_SLACK_S < min(starts):
+        yield Violation("G3", "doubled", attempt, "its body ended before it began: one of another life")
     if row is not None:
         yield from _of_row(row, starts, seen.states[attempt])
+        if (
+            row.state == "succeeded"
+            and row.ended_at is not None
+            and ends
+            and max(ends) > row.ended_at + WHOLE_SECONDS_S
+        ):
+            yield Violation("G2", "early", attempt, "it had succeeded before its body came to its end")
 
 
 def _of_row(row: Recorded, starts: Sequence[float], states: Sequence[str]) -> Iterator[Violation]:

@@ -12,7 +12,7 @@ from typing import Any
 from celery import Celery
 
 from tests import history
-from tests.chaos.installation import Installation
+from tests.chaos.installation import MAX_PODS, Installation
 from tests.chaos.load import Load, PlainLoad
 
 ATTEMPTS = """
@@ -39,6 +39,9 @@ class Audit:
     looks: dict[history.Event, None] = field(default_factory=dict)
     """What earlier looks saw, each once, in order."""
     pods: dict[str, history.PodSeen] = field(default_factory=dict)
+    held: dict[history.Held, None] = field(default_factory=dict)
+    """Samples of what has a limit (G9), each count once."""
+    samples: int = 0
 
     def look(self) -> int:
         """One look at rows and pods while things go on: verdicts seen now must stand at the end. Gives open runs."""
@@ -49,6 +52,12 @@ class Audit:
             self.looks |= dict.fromkeys(final)
             self.looks |= dict.fromkeys(_verdict(row) for row in ask(TASKS) if row["state"] in history.TASK_FINAL)
             return int(ask(RUNS_OPEN)[0]["n"])
+
+    def sample(self) -> None:
+        """One look at limits, many times a second of a run: pods whose slot is taken, as the API server counts them."""
+        taken = sum(map(_takes_a_slot, self.installation.pods()))
+        self.held[history.Held(what="pods of the queue kubernetes", count=taken, limit=MAX_PODS)] = None
+        self.samples += 1
 
     def open_runs(self) -> int:
         """How many runs have not ended."""
@@ -88,7 +97,15 @@ class Audit:
 
     def events(self) -> list[history.Event]:
         """Everything, for the checker."""
-        return [*self.looks, *self._accepted(), *self._rows(), *self._bodies(), *self.pods.values(), *self._left()]
+        return [
+            *self.looks,
+            *self._accepted(),
+            *self._rows(),
+            *self._bodies(),
+            *self.pods.values(),
+            *self.held,
+            *self._left(),
+        ]
 
     def _accepted(self) -> Iterator[history.Event]:
         with self.installation.sql() as ask:
@@ -160,6 +177,14 @@ class Audit:
                 uid=metadata["uid"],
                 launch=int(notes.get(RETRIES_ANNOTATION) or 0),
             )
+
+
+def _takes_a_slot(pod: Mapping[str, Any]) -> bool:
+    """Whether it counts against limits: not once its deciding container has ended, or its end was asked for."""
+    status = pod.get("status") or {}
+    ended = [one["name"] for one in status.get("containerStatuses") or () if "terminated" in one["state"]]
+    is_over = "base" in ended or status.get("phase") in ("Succeeded", "Failed")
+    return not is_over and "deletionTimestamp" not in pod["metadata"]
 
 
 def bodies(installation: Installation) -> Iterator[tuple[str, str, str, float]]:

@@ -35,6 +35,7 @@ from tests.chaos.load import Load
 TICK_S = 0.1
 LOOK_S = 5.0
 LOAD_S = 0.5
+SAMPLE_S = 0.2
 RECOVERY_BOUND_S = 30.0
 RESEND_PLAIN_S = 45.0
 ROLES = {
@@ -149,6 +150,7 @@ class Storm:
         self._began = time.time()
         self._at(0, self._submit)
         self._at(1, self._look)
+        self._at(1, self._sample)
         self._at(self._pause(), self._strike)
         while time.time() - self._began < self.plan.duration_s:
             self._tick()
@@ -199,6 +201,11 @@ class Storm:
         self._at(LOOK_S, self._look)
         with contextlib.suppress(*AWAY):
             self.audit.look()
+
+    def _sample(self) -> None:
+        self._at(SAMPLE_S, self._sample)
+        with contextlib.suppress(*AWAY):
+            self.audit.sample()
 
     def _put_back(self) -> None:
         """Every part runs again."""
@@ -441,7 +448,12 @@ def run(plan: Plan, *, say: Callable[[str], None] = lambda _: None, folder: Path
             faults=storm.faults,
             violations=history.check([*events, *bounded]),
             events=len(events),
-            figures={**audit.figures(yard), "refused by parts that were away": storm.load.refused},
+            figures={
+                **audit.figures(yard),
+                "refused by parts that were away": storm.load.refused,
+                "samples of limits": storm.audit.samples,
+                "most pods at once": max((one.count for one in storm.audit.held), default=0),
+            },
             recovery_s=recovery,
             quiet_after_s=quiet_after_s,
             deaths=storm.deaths,

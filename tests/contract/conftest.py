@@ -2,7 +2,8 @@
 
 `PODYARD_TEST_KUBECONFIG` adds a real API server with nodes (`PODYARD_TEST_NAMESPACE`, default `default`;
 `PODYARD_TEST_IMAGE`, default `busybox:1.36`, must have `sh`). Each test has a label and a name of its own, and what it
-made is deleted after it.
+made is deleted after it. All that a server is asked and answers is recorded; after the last test of it the history
+checker looks at the whole (`tests/history.py`).
 """
 
 import itertools
@@ -19,11 +20,12 @@ import pytest
 from kubernetes import client, config
 from urllib3 import HTTPResponse
 
-from tests import parts
+from tests import apihistory, history, parts
+from tests.contract import recording
+from tests.contract.recording import LABEL
 
 Json = dict[str, Any]
 REAL = os.environ.get("PODYARD_TEST_KUBECONFIG", "")
-LABEL = "podyard-contract"
 
 
 @dataclass(frozen=True)
@@ -50,6 +52,7 @@ class Api:
     namespace: str
     is_local: bool
     label: str = ""
+    seen: recording.Recording = field(default_factory=recording.Recording)
     _numbers: Iterator[int] = field(default_factory=itertools.count)
 
     def __post_init__(self) -> None:
@@ -90,14 +93,21 @@ class Api:
 
     def call(self, method: str, path: str, body: Any = None, **more: Any) -> Answer:
         """A request, answered."""
+        query = {key: value for key, value in more.items() if value is not None and key not in ("headers", "timeout_s")}
+        self.seen.asked(method, path, body, query)
         answer = self.open(method, path, body, **more)
         data = answer.read()
         answer.release_conn()
         is_json = "json" in answer.headers.get("Content-Type", "")
-        return Answer(answer.status, json.loads(data) if is_json else data.decode(), answer.headers)
+        said = json.loads(data) if is_json else data.decode()
+        self.seen.answered(method, path, body, query, code=answer.status, answer=said)
+        return Answer(answer.status, said, answer.headers)
 
     def events(self, path: str, **query: Any) -> Iterator[Json]:
         """Watch events until the server ends the stream, or 30 s of silence."""
+        return self.seen.told(path, query, self._events(path, **query))
+
+    def _events(self, path: str, **query: Any) -> Iterator[Json]:
         answer = self.open("GET", path, watch="1", **query)
         assert answer.status == 200, answer.read()
         rest = b""
@@ -210,17 +220,47 @@ def waiting(pod: Json, container: str = "base") -> Json:
 
 
 @pytest.fixture(scope="session", params=["local", *(["real"] if REAL else [])])
-def server(request: pytest.FixtureRequest) -> Api:
-    """An API server: the local cluster, and a real one where a kubeconfig is given."""
+def server(request: pytest.FixtureRequest) -> Iterator[Api]:
+    """An API server: the local cluster, and a real one where a kubeconfig is given. Its history must be in order."""
     if request.param == "real":
-        return Api(
+        found = Api(
             kubeconfig=Path(REAL),
             image=os.environ.get("PODYARD_TEST_IMAGE", "busybox:1.36"),
             namespace=os.environ.get("PODYARD_TEST_NAMESPACE", "default"),
             is_local=False,
         )
-    cluster: parts.LocalCluster = request.getfixturevalue("local_cluster_server")
-    return Api(kubeconfig=cluster.kubeconfig, image="busybox:1.36", namespace="default", is_local=True)
+    else:
+        cluster: parts.LocalCluster = request.getfixturevalue("local_cluster_server")
+        found = Api(kubeconfig=cluster.kubeconfig, image="busybox:1.36", namespace="default", is_local=True)
+    stream = watched(found)
+    yield found
+    assert history.check(ended(found, stream)) == []
+
+
+def watched(api: Api) -> recording.Stream:
+    """The stream over all pods of the suite, from now on."""
+    every = {"labelSelector": LABEL}
+    version = api.call("GET", "/api/v1/pods", **every).ok()["metadata"]["resourceVersion"]
+
+    def watch(version: str) -> Iterator[Json]:
+        return api._events("/api/v1/pods", resourceVersion=version, timeoutSeconds=20, timeout_s=25.0, **every)
+
+    stream = recording.Stream(recording=api.seen, version=version, watch=watch)
+    stream.start()
+    return stream
+
+
+def ended(api: Api, stream: recording.Stream) -> list[history.Event]:
+    """All that was recorded, once the stream has told what was so far; a last pod shows that it has."""
+    api.label = f"contract-{uuid.uuid4().hex[:8]}"
+    last = api.create("true")
+    api.clean()
+    parts.eventually(lambda: stream.trouble or stream.has_lost(last["metadata"]["uid"]), 60, what="the last DELETED")
+    stream.stop()
+    assert not stream.trouble, f"the stream over the suite's pods has a gap: {stream.trouble}"
+    left = api.call("GET", "/api/v1/pods", labelSelector=LABEL).ok()["items"]
+    uids = frozenset(pod["metadata"]["uid"] for pod in left)
+    return [*api.seen.events, apihistory.Covered(stream=recording.SUITE, plural="pods", left=uids)]
 
 
 @pytest.fixture

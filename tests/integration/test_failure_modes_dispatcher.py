@@ -214,7 +214,7 @@ def test_W12_another_pod_under_the_name_is_not_taken_for_the_attempt(
 ) -> None:
     """Deleted and made again while no event came: the attempt has lost its pod, the new one is not its own."""
     sent, pod = napping(yard)
-    body = copy_of(pods_of(yard)[pod])
+    body = copy_of(pods_of(yard)[pod], annotations={})
     body["spec"]["containers"][0] |= {"command": ["sh", "-c", "sleep 60"], "args": []}
     dropped = faults.disturb("drop", resource="pods")
     api.call("DELETE", f"{PODS}/{pod}", {"gracePeriodSeconds": 0})

@@ -108,9 +108,9 @@ def test_an_attempt_that_begins_beside_the_one_before_it_is_doubled() -> None:
 
 def test_a_body_that_begins_after_its_verdict_is_doubled() -> None:
     """G3: but for an attempt given up with its worker, whose process may come back to life."""
-    assert found(*without(START_2, END_2), BodyStarted(attempt="a2", at=20.0), BodyEnded(attempt="a2", at=21.0)) == {
-        ("G3", "doubled")
-    }
+    late = (BodyStarted(attempt="a2", at=20.0), BodyEnded(attempt="a2", at=21.0))
+
+    assert found(*without(START_2, END_2), *late) == {("G3", "doubled"), ("G2", "early")}
 
 
 @pytest.mark.parametrize("event", [BodyStarted(attempt="x", at=1.0), PodSeen(attempt="x", uid="u")])
@@ -149,6 +149,95 @@ def test_an_open_attempt_is_stuck_and_without_a_reason_unexplained() -> None:
     open_row = Recorded(attempt="a3", task="u", number=1, state="sent")
 
     assert found(open_row) == {("G1", "stuck"), ("G7", "unexplained")}
+
+
+def test_a_task_that_runs_again_after_its_success_is_doubled() -> None:
+    """G3: whatever becomes of the attempt that nobody needed."""
+    again = Recorded(attempt="a3", task="t", number=3, state="lost", ended_at=16.0)
+
+    assert found(*GOOD, again) == set(), "recorded, and never begun"
+    assert found(*GOOD, again, BodyStarted(attempt="a3", at=15.0)) == {("G3", "doubled")}
+
+
+def test_two_attempts_of_one_number_are_one_too_many() -> None:
+    """G3: a try was recorded twice, though each of them may have run once."""
+    twin = Recorded(attempt="a3", task="t", number=1, state="lost", ended_at=12.5)
+
+    assert found(*GOOD, twin) == {("G3", "doubled")}
+
+
+def test_a_verdict_that_comes_before_the_end_of_its_body_is_early() -> None:
+    """G2: somebody said success while the body still worked; whole seconds are no lie."""
+    late = dataclasses.replace(END_2, at=16.0)  # type: ignore[call-arg]
+
+    assert found(*without(END_2), late) == {("G2", "early")}
+    assert found(*without(END_2), dataclasses.replace(END_2, at=14.9)) == set()  # type: ignore[call-arg]
+
+
+def test_an_end_before_its_beginning_is_of_another_life() -> None:
+    """G3: one line of a start and one of an end, of two runs."""
+    assert found(*without(END_2), dataclasses.replace(END_2, at=12.5)) == {("G3", "doubled")}  # type: ignore[call-arg]
+
+
+@pytest.mark.parametrize("state", ["failed", "skipped", "upstream_failed", "cancelled"])
+def test_a_verdict_that_its_body_did_not_earn_is_told(state: str) -> None:
+    """G5: whatever it is instead of a success."""
+    assert ("G5", "failed") in found(*without(SUCCESS), Verdict(task="t", state=state))
+
+
+def test_order_and_doubled_looks_make_no_difference() -> None:
+    """G2: all that is seen may be seen again, in any order in which looks may come."""
+    again = [event for event in GOOD for _ in range(2) if not isinstance(event, BodyStarted | BodyEnded)]
+    bodies = [event for event in GOOD if isinstance(event, BodyStarted | BodyEnded)]
+
+    assert history.check([*reversed(bodies), *again]) == []
+
+
+VIOLATIONS = {
+    "lost task": ([Submitted(task="x")], "lost"),
+    "stuck attempt": ([Recorded(attempt="x", task="x", number=1, state="running")], "stuck"),
+    "doubled body": ([BodyStarted(attempt="a2", at=13.1)], "doubled"),
+    "left over": ([LeftOver(kind="message", name="x")], "left over"),
+    "overshoot": ([Held(what="pods", count=9, limit=8)], "overshoot"),
+}
+
+
+@pytest.mark.parametrize("name", VIOLATIONS)
+def test_one_wrong_thing_among_thousands_of_right_ones_is_found_alone(name: str) -> None:
+    """A thousand good lives beside it neither hide it nor are blamed for it."""
+    planted, kind = VIOLATIONS[name]
+    crowd = [
+        dataclasses.replace(event, **{key: f"{getattr(event, key)}-{number}" for key in NAMES if hasattr(event, key)})
+        for number in range(1000)
+        for event in GOOD
+    ]
+
+    wrong = history.check([*crowd, *GOOD, *planted])
+
+    assert [one.kind for one in wrong if one.guarantee != "G7"] == [kind]
+
+
+NAMES = ("task", "attempt", "uid")
+
+
+def test_an_end_of_which_there_was_no_beginning_is_seen() -> None:
+    """G3: alone, where nothing else is wrong with the attempt."""
+    lost = Recorded(attempt="a3", task="u", number=1, state="lost", ended_at=9.0)
+
+    assert found(lost, BodyEnded(attempt="a3", at=8.0)) == {("G3", "doubled")}
+
+
+def test_what_waits_with_a_reason_is_explained_and_what_runs_needs_none() -> None:
+    """G7: both are stuck at the end, neither is unexplained."""
+    waits = Recorded(attempt="a3", task="u", number=1, state="sent", waiting_reason="no slot is free")
+    runs = Recorded(attempt="a4", task="v", number=1, state="running")
+
+    assert found(waits, runs) == {("G1", "stuck")}
+
+
+def test_a_bound_itself_is_kept() -> None:
+    """G6 and G9: what comes in time, and what fills its limit, is as promised."""
+    assert found(Recovered(part="w", seconds=30.0, bound_s=30.0), Held(what="pods", count=8, limit=8)) == set()
 
 
 def test_the_summary_names_the_four_kinds_of_the_audit_even_where_there_is_none() -> None:
