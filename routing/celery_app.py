@@ -4,6 +4,7 @@ JSON only. Messages are acknowledged when a body is about to run; the claim, not
 running twice, and the record, not the broker, notices what was lost (docs/adr/0003-celery-half.md).
 """
 
+import socket
 from typing import Any, Literal
 
 from celery import Celery, signals
@@ -18,6 +19,12 @@ BACKEND = "routing.merging.backend:ReportingBackend"
 VISIBILITY_S = 60
 """After so long an unacknowledged message is delivered again: it only waits in a worker, it does not run."""
 RESTORE_EVERY_S = 10
+_KEEPALIVE = {
+    getattr(socket, name): value
+    for name, value in {"TCP_KEEPIDLE": 20, "TCP_KEEPINTVL": 10, "TCP_KEEPCNT": 3, "TCP_USER_TIMEOUT": 50_000}.items()
+    if hasattr(socket, name)
+}
+"""A broker whose host is gone without a word is noticed within a minute, not when TCP gives up."""
 
 
 def build(settings: Settings, role: Role) -> Celery:
@@ -74,6 +81,8 @@ def _transport_options(url: str, role: Role) -> dict[str, Any]:
         "unacked_restore_interval": RESTORE_EVERY_S,
         "unacked_restore_throttle": 1,  # otherwise messages of a killed worker come back after minutes only
         "socket_connect_timeout": 5,
+        "socket_keepalive": True,
+        "socket_keepalive_options": _KEEPALIVE,
     }
     if role == "scheduler":
         options["socket_timeout"] = 10  # it only publishes; a worker blocks on its queues

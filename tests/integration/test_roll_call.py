@@ -4,6 +4,7 @@ Watcher and roll call in this process, at a quick pace, on a local cluster that 
 """
 
 import asyncio
+import re
 import time
 from collections.abc import Awaitable, Callable, Iterator, Mapping
 from datetime import UTC, datetime
@@ -18,6 +19,7 @@ from dispatcher.attempt import Attempt
 from dispatcher.localcluster.client import Client
 from dispatcher.localcluster.faults import client
 from tests import parts
+from tests.chaos import wire
 
 PACE = rollcall.Pace(every_s=0.2, first_s=1.0, last_s=2.0)
 SELECTOR = "for=roll-call"
@@ -145,6 +147,30 @@ def test_W3_W9_an_end_that_the_watch_does_not_tell_is_found_within_the_bound(
         await until(lambda: follower.watcher.relists >= 2)  # the watch that did not tell was opened anew
 
     follow(kubeconfig, story)
+
+
+def test_T3_a_proxy_that_cuts_the_stream_costs_nothing(kubeconfig: Path, tmp_path: Path) -> None:
+    """The connections break while the pod runs and while it ends; the watch goes on from the last version."""
+    text = kubeconfig.read_text()
+    match = re.search(r"https://127\.0\.0\.1:(\d+)", text)
+    assert match is not None
+    proxy = wire.Wire(to_port=int(match[1]))
+    behind = tmp_path / "kubeconfig"
+    behind.write_text(text[: match.start(1)] + str(proxy.port) + text[match.end(1) :])
+
+    async def story(follower: Follower) -> None:
+        attempt = follower.add(await asyncio.to_thread(create, kubeconfig, "behind-a-proxy", "sleep 1.5"))
+        await until(lambda: attempt.started_at)
+        for _ in range(2):
+            await asyncio.to_thread(proxy.cut)
+            await asyncio.to_thread(proxy.mend)
+            await asyncio.sleep(0.5)
+        await until(lambda: attempt.stage == "ended", 5)
+        assert attempt.seen is not None
+        assert attempt.seen.verdict == "succeeded"
+
+    follow(behind, story)
+    proxy.close()
 
 
 def test_a_pod_that_vanished_untold_is_missed(kubeconfig: Path, faults: client.Faults) -> None:

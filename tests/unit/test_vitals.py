@@ -51,6 +51,12 @@ def test_a_part_that_is_away_is_no_reason_to_be_restarted(one: vitals.Reading, t
     assert one.trouble(now=NOW) == trouble
 
 
+def test_D17_a_loop_that_is_blocked_fails_the_health_check() -> None:
+    """After a minute, where nothing that it needs is away; the threads that ask and write are not its own."""
+    assert reading(turned_s=59).trouble(now=NOW) is None
+    assert reading(turned_s=61).trouble(now=NOW) == "its loop has not turned for 61 s"
+
+
 class Server:
     """A part that answers, refuses or hangs."""
 
