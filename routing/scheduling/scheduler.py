@@ -91,11 +91,12 @@ class Scheduler:
         work = _Work(book=book, now=now, clock_s=clock_s)
         if heard:
             self._merge(work, heard)
+        retries = self._flush(work)  # before the record is asked: a run that is read again must know of these ends
         if is_poll:
             self._start_runs(work)
             self._find_running(work)
             self._find_retries(work)
-        retries = self._flush(work)
+        retries += self._flush(work)
         unsent = self._record_ready(work)
         retries += self._flush(work)
         self._end_runs(work)

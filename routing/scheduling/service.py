@@ -43,6 +43,8 @@ KEEP_MAX = 5000
 SWEEP_PAGE = 500
 REASONS_S = 2.0
 UNSENT_S = 5.0
+AUDIT_EVERY_S = 5.0
+"""How often the record is asked for everything, whether it has news or not: one run at a time is read anew."""
 JOIN_S = 1.0
 """The threads beside the loop are not worth a longer wait: what they write is written again by the next scheduler."""
 
@@ -98,6 +100,7 @@ class _Due:
     reasons: float = 0.0
     unsent: float = 0.0
     renew: float = 0.0
+    audit: float = 0.0
 
 
 @dataclass(kw_only=True)
@@ -256,6 +259,9 @@ class Service:
             return True
         if clock_s < self._due.poll:
             return False
+        if clock_s >= self._due.audit:
+            self._due.audit = clock_s + AUDIT_EVERY_S
+            return True
         with self._store.reading() as book:
             has_news = self._scheduler.has_news(book, now=_now())
         if has_news:
