@@ -137,6 +137,21 @@ def test_B4_a_pod_whose_result_was_lost_with_the_brokers_data_runs_no_second_tim
     assert (runs(yard, sent.id), creates(faults)) == (1, 1)
 
 
+def test_a_warm_shutdown_leaves_no_doubt(yard: Yard, faults: client.Faults) -> None:
+    """A create under way is waited for, and what had no turn is claimed no longer: the next dispatcher runs all."""
+    slow = faults.delay("create", 1.0, resource="pods")
+    first = yard.dispatcher(YARD_MAX_PODS="1")
+    sent = [yard.send("add", 2, number) for number in range(3)]
+    parts.eventually(lambda: faults.hits(slow) > 0, WAIT_S)
+    parts.stop(first)
+    faults.remove(slow)
+
+    yard.dispatcher()
+
+    parts.eventually(lambda: all(one.ready() for one in sent), WAIT_S)
+    assert [(one.result, runs(yard, one.id)) for one in sent] == [(2, 1), (3, 1), (4, 1)]
+
+
 def test_B15_what_was_cancelled_while_no_dispatcher_lived_gets_no_pod(yard: Yard, faults: client.Faults) -> None:
     """Its claim is blocked, as the sweep does: no pod, and no verdict beside the sweep's."""
     sent = yard.send("add", 2, 3)
