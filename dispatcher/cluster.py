@@ -8,9 +8,10 @@ nothing of aiohttp escapes. Called by launcher, watcher, adoption and janitor; d
 
 import asyncio
 import json
+import logging
 import ssl
 import time
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -22,12 +23,16 @@ import msgspec
 
 from dispatcher import errors
 
+logger = logging.getLogger(__name__)
+
 CALL_TIMEOUT_S = 30.0
 WATCH_SERVER_TIMEOUT_S = 290
 """The server is asked to end a watch after this time; proxies and garbage collection like streams that end."""
 PAGE_SIZE = 500
 TOKEN_AGE_S = 10.0
 """A token is asked of the official client at most so often: asking costs as much as sending a create."""
+WARNINGS = 100
+"""Different warnings of the server that are told at most."""
 EVENTS = 100
 """Events of one pod that are read at most."""
 _REVIEWS = "/apis/authorization.k8s.io/v1/selfsubjectaccessreviews"
@@ -136,6 +141,7 @@ class Cluster:
         self._session: aiohttp.ClientSession | None = None
         self._headers_of: dict[str, dict[str, str]] = {}
         self._headers_at = -TOKEN_AGE_S
+        self._warned: set[str] = set()
         self.requests = 0
         """Requests sent so far, for `inspect stats`."""
 
@@ -392,10 +398,18 @@ class Cluster:
         try:
             async with self._open.request(method, path, params=query, data=body, headers=headers) as answer:
                 await _raise_for_status(answer)
+                self._tell_warnings(answer.headers.getall("Warning", ()))
                 return await answer.read()
         except _NO_ANSWER as error:
             was_sent = not isinstance(error, aiohttp.ClientConnectorError)
             raise errors.ApiUnavailable(f"{method} {path}: {_words(error)}", was_sent=was_sent) from error
+
+    def _tell_warnings(self, warnings: Sequence[str]) -> None:
+        """What the server did otherwise than asked, such as a field that it does not know and dropped; each once."""
+        for warning in warnings:
+            if warning not in self._warned and len(self._warned) < WARNINGS:
+                self._warned.add(warning)
+                logger.warning("the API server warns: %s", warning.removeprefix("299 - "))
 
 
 def _pods(namespace: str | None, name: str | None = None) -> str:
