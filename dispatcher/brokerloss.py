@@ -5,6 +5,10 @@ unacknowledged messages back, and to acknowledge them later. Both end in an Attr
 mistake in the program and ends the worker. The messages are safe without that: the broker delivers them again after its
 visibility time-out. This consumer step keeps that one error from ending the worker. Used by the pool and by the
 workers of DAGs.
+
+Whoever puts messages back after that time-out holds a lock in Redis meanwhile, for some milliseconds. A worker that is
+killed or cut off just then leaves it behind, and for kombu's five minutes nobody puts anything back. Here a lock is
+old after `LOCK_S`.
 """
 
 import logging
@@ -16,6 +20,9 @@ from celery import bootsteps
 
 logger = logging.getLogger(__name__)
 
+LOCK_S = 10
+"""What is put back at once takes milliseconds. A second worker that does the same at the same time does no harm: each
+message is moved by a transaction."""
 _CALLS = ("restore_unacked_once", "ack", "reject")
 
 
@@ -28,10 +35,19 @@ class SurviveBrokerLoss(bootsteps.StartStopStep):
         """Wraps what is done with unacknowledged messages of this connection."""
         for channel in (parent.connection.default_channel, parent.task_consumer.channel):
             qos = getattr(channel, "qos", None)
+            forget_locks(channel)
             for name in _CALLS:
                 call = getattr(qos, name, None)
                 if call is not None and name not in vars(qos):  # another transport, or guarded already
                     setattr(qos, name, guarded(call, channel))
+
+
+def forget_locks(channel: Any) -> None:
+    """Shortens how long the lock of a worker that is gone keeps the others from putting messages back."""
+    expire_s = getattr(channel, "unacked_mutex_expire", None)
+    if expire_s is not None and expire_s > LOCK_S:
+        channel.unacked_mutex_expire = LOCK_S
+        vars(channel.qos).pop("unacked_mutex_expire", None)  # it keeps a copy once it was used
 
 
 def guarded(call: Callable[..., Any], channel: Any) -> Callable[..., Any]:
