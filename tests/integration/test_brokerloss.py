@@ -6,7 +6,7 @@ from dispatcher import brokerloss
 from tests import parts
 
 
-def test_B6_a_worker_that_is_killed_while_it_puts_messages_back_keeps_nobody_from_it_for_long(
+def test_B8_a_worker_that_is_gone_while_it_puts_messages_back_keeps_nobody_from_it_for_long(
     valkey: parts.ValkeyDatabase,
 ) -> None:
     """kombu's lock would stand for five minutes; the one that we leave behind stands for seconds."""
