@@ -5,7 +5,7 @@ chords and fires signals. Here its body is a stand-in that returns or raises wha
 is Celery's code. Runs on the hub thread; imported by the pool alone. What it never does: run an author's body.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, cast
@@ -32,6 +32,14 @@ class Replayed:
     runtime_s: float
 
 
+@dataclass(frozen=True, kw_only=True)
+class _PassedOn:
+    """What a replay sent before it could not store: the next replay of the same launch sends nothing again."""
+
+    children: Sequence[Any] = ()
+    retry: Retry | None = None
+
+
 class Replay:
     """The tracers of one app, one per task, made when first used."""
 
@@ -39,6 +47,7 @@ class Replay:
         self._app = app
         self._hostname = hostname
         self._tracers: dict[str, tuple[Any, Callable[..., Any]]] = {}
+        self._passed_on: dict[tuple[str, int], _PassedOn] = {}
 
     def replay(self, message: Message, ended: outcome.Outcome | BaseException) -> Replayed:
         """Stores and announces how a launch ended, an exception being a pod that left no outcome.
@@ -50,15 +59,21 @@ class Replay:
         stand_in.ended = ended
         stand_in.remote_traceback = _remote_traceback(ended)
         stand_in.raised = None
+        passed_on = self._passed_on.pop((message.id, message.retries), None)
+        stand_in.passed_on, stand_in.retried = passed_on, None
         runtime_s = ended.runtime_s if isinstance(ended, outcome.Outcome) else 0.0
         stand_in.clock.start(runtime_s)
         request = {**message.request, "hostname": self._hostname}
+        if passed_on is not None:
+            request |= {"callbacks": None, "chain": None}
         try:
             value, info, _, text = trace(message.id, message.args, message.kwargs, request)
         finally:
             stand_in.ended = None
         if stand_in.unstored is not None:
             error, stand_in.unstored = stand_in.unstored, None
+            if stand_in.passed_on is not None:
+                self._passed_on[message.id, message.retries] = stand_in.passed_on
             raise error
         if info is None:
             return Replayed(failed=False, value=text, runtime_s=runtime_s)
@@ -147,6 +162,8 @@ def _stand_in(task: Any) -> Any:
         raised: BaseException | None = None
         remote_traceback = ""
         unstored: Exception | None = None
+        retried: Retry | None = None
+        passed_on: _PassedOn | None = None
 
         def __call__(self, *args: Any, **kwargs: Any) -> Any:  # noqa: ARG002 - the signature is Celery's
             return _answer(self, self.ended)
@@ -185,9 +202,14 @@ def _answer(task: Any, ended: outcome.Outcome | BaseException | None) -> Any:
     if ended.state == "REJECTED":
         raise _rejection(ended, error)
     if ended.state == "RETRY":
+        if task.passed_on is not None and task.passed_on.retry is not None:
+            raise task.passed_on.retry
         wanted = {key: value for key, value in (ended.retry or {}).items() if key != "reason"}
         try:
             task.retry(exc=error, **wanted)
+        except Retry as retry:
+            task.retried = retry
+            raise
         except Reject as rejected:  # Celery gives up a retry that it cannot send; here it comes again
             if isinstance(rejected.reason, _AWAY):
                 task.unstored = rejected.reason
@@ -231,6 +253,8 @@ class _PodsBackend:
         return getattr(self._backend, name)
 
     def mark_as_done(self, *args: Any, **kwargs: Any) -> Any:
+        if self._stand_in.passed_on is not None:
+            self._stand_in.request.children[:] = self._stand_in.passed_on.children
         return self._stored(self._backend.mark_as_done, *args, **kwargs)
 
     def mark_as_failure(self, task_id: str, exc: BaseException, traceback: Any = None, **kwargs: Any) -> Any:
@@ -256,6 +280,9 @@ class _PodsBackend:
             return store(*args, **kwargs)
         except self._backend_errors() as error:
             self._stand_in.unstored = error
+            if self._stand_in.passed_on is None:
+                children = list(self._stand_in.request.children)
+                self._stand_in.passed_on = _PassedOn(children=children, retry=self._stand_in.retried)
             raise
 
     def _backend_errors(self) -> tuple[type[Exception], ...]:

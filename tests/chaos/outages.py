@@ -305,11 +305,20 @@ class Trial:
         return found
 
     def _named_wrongly(self) -> Iterator[str]:
-        """When all is back, nobody says that something is away."""
+        """When all is back, nobody says that something is away, and every loop turns."""
+
+        def wrong() -> list[str]:
+            now = datetime.now(UTC)
+            return [
+                f"{one.name}: {one.away or one.trouble(now=now)}"
+                for one in self._health()
+                if one.away or one.trouble(now=now)
+            ]
+
         try:
-            parts.eventually(lambda: not any(one.away for one in self._health()), 15, every_s=0.2)
+            parts.eventually(lambda: not wrong(), 15, every_s=0.2)
         except AssertionError:
-            yield f"still said to be away: {[(one.name, one.away) for one in self._health() if one.away]}"
+            yield f"still said to be away: {wrong()}"
 
     def _begun(self, since: float, until: float) -> dict[str, int]:
         """Kind of work -> bodies that began in this time."""

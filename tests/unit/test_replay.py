@@ -192,6 +192,29 @@ def test_what_cannot_be_sent_on_is_no_failure_of_the_task(app: Celery, state: st
     assert app.AsyncResult(sent.id).state == "PENDING"
 
 
+@pytest.mark.parametrize("state", ["SUCCESS", "RETRY"])
+def test_what_was_sent_on_before_the_outcome_could_be_stored_is_not_sent_again(app: Celery, state: str) -> None:
+    """The next of a chain, or the retry, goes out once; the outcome is stored in the end, with its child."""
+    replay, sent = Replay(app, hostname="d"), message()
+    following = app.signature("double", args=(2,), app=app, immutable=True, queue="next")
+    sent = replace(sent, embed={"chain": [following]}, delivery_info={"routing_key": "next", "exchange": ""})
+    told = ended(state, 4, retry={"countdown": 0} if state == "RETRY" else None)
+    with app.connection_for_write() as connection:
+        queue = connection.SimpleQueue("next")
+        queue.clear()
+        FlakyBackend.is_away = True
+        for _ in range(3):
+            with pytest.raises(ConnectionError, match="away"):
+                replay.replay(sent, told)
+        FlakyBackend.is_away = False
+        replay.replay(sent, told)
+        assert queue.qsize() == 1
+    result = app.AsyncResult(sent.id)
+    assert result.state == state
+    if state == "SUCCESS":
+        assert len(result.children) == 1
+
+
 def test_the_replay_is_no_second_start(app: Celery) -> None:
     """STARTED was stored when the pod's container started; the replay stores the end alone."""
     app.tasks["double"].track_started = True
