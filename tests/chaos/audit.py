@@ -117,7 +117,25 @@ class Audit:
             yield from (history.Submitted(task=f"{dag_id}/{run_id}/{task_id}") for task_id in known)
         results = self.plain_results()
         for task_id in self.accepted:
-            yield history.Submitted(task=f"plain/{task_id}", wanted=_earned(results.get(task_id)))
+            result = results.get(task_id)
+            wanted = "failed" if task_id in self._unsent_by_celery(results) else _earned(result)
+            yield history.Submitted(task=f"plain/{task_id}", wanted=wanted)
+
+    def _unsent_by_celery(self, results: Mapping[str, Any]) -> set[str]:
+        """Links of chains that a worker of Celery's own could not send on, and those after them: Celery fails them.
+
+        A pod's success is never told so; a link whose body ran in a pod is not excused.
+        """
+        if self.plain is None:
+            return set()
+        ran = {attempt for _, attempt, _, _ in bodies(self.installation)}
+        return {
+            task_id
+            for task_id, result in results.items()
+            if result["status"] == "FAILURE"
+            and (result.get("result") or {}).get("exc_type") == "OperationalError"
+            and (task_id not in ran or self.plain.kind_of(task_id) == "plain celery")
+        }
 
     def _rows(self) -> Iterator[history.Event]:
         with self.installation.sql() as ask:
