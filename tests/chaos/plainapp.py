@@ -29,6 +29,12 @@ app.conf.update(
     result_backend_always_retry=True,
     broker_transport_options={"visibility_timeout": 15, "unacked_restore_interval": 1, "unacked_restore_throttle": 1},
 )
+if os.environ.get("PLAIN_BROKER"):
+    from dispatcher import brokerloss
+
+    app.steps["consumer"].add(
+        brokerloss.SurviveBrokerLoss
+    )  # else Celery's own worker may end when its broker is killed
 
 
 def note(word: str, task_id: str) -> None:
