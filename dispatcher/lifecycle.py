@@ -24,9 +24,6 @@ from dispatcher import (
     orphans,
     permissions,
     podresult,
-    podstatus,
-    resultsidecar,
-    waiting,
     watcher,
 )
 from dispatcher.attempt import Attempt, Register
@@ -47,6 +44,7 @@ from dispatcher.ownership import Ownership
 from dispatcher.permits import Permits
 from dispatcher.podstore import PodRow, PodStore
 from dispatcher.rollcall import RollCall
+from dispatcher.sightings import Sightings, uid_of
 
 logger = logging.getLogger(__name__)
 
@@ -66,6 +64,7 @@ class _Parts:
     findings: Findings
     capacity: Capacity
     roll_call: RollCall
+    sightings: Sightings
     ownership: Ownership
 
 
@@ -100,12 +99,6 @@ class Lifecycle:
         self._claims = Claims(book, owner=owner) if book is not None else None
         self._parts: _Parts | None = None
         self._early = Early(register=self._register, notes=self._notes, hub=hub)
-        self._closed: set[str] = set()
-        """uids of pods whose story is told; their last events are no news."""
-        self._returned: set[str] = set()
-        """Of those the ones whose message was put back into its queue: their name is wanted again."""
-        self._listed_mono: dict[str, float] = {}
-        """Namespace -> when its last list was asked for."""
         self._missing: list[str] = []
         """Permissions that we do not have."""
 
@@ -152,13 +145,6 @@ class Lifecycle:
             pump=self._pump,
             result_max_bytes=self._options.result_max_bytes,
         )
-        selector = manifest.selector(deployment=self._options.deployment, owner=self._owner)
-        watching = watcher.Watcher(
-            cluster=api,
-            selector=selector,
-            on_pod=self._on_pod,
-            on_list=self._on_list,
-        )
         permits = Permits(self._claims, is_over=self._is_over, on_waiting=self._notes.waiting)
         room = Capacity(
             api,
@@ -169,19 +155,38 @@ class Lifecycle:
             is_counted=lambda: watching.has_listed,
             on_room=self._pump_soon,
         )
+        findings = Findings(api, hub=self._hub, background=self._background)
+        sightings = Sightings(
+            register=self._register,
+            notes=self._notes,
+            hub=self._hub,
+            capacity=room,
+            endings=endings,
+            findings=findings,
+            namespaces=lambda: watching.namespaces,
+            pump=self._pump,
+        )
+        selector = manifest.selector(deployment=self._options.deployment, owner=self._owner)
+        watching = watcher.Watcher(
+            cluster=api,
+            selector=selector,
+            on_pod=sightings.on_pod,
+            on_list=sightings.on_list,
+        )
         return _Parts(
             cluster=api,
             capacity=room,
             ownership=Ownership(api, owner=self._owner, is_over=self._is_over),
             watcher=watching,
             endings=endings,
-            findings=Findings(api, hub=self._hub, background=self._background),
+            findings=findings,
+            sightings=sightings,
             janitor=janitor.Janitor(cluster=api, options=self._options, on_saved=self._log_saved),
             roll_call=RollCall(
                 cluster=api,
                 register=self._register,
                 selector=selector,
-                on_pod=self._on_pod,
+                on_pod=sightings.on_pod,
                 on_missing=endings.missed,
                 is_ours=lambda pod: manifest.owner_of(pod) == names.label_value(self._owner),
                 renew=watching.renew,
@@ -197,11 +202,11 @@ class Lifecycle:
                 on_changed=self._notes.waiting,
                 on_withdrawn=self._on_withdrawn,
                 is_revoked=self._is_revoked,
-                is_leaving=lambda pod: bool(pod["metadata"].get("deletionTimestamp")) or _uid(pod) in self._returned,
-                is_finished=lambda pod: _uid(pod) in self._closed or manifest.is_done(pod),
+                is_leaving=sightings.is_leaving,
+                is_finished=sightings.is_finished,
                 on_dropped=self._on_dropped,
                 on_lost=endings.lost,
-                on_seen=lambda pod: self._on_pod(pod, "MODIFIED"),
+                on_seen=lambda pod: sightings.on_pod(pod, "MODIFIED"),
                 permits=permits,
                 watch=watching.watch,
             ),
@@ -249,7 +254,7 @@ class Lifecycle:
                 owner=self._owner,
                 endings=parts.endings,
                 background=self._background,
-                on_pod=self._on_pod,
+                on_pod=parts.sightings.on_pod,
                 withdraw=parts.launcher.withdraw,
                 save_log=lambda attempt: parts.janitor.save_log(_ended_of(attempt, is_success=False)),
             ),
@@ -296,17 +301,18 @@ class Lifecycle:
 
     def adopt(self, attempt: Attempt, pod: Mapping[str, Any]) -> None:
         """Takes an attempt back whose pod was found in the cluster."""
-        if not self._register.add(attempt):
+        parts = self._parts
+        if parts is None or not self._register.add(attempt):
             self._hub.dropped(attempt)
             return
         metadata = pod["metadata"]
         attempt.pod, attempt.namespace, attempt.uid = metadata["name"], metadata["namespace"], metadata["uid"]
         attempt.created_at, attempt.created_mono = datetime.now(UTC), time.monotonic() - _age_s(pod)
-        attempt.ours_mono = self._listed_mono.get(attempt.namespace, 0.0)  # an event may be as old as that
+        attempt.ours_mono = parts.sightings.listed_mono(attempt.namespace)
         self._register.move(attempt, "created")
         self._register.name_pod(attempt)
         logger.info("pod adopted attempt_id=%s pod=%s", attempt.message.id, attempt.pod)
-        self._on_pod(pod, "ADDED")
+        parts.sightings.on_pod(pod, "ADDED")
 
     def terminate(self, attempt: Attempt) -> None:
         """Ends an attempt because Celery says so (revoke, time limit); Celery has stored the result itself."""
@@ -316,7 +322,7 @@ class Lifecycle:
             self._parts.launcher.withdraw(attempt)
         elif attempt.stage == "created" and self._parts is not None:
             self._register.remove(attempt)
-            self._closed.add(attempt.uid or "")
+            self._parts.sightings.close(attempt.uid or "")
             self._parts.janitor.kill(_ended_of(attempt, is_success=False))
             self._pump()
             return
@@ -328,7 +334,7 @@ class Lifecycle:
         """The outcome is stored. Only now may the pod go."""
         self._register.remove(attempt)
         if attempt.uid is not None and self._parts is not None:
-            self._closed.add(attempt.uid)
+            self._parts.sightings.close(attempt.uid)
             self._parts.janitor.take(_ended_of(attempt, is_success=is_success))
         self._pump()
 
@@ -363,8 +369,7 @@ class Lifecycle:
         self._register.remove(attempt)
         put_back()
         if attempt.uid is not None and self._parts is not None:
-            self._closed.add(attempt.uid)
-            self._returned.add(attempt.uid)
+            self._parts.sightings.close(attempt.uid, is_returned=True)
             self._parts.janitor.delete(_ended_of(attempt, is_success=False))
         self._pump()
 
@@ -372,7 +377,7 @@ class Lifecycle:
         """Cleans up behind a pod whose outcome had been stored by a dispatcher before us."""
         key = manifest.key_of(pod)
         if self._parts is not None and key is not None:
-            self._closed.add(_uid(pod))
+            self._parts.sightings.close(uid_of(pod))
             self._parts.janitor.take(janitor.ended_of(pod, attempt_id=key[0], profile=profile, is_success=is_success))
 
     def set_limit(self, limit: int) -> None:
@@ -408,7 +413,8 @@ class Lifecycle:
 
     def _on_created(self, attempt: Attempt) -> None:
         attempt.created_mono = time.monotonic()
-        self._note(attempt)
+        if self._parts is not None:
+            self._parts.sightings.note(attempt)
         self._hub.created(attempt)
 
     def _on_withdrawn(self, attempt: Attempt) -> None:
@@ -424,94 +430,8 @@ class Lifecycle:
         self._register.remove(attempt)
         self._hub.dropped(attempt)
 
-    def _on_pod(self, pod: Mapping[str, Any], kind: str) -> None:
-        """One event of the watch, or one pod of a list."""
-        if self._parts is not None:
-            self._parts.capacity.see(pod, kind)
-        if _uid(pod) in self._closed:
-            if kind == "DELETED":
-                self._closed.discard(_uid(pod))
-                self._returned.discard(_uid(pod))
-            return
-        metadata = pod["metadata"]
-        attempt = self._register.by_pod(metadata["namespace"], metadata["name"])
-        seen = podstatus.observe(pod, kind, base=manifest.base_of(pod))
-        if attempt is not None:
-            seen = waiting.patient(attempt, seen)
-        if attempt is None:
-            if kind != "DELETED" and manifest.key_of(pod) is not None and self._parts is not None:
-                self._parts.findings.found(pod, is_ended=seen.verdict in ("succeeded", "failed"))
-            return
-        if (
-            attempt.stage == "ended"
-            or manifest.key_of(pod) != attempt.key
-            or attempt.uid not in (None, metadata["uid"])
-        ):
-            return  # an older pod's late event never touches this attempt
-        attempt.uid = metadata["uid"]
-        self._take(attempt, pod, seen)
-        self._follow(attempt, pod, seen, is_last=kind == "DELETED")
-
-    def _take(self, attempt: Attempt, pod: Mapping[str, Any], seen: podstatus.Observation) -> None:
-        """What its pod says now, kept and noted."""
-        started_at, attempt.ended_at = podresult.times(seen, created=pod["metadata"].get("creationTimestamp"))
-        if attempt.started_at is None and started_at is not None and seen.verdict in ("running", "succeeded", "failed"):
-            attempt.started_at = started_at
-            self._hub.started(attempt)
-        attempt.seen, attempt.phase = seen, str((pod.get("status") or {}).get("phase") or "Unknown")
-        attempt.seen, attempt.heard_mono = seen, time.monotonic()
-        if seen.is_scheduled and attempt.scheduled_mono is None:
-            attempt.scheduled_mono = time.monotonic()
-        self._note(attempt)
-
-    def _note(self, attempt: Attempt) -> None:
-        """What its pod said last; events may be faster than the answer to the create, and know more."""
-        seen = attempt.seen or podstatus.Observation(verdict="none")
-        self._notes.note(
-            attempt,
-            phase=attempt.phase,
-            reason=seen.reason,
-            message=seen.message if seen.verdict != "succeeded" else None,
-            cause=seen.cause,
-            exit_code=seen.exit_code,
-            node=seen.node,
-            ended_at=attempt.ended_at,
-        )
-
-    def _follow(self, attempt: Attempt, pod: Mapping[str, Any], seen: podstatus.Observation, *, is_last: bool) -> None:
-        """What follows from it."""
-        if seen.verdict == "gone":
-            self._register.remove(attempt)
-            self._hub.dropped(attempt)
-            self._pump()
-        elif seen.verdict in ("succeeded", "failed") and self._parts is not None:
-            told = resultsidecar.told(pod) if attempt.wanted.result_path is not None else None
-            if told is not None and told.kind == "waiting" and seen.verdict == "succeeded" and not is_last:
-                attempt.awaits_result_mono = attempt.awaits_result_mono or time.monotonic()
-                return
-            self._parts.endings.ended(attempt, seen, told)
-
-    def _on_list(self, namespace: str, pods: Mapping[str, Mapping[str, Any]], asked_at: float) -> None:
-        """Closes the gap between what is in flight and what is in the cluster."""
-        self._listed_mono[namespace] = asked_at
-        if self._parts is None:
-            return
-        self._parts.capacity.sync(namespace, pods.keys(), asked_at=asked_at)
-        for attempt in self._register:
-            known = attempt.stage == "created" and attempt.namespace == namespace
-            if known and attempt.created_mono < asked_at and not _is_among(attempt, pods):
-                self._parts.endings.missed(attempt)
-        if len(self._parts.watcher.namespaces) <= 1:
-            self._closed &= {_uid(pod) for pod in pods.values()}
-
     def _log_saved(self, ended: janitor.Ended, path: str) -> None:
         logger.debug("log saved attempt_id=%s path=%s", ended.attempt_id, path)
-
-
-def _is_among(attempt: Attempt, pods: Mapping[str, Mapping[str, Any]]) -> bool:
-    """Whether its pod is in a list: the very one, not another that was made under its name."""
-    pod = pods.get(attempt.pod)
-    return pod is not None and attempt.uid in (None, _uid(pod))
 
 
 async def _end(tasks: Set["asyncio.Task[Any] | None"]) -> None:
@@ -541,7 +461,3 @@ def _age_s(pod: Mapping[str, Any]) -> float:
     """How long ago a pod was made: a deadline that began with it does not begin anew with another dispatcher."""
     made_at = podresult.time_of(pod["metadata"].get("creationTimestamp"))
     return 0.0 if made_at is None else max(0.0, (datetime.now(UTC) - made_at).total_seconds())
-
-
-def _uid(pod: Mapping[str, Any]) -> str:
-    return str(pod["metadata"]["uid"])
