@@ -85,6 +85,8 @@ class Attempt:
     """Kind of wait -> when it was first seen."""
     clue: podevents.Event | None = None
     """What the cluster's events said last about a pod that does not start."""
+    doubt_mono: float | None = None
+    """When the first create was sent of which it is not known whether it worked."""
     is_in_doubt: bool = False
     """A create had no clear answer: there may be a pod that nobody saw yet."""
     is_given_up: bool = False

@@ -59,7 +59,7 @@ class Claims:
 
     def __init__(self, book: Book, *, owner: str) -> None:
         self._book = book
-        self._owner = owner
+        self.owner = owner
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="podyard-claims")
         self._ours: dict[Attempt, _Ours] = {}
         self._wanted: list[tuple[Attempt, asyncio.Future[launchclaim.Answer]]] = []
@@ -160,7 +160,7 @@ class Claims:
         return True  # it has ended, or is another's
 
     def _claim(self, attempt: Attempt) -> launchclaim.Claim:
-        return launchclaim.Claim(token=attempt.delivery, retries=attempt.message.retries, owner=self._owner)
+        return launchclaim.Claim(token=attempt.delivery, retries=attempt.message.retries, owner=self.owner)
 
     async def _ask(self) -> None:
         """Asks for all that are wanted, as long as any are."""

@@ -64,6 +64,7 @@ class Launcher:
         is_finished: Callable[[Mapping[str, Any]], bool],
         permits: Permits,
         watch: Callable[[str], None],
+        listed_mono: Callable[[str], float],
     ) -> None:
         self._cluster = cluster
         self._register = register
@@ -82,6 +83,7 @@ class Launcher:
         self._is_finished = is_finished
         self._permits = permits
         self._watch = watch
+        self._listed_mono = listed_mono
         self._creates: set[asyncio.Task[None]] = set()
         self._sends = asyncio.Semaphore(options.create_concurrency)
         """Of the creates under way those that are at the API server: others are being claimed meanwhile."""
@@ -226,6 +228,8 @@ class Launcher:
 
     async def _go(self, attempt: Attempt, step: Step) -> None:
         """What the result backend says to it."""
+        if step.action == "create" and self._is_lost_sight_of(attempt):
+            step = await self._permits.lose(attempt)
         match step.action:
             case "create":
                 await self._send(attempt)
@@ -239,6 +243,15 @@ class Launcher:
             case _:
                 detail = f"{step.owner or 'another dispatcher'} has asked for its pod, and may be at it still"
                 self._come_back(attempt, reason="LaunchInDoubt", detail=detail, after_s=DOUBT_AGAIN_S)
+
+    def _is_lost_sight_of(self, attempt: Attempt) -> bool:
+        """Whether a pod of it may have come and gone unseen: a create may have worked, and the watch has a gap since.
+
+        A watch without a gap tells of every pod. After a list nobody knows of those that had gone before it.
+        """
+        if attempt.doubt_mono is None or attempt.uid is not None:
+            return False
+        return self._listed_mono(attempt.namespace) > attempt.doubt_mono
 
     async def _send(self, attempt: Attempt) -> None:
         begun_at = attempt.ours_mono = time.monotonic()
@@ -276,7 +289,9 @@ class Launcher:
     async def _after_error(self, attempt: Attempt, error: Failure, *, begun_at: float) -> None:
         if attempt.stage == "ended":
             return  # the create had worked: the pod's events were faster than the failure
-        attempt.is_in_doubt |= reactions.may_have_worked(error)
+        if reactions.may_have_worked(error):
+            attempt.is_in_doubt = True
+            attempt.doubt_mono = attempt.doubt_mono or begun_at
         reaction = reactions.react(error)
         if reaction.action == "adopt":
             await self._adopt(attempt, begun_at=begun_at)

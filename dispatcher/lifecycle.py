@@ -209,6 +209,7 @@ class Lifecycle:
                 on_seen=lambda pod: sightings.on_pod(pod, "MODIFIED"),
                 permits=permits,
                 watch=watching.watch,
+                listed_mono=sightings.listed_mono,
             ),
         )
 

@@ -73,6 +73,15 @@ class Permits:
             return Step("create", "Unclaimed")
         return await self._insist(attempt, lambda: self._settled(claims, attempt))
 
+    async def lose(self, attempt: Attempt) -> Step:
+        """What to do where a pod of ours may have come and gone unseen: `tell` or `drop`; `create` without claims."""
+        claims = self._claims_for(attempt)
+        if claims is None:
+            return Step("create", "Unclaimed")
+        if await self._insist(attempt, lambda: claims.lose(attempt, attempt.delivery)):
+            return Step("tell", "PodLost", claims.owner)
+        return Step("drop", "Ended")  # our claim was there a moment ago: only an outcome can have come in between
+
     def sent(self, attempt: Attempt) -> None:
         """A create is sent now."""
         if claims := self._claims_for(attempt):

@@ -101,6 +101,31 @@ def test_D3_a_pod_that_is_there_is_adopted_though_it_was_claimed_by_another(yard
     assert (runs(yard, sent.id), creates(faults)) == (1, 1)
 
 
+def test_K2_a_pod_that_came_and_went_in_a_gap_of_the_watch_runs_no_second_time(
+    yard: Yard, faults: client.Faults
+) -> None:
+    """The create worked though the caller saw a failure, and its events were lost: nobody can say that it never ran."""
+    yard.dispatcher()
+    unseen = faults.disturb("drop")
+    faults.fail("create", 500, resource="pods", done=True, times=1)
+    refused = faults.fail("create", 503, resource="pods")
+    sent = yard.send("nap", 60)
+    parts.eventually(lambda: runs(yard, sent.id) == 1, WAIT_S)
+    faults.delete("*", grace_s=0)
+    parts.eventually(lambda: not pods_of(yard), 10)
+    faults.remove(unseen)
+    lists = faults.stats()["requests"]["pods"]["list"]
+    faults.expire_versions()
+    parts.eventually(lambda: faults.stats()["requests"]["pods"]["list"] > lists, WAIT_S)
+    faults.remove(refused)
+
+    assert {"reason": "PodLost", "cause": "infrastructure"}.items() <= details(sent).items()
+    assert runs(yard, sent.id) == 1
+    done = yard.send("add", 2, 3)
+    parts.eventually(done.ready, WAIT_S)
+    assert done.result == 5
+
+
 def test_D2_what_a_quota_held_is_launched_by_the_next_dispatcher(yard: Yard, faults: client.Faults) -> None:
     """Killed while nothing had been created, by the server's own word: the claim was taken back, there is no doubt."""
     quota = faults.fail("create", 403, resource="pods")
