@@ -10,7 +10,7 @@ from datetime import datetime, timedelta
 from itertools import compress
 
 from routing.merging import collector, outcome
-from routing.store import ledger
+from routing.store import entries
 
 RESEND_AFTER_S = 60.0
 RESEND_MAX_S = 3600.0
@@ -50,7 +50,7 @@ class Sweeper:
         """The broker was away until now: what was on its way then may be lost."""
         self._outage_at = now
 
-    def inspect(self, rows: Sequence[ledger.Waiting], *, now: datetime, clock_s: float, backlog: Backlog) -> Findings:
+    def inspect(self, rows: Sequence[entries.Waiting], *, now: datetime, clock_s: float, backlog: Backlog) -> Findings:
         """Look at a page. Raises ResultsUnavailable, and what `backlog` raises."""
         seen = self._collector.look_up([row.id for row in rows], now=now)
         ended = {one.attempt_id for one in seen.outcomes if isinstance(one, outcome.Ended)}
@@ -78,7 +78,7 @@ class Sweeper:
         findings.resend.extend(row.id for row in overdue)
         return findings
 
-    def _bodiless(self, rows: Sequence[ledger.Waiting], clock_s: float) -> dict[str, float]:
+    def _bodiless(self, rows: Sequence[entries.Waiting], clock_s: float) -> dict[str, float]:
         """Of attempts without a claim those whose body no Celery worker runs, with the seconds since it runs none.
 
         A claim that is gone was lost with the server's data: its worker says again and again that the body runs.
@@ -90,7 +90,7 @@ class Sweeper:
         self._unclaimed = {**kept, **{one: at for one, at in since.items() if one in began}}
         return {one: clock_s - at for one, at in since.items()}
 
-    def _is_late(self, row: ledger.Waiting, now: datetime) -> bool:
+    def _is_late(self, row: entries.Waiting, now: datetime) -> bool:
         if row.sent_at is None:
             return False
         if self._outage_at is not None and row.sent_at <= self._outage_at:
@@ -106,7 +106,7 @@ class Sweeper:
         }
         return {one for one in dead if clock_s - self._missing.get(one, clock_s) > self._lost_after_s}
 
-    def _stop(self, row: ledger.Waiting, findings: Findings, now: datetime) -> None:
+    def _stop(self, row: entries.Waiting, findings: Findings, now: datetime) -> None:
         """Nobody wants this attempt: keep it from starting, or stop it.
 
         What could be blocked has neither begun on a worker nor been given a pod, and will not: that ends it, whether a
@@ -124,7 +124,7 @@ _LOST = "its worker gives no sign of life any more: it was killed, or its machin
 _FORGOTTEN = "its worker does not run it any more, and its result was lost with the data of the result backend"
 
 
-def _overdue(late: Sequence[ledger.Waiting], backlog: Backlog) -> list[ledger.Waiting]:
+def _overdue(late: Sequence[entries.Waiting], backlog: Backlog) -> list[entries.Waiting]:
     """Attempts sent long ago that nobody began, from queues in which no message waits: their messages got lost.
 
     If a message is only slow, its attempt has a second one for a while; the claim lets one of them run. With them those

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from dispatcher.lessons import Lessons
 from routing.authoring import spec
 from routing.scheduling import ready
-from routing.store import ledger
+from routing.store import entries, ledger
 
 VERSIONS_MAX = 200
 
@@ -37,7 +37,7 @@ class Version:
 class Run:
     """A run that has started and not ended."""
 
-    row: ledger.RunState
+    row: entries.RunState
     version: Version
     instances: dict[str, Instance]
     progress: ready.Progress

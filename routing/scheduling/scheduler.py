@@ -17,7 +17,7 @@ from routing.errors import TaskFailed
 from routing.merging import merge, outcome
 from routing.scheduling import learning, messages, ready, renderer, retrying, runs
 from routing.sections import Scheduler as Limits
-from routing.store import ledger, messagewaits
+from routing.store import entries, ledger, messagewaits
 
 log = logging.getLogger(__name__)
 
@@ -36,7 +36,7 @@ REASON_MAX_CHARS = 500
 class Result:
     """What a turn leaves to do: messages to send, whether more is ready than one turn takes."""
 
-    unsent: Sequence[ledger.Unsent] = ()
+    unsent: Sequence[entries.Unsent] = ()
     has_more: bool = False
     retry_at: datetime | None = None
     """When the first of the retries that this turn decided on is due."""
@@ -49,7 +49,7 @@ class _Work:
     book: ledger.Ledger
     now: datetime
     clock_s: float
-    moves: dict[int, ledger.TaskMove] = field(default_factory=dict)
+    moves: dict[int, entries.TaskMove] = field(default_factory=dict)
     results: list[tuple[int, str, Any]] = field(default_factory=list)
     touched: dict[int, runs.Run] = field(default_factory=dict)
     is_cut_short: bool = False
@@ -124,7 +124,7 @@ class Scheduler:
         for attempt_id in changed:
             self._follow(work, rows[attempt_id], after[attempt_id], verdicts.get(attempt_id))
 
-    def _follow(self, work: _Work, row: ledger.OpenAttempt, facts: merge.Facts, verdict: outcome.Ended | None) -> None:
+    def _follow(self, work: _Work, row: entries.OpenAttempt, facts: merge.Facts, verdict: outcome.Ended | None) -> None:
         """Let the task instance follow its latest attempt."""
         if row.task_state not in ("queued", "running"):
             return  # the task has ended without it
@@ -136,7 +136,7 @@ class Scheduler:
             return  # an older attempt: evidence, not news
         if verdict is None:
             if facts.state == "running" and row.task_state == "queued":
-                work.moves[instance.id] = ledger.TaskMove(
+                work.moves[instance.id] = entries.TaskMove(
                     task_instance=instance.id, state="running", started_at=facts.started_at
                 )
             return
@@ -148,11 +148,11 @@ class Scheduler:
             self._settle(work, run, run.progress.end([(row.task_id, move.state)]))
 
     def _judge(
-        self, work: _Work, run: runs.Run, row: ledger.OpenAttempt, facts: merge.Facts, verdict: outcome.Ended
-    ) -> ledger.TaskMove:
+        self, work: _Work, run: runs.Run, row: entries.OpenAttempt, facts: merge.Facts, verdict: outcome.Ended
+    ) -> entries.TaskMove:
         """What becomes of the task instance whose latest attempt ended."""
         instance = run.instances[row.task_id]
-        success = ledger.TaskMove(
+        success = entries.TaskMove(
             task_instance=instance.id, state="success", started_at=facts.started_at, ended_at=facts.ended_at
         )
         if verdict.verdict == "succeeded":
@@ -184,7 +184,7 @@ class Scheduler:
         elif answer.is_infrastructure:
             instance.lessons = learning.after_node(instance.lessons, verdict, profile)
         instance.infra_failures += answer.is_infrastructure
-        return ledger.TaskMove(
+        return entries.TaskMove(
             task_instance=instance.id,
             state="up_for_retry",
             infra_failures=instance.infra_failures,
@@ -238,7 +238,7 @@ class Scheduler:
         run.ready.update(dict.fromkeys(settled.ready))
         for task_id, state in settled.ended:
             instance = run.instances[task_id]
-            work.moves[instance.id] = ledger.TaskMove(task_instance=instance.id, state=state, ended_at=work.now)
+            work.moves[instance.id] = entries.TaskMove(task_instance=instance.id, state=state, ended_at=work.now)
 
     def _flush(self, work: _Work) -> list[datetime]:
         """Write what was gathered; gives the times of retries."""
@@ -251,7 +251,7 @@ class Scheduler:
 
     # --- recording
 
-    def _record_ready(self, work: _Work) -> list[ledger.Unsent]:
+    def _record_ready(self, work: _Work) -> list[entries.Unsent]:
         """Record attempts of ready tasks, the runs by turns, as many as the limits let."""
         if not any(run.ready for run in self._runs):
             return []
@@ -260,7 +260,7 @@ class Scheduler:
         results = work.book.results(_input_instances(chosen))
         new, refused = self._attempts(work, chosen, results)
         work.book.move_tasks(
-            ledger.TaskMove(task_instance=attempt.task_instance, state="queued", attempts=attempt.number)
+            entries.TaskMove(task_instance=attempt.task_instance, state="queued", attempts=attempt.number)
             for attempt in new
         )
         work.book.insert_attempts(new)
@@ -272,17 +272,17 @@ class Scheduler:
         work.is_cut_short = len(new) >= SEND_MAX or len(new) < len(chosen) or bool(refused)
         ended = {one.attempt_id for one in refused}
         return [
-            ledger.Unsent(id=attempt.id, queue=attempt.queue, message=attempt.message)
+            entries.Unsent(id=attempt.id, queue=attempt.queue, message=attempt.message)
             for attempt in new
             if attempt.id not in ended
         ]
 
     def _attempts(
         self, work: _Work, chosen: Iterable[tuple[runs.Run, str]], results: Mapping[int, Any]
-    ) -> tuple[list[ledger.NewAttempt], list[outcome.Ended]]:
+    ) -> tuple[list[entries.NewAttempt], list[outcome.Ended]]:
         """Attempts of the chosen tasks, or of the first of them where templates take long, and the failures of those
         whose message cannot be made."""
-        new: list[ledger.NewAttempt] = []
+        new: list[entries.NewAttempt] = []
         refused = []
         began_s = self._render.spent_s
         for run, task_id in chosen:
@@ -296,7 +296,7 @@ class Scheduler:
 
     def _attempt(
         self, work: _Work, run: runs.Run, task: Any, results: Mapping[int, Any]
-    ) -> tuple[ledger.NewAttempt, TaskFailed | None]:
+    ) -> tuple[entries.NewAttempt, TaskFailed | None]:
         instance = run.instances[task.task_id]
         number = instance.attempts + 1
         attempt_id, failure = str(uuid4()), None
@@ -317,7 +317,7 @@ class Scheduler:
         except TaskFailed as error:
             message, failure = messages.unsendable(task, occasion), error
         route = self._route(task)
-        attempt = ledger.NewAttempt(
+        attempt = entries.NewAttempt(
             id=attempt_id,
             task_instance=instance.id,
             number=number,
@@ -371,10 +371,10 @@ def _why_failed(run: runs.Run) -> str:
     return f"{len(failed)} of {len(states)} tasks failed: {first}"
 
 
-def _facts(columns: ledger.AttemptFacts) -> merge.Facts:
+def _facts(columns: entries.AttemptFacts) -> merge.Facts:
     fields = {name: value for name, value in vars(columns).items() if name != "runtime_s"}
     return merge.Facts(**{**fields, "evidence": tuple(columns.evidence)})
 
 
-def _columns(facts: merge.Facts) -> ledger.AttemptFacts:
-    return ledger.AttemptFacts(**{**vars(facts), "evidence": list(facts.evidence)}, runtime_s=facts.runtime_s)
+def _columns(facts: merge.Facts) -> entries.AttemptFacts:
+    return entries.AttemptFacts(**{**vars(facts), "evidence": list(facts.evidence)}, runtime_s=facts.runtime_s)

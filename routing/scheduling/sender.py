@@ -14,7 +14,7 @@ from kombu import exceptions
 
 from dispatcher.message import AGAIN_HEADER
 from routing.scheduling import messages
-from routing.store import ledger
+from routing.store import entries
 
 BATCH = 500
 ONCE = {"max_retries": 1, "interval_start": 0, "interval_step": 0}
@@ -32,7 +32,7 @@ class Sender:
         self._app = app
         self._producer: Any = None
 
-    def send(self, attempts: Sequence[ledger.Unsent], *, again: bool = False) -> None:
+    def send(self, attempts: Sequence[entries.Unsent], *, again: bool = False) -> None:
         """Send messages; returns once the broker has them. `again`: they were sent before, or may have been."""
         with self._mapped():
             producer = self._open()
@@ -62,7 +62,7 @@ class Sender:
             with contextlib.suppress(Exception):
                 producer.connection.close()
 
-    def _publish(self, producer: Any, attempt: ledger.Unsent, *, again: bool) -> None:
+    def _publish(self, producer: Any, attempt: entries.Unsent, *, again: bool) -> None:
         message: Mapping[str, Any] = attempt.message
         text = messages.describe(message)
         self._app.send_task(

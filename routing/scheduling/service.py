@@ -21,7 +21,7 @@ from routing import celery_app
 from routing.merging import collector, outcome, sweeper
 from routing.scheduling import dagfolder, outage, presence, renderer, scheduler, sender, unread
 from routing.settings import Settings
-from routing.store import errors, ledger
+from routing.store import entries, errors
 from routing.store.store import Store
 
 log = logging.getLogger(__name__)
@@ -291,7 +291,7 @@ class Service:
         if result.unsent:
             self._send(result.unsent, clock_s)
 
-    def _send(self, unsent: Sequence[ledger.Unsent], clock_s: float, *, again: bool = False) -> None:
+    def _send(self, unsent: Sequence[entries.Unsent], clock_s: float, *, again: bool = False) -> None:
         """Send what is recorded; what cannot be sent stays `recorded` and is found by `_send_unsent`."""
         try:
             self._sender.send(unsent, again=again)

@@ -12,7 +12,7 @@ from datetime import datetime, timedelta
 from dispatcher import waits
 from routing import router
 from routing.merging import outcome
-from routing.store import ledger, messagewaits
+from routing.store import entries, ledger, messagewaits
 
 log = logging.getLogger(__name__)
 
@@ -91,7 +91,7 @@ class Unread:
             at_deadline=rule.action,
         )
 
-    def _wait(self, one: ledger.Overdue) -> waits.Wait:
+    def _wait(self, one: entries.Overdue) -> waits.Wait:
         kind = messagewaits.kind_of(one.waiting_reason)
         profile = self._router.route(one.queue).profile
         return waits.Wait(

@@ -5,7 +5,6 @@ the caller reads again. Only `routing.scheduling` writes through this.
 """
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
 from datetime import datetime
 from functools import cache
 from typing import Any, cast
@@ -14,7 +13,7 @@ import sqlalchemy as sa
 from sqlalchemy.dialects import postgresql
 
 from dispatcher import podstore
-from routing.store import errors, messagewaits, models, states
+from routing.store import entries, errors, messagewaits, models, states
 
 ATTEMPT = cast("sa.Table", models.Attempt.__table__)
 TASK = cast("sa.Table", models.TaskInstance.__table__)
@@ -33,138 +32,6 @@ ATTEMPT_OPEN = tuple(state for state in states.ATTEMPT_MOVES if state not in ATT
 TASK_FINAL = states.final(states.TASK_MOVES)
 
 
-@dataclass(frozen=True, kw_only=True)
-class AttemptFacts:
-    """The columns that merging may change; the same names as `routing.merging.merge.Facts`."""
-
-    state: str
-    started_at: datetime | None
-    ended_at: datetime | None
-    host: str | None
-    pid: int | None
-    pod: str | None
-    exit_code: int | None
-    reason: str | None
-    cause: str | None
-    error: str | None
-    runtime_s: float | None
-    evidence: Sequence[Mapping[str, Any]]
-    diagnosis: Mapping[str, Any] | None = None
-
-
-@dataclass(frozen=True, kw_only=True)
-class OpenAttempt:
-    """An attempt with the task instance that it belongs to, as they stand in this transaction."""
-
-    id: str
-    facts: AttemptFacts
-    number: int
-    queue: str
-    side: str
-    task_instance: int
-    run: int
-    task_id: str
-    task_state: str
-    infra_failures: int
-
-
-@dataclass(frozen=True, kw_only=True)
-class NewAttempt:
-    """An attempt to insert, in the state `recorded`."""
-
-    id: str
-    task_instance: int
-    number: int
-    side: str
-    queue: str
-    rule: str
-    message: Mapping[str, Any]
-    created_at: datetime
-    waiting_reason: str | None
-
-
-@dataclass(frozen=True, kw_only=True)
-class TaskMove:
-    """A task instance that goes to `state`. What is None stays as it is, but `next_try_at` and `reason` are set."""
-
-    task_instance: int
-    state: str
-    attempts: int | None = None
-    infra_failures: int | None = None
-    next_try_at: datetime | None = None
-    started_at: datetime | None = None
-    ended_at: datetime | None = None
-    reason: str | None = None
-    lessons: Mapping[str, Any] | None = None
-
-
-@dataclass(frozen=True, kw_only=True)
-class TaskState:
-    """A task instance as the cache of a run needs it."""
-
-    id: int
-    task_id: str
-    state: str
-    attempts: int
-    infra_failures: int
-    next_try_at: datetime | None
-    lessons: Mapping[str, Any] | None = None
-
-
-@dataclass(frozen=True, kw_only=True)
-class RunState:
-    """A run with its task instances."""
-
-    id: int
-    run_id: str
-    dag_id: str
-    version_id: int
-    state: str
-    logical_date: datetime
-    conf: Mapping[str, Any]
-    tasks: Sequence[TaskState] = field(default_factory=tuple)
-
-
-@dataclass(frozen=True, kw_only=True)
-class Unsent:
-    """An attempt whose message is to be sent (again)."""
-
-    id: str
-    queue: str
-    message: Mapping[str, Any]
-
-
-@dataclass(frozen=True, kw_only=True)
-class Waiting:
-    """An open attempt as the sweep sees it."""
-
-    id: str
-    state: str
-    side: str
-    queue: str
-    sent_at: datetime | None
-    sends: int
-    is_unwanted: bool
-    """Its task instance has ended without it (the run was cancelled): it must be stopped."""
-    has_pod: bool
-    """The dispatcher knows of it."""
-    is_launched: bool
-    """Its pod was created: it does not only wait for one."""
-    is_told: bool
-    """Its pod ended a while ago, and the dispatcher saw that."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Overdue:
-    """An attempt whose message was not read by its deadline."""
-
-    id: str
-    side: str
-    queue: str
-    waiting_reason: str | None
-    at_deadline: str
-
-
 class Ledger:
     """One transaction of the scheduler."""
 
@@ -174,12 +41,12 @@ class Ledger:
 
     # --- attempts
 
-    def attempts(self, ids: Collection[str]) -> list[OpenAttempt]:
+    def attempts(self, ids: Collection[str]) -> list[entries.OpenAttempt]:
         """The attempts of these ids, locked until the transaction ends; unknown ids are left out."""
         found = self._connection.execute(_attempts_by_id(), {"ids": list(ids)})
         return [_open_attempt(row) for row in found]
 
-    def save_facts(self, changed: Iterable[tuple[str, str, AttemptFacts]]) -> None:
+    def save_facts(self, changed: Iterable[tuple[str, str, entries.AttemptFacts]]) -> None:
         """Write what merging made of attempts: (id, state before, facts). Raises Conflict."""
         groups: dict[tuple[str, bool], list[dict[str, Any]]] = {}
         for attempt_id, before, facts in changed:
@@ -188,7 +55,7 @@ class Ledger:
         for (state, is_move), rows in groups.items():
             self._update(_save_facts(state, is_move), rows, what=f"attempt -> {state}")
 
-    def insert_attempts(self, new: Sequence[NewAttempt]) -> None:
+    def insert_attempts(self, new: Sequence[entries.NewAttempt]) -> None:
         """Record attempts before their messages are sent."""
         if new:
             rows = [{**vars(item), "state": "recorded", "waiting_since": item.created_at} for item in new]
@@ -199,7 +66,7 @@ class Ledger:
         for chunk in _chunks(list(ids)):
             self._connection.execute(_mark_sent(), {"ids": chunk, "at": at})
 
-    def unsent(self, *, before: datetime, limit: int) -> list[Unsent]:
+    def unsent(self, *, before: datetime, limit: int) -> list[entries.Unsent]:
         """Attempts recorded before this time whose message is not known to be sent, oldest first."""
         query = (
             sa.select(ATTEMPT.c.id, ATTEMPT.c.queue, ATTEMPT.c.message)
@@ -207,14 +74,14 @@ class Ledger:
             .order_by(ATTEMPT.c.created_at)
             .limit(limit)
         )
-        return [Unsent(**row) for row in self._connection.execute(query).mappings()]
+        return [entries.Unsent(**row) for row in self._connection.execute(query).mappings()]
 
-    def messages(self, ids: Collection[str]) -> list[Unsent]:
+    def messages(self, ids: Collection[str]) -> list[entries.Unsent]:
         """What was sent for these attempts, to send it again."""
         query = sa.select(ATTEMPT.c.id, ATTEMPT.c.queue, ATTEMPT.c.message).where(ATTEMPT.c.id.in_(list(ids)))
-        return [Unsent(**row) for row in self._connection.execute(query).mappings()]
+        return [entries.Unsent(**row) for row in self._connection.execute(query).mappings()]
 
-    def open_attempts(self, *, after: str, limit: int, told_before: datetime) -> list[Waiting]:
+    def open_attempts(self, *, after: str, limit: int, told_before: datetime) -> list[entries.Waiting]:
         """A page of the attempts without a verdict, by id."""
         columns = (ATTEMPT.c.id, ATTEMPT.c.state, ATTEMPT.c.side, ATTEMPT.c.queue, ATTEMPT.c.sent_at, ATTEMPT.c.sends)
         has_pod = sa.exists().where(POD.c.attempt_id == ATTEMPT.c.id)
@@ -233,7 +100,7 @@ class Ledger:
             .order_by(ATTEMPT.c.id)
             .limit(limit)
         )
-        return [Waiting(**row) for row in self._connection.execute(query).mappings()]
+        return [entries.Waiting(**row) for row in self._connection.execute(query).mappings()]
 
     def count_open(self) -> int:
         """How many attempts have no verdict."""
@@ -282,7 +149,7 @@ class Ledger:
         )
         return self._connection.execute(query).rowcount
 
-    def overdue(self, *, now: datetime, limit: int) -> list[Overdue]:
+    def overdue(self, *, now: datetime, limit: int) -> list[entries.Overdue]:
         """Sent attempts without a pod whose wait is over and must end, the longest overdue first."""
         names = ("id", "side", "queue", "waiting_reason", "at_deadline")
         query = (
@@ -296,7 +163,7 @@ class Ledger:
             .order_by(ATTEMPT.c.deadline_at)
             .limit(limit)
         )
-        return [Overdue(**row) for row in self._connection.execute(query).mappings()]
+        return [entries.Overdue(**row) for row in self._connection.execute(query).mappings()]
 
     def set_pod_reasons(self, *, at: datetime, limit: int, unconsumed: Collection[str] = ()) -> int:
         """Say of attempts whose pod does not run yet what their pods wait for; returns how many changed.
@@ -339,7 +206,7 @@ class Ledger:
 
     # --- task instances
 
-    def move_tasks(self, moves: Iterable[TaskMove]) -> None:
+    def move_tasks(self, moves: Iterable[entries.TaskMove]) -> None:
         """Move task instances. Raises Conflict where one was not in a state that may move there."""
         groups: dict[str, list[dict[str, Any]]] = {}
         for move in moves:
@@ -399,13 +266,13 @@ class Ledger:
         )
         return list(self._connection.scalars(query))
 
-    def run(self, run: int) -> RunState | None:
+    def run(self, run: int) -> entries.RunState | None:
         """A run with its task instances."""
         head = self._connection.execute(_run(), {"run": run}).mappings().first()
         if head is None:
             return None
-        tasks = [TaskState(**row) for row in self._connection.execute(_run_tasks(), {"run": run}).mappings()]
-        return RunState(**head, tasks=tasks)
+        tasks = [entries.TaskState(**row) for row in self._connection.execute(_run_tasks(), {"run": run}).mappings()]
+        return entries.RunState(**head, tasks=tasks)
 
     def run_state(self, run: int) -> str | None:
         """The state of a run."""
@@ -492,7 +359,7 @@ def _may_move(column: sa.Column[Any], moves: Mapping[str, frozenset[str]], targe
 
 @cache
 def _attempts_by_id() -> sa.Select[Any]:
-    names = [ATTEMPT.c[name] for name in AttemptFacts.__dataclass_fields__]
+    names = [ATTEMPT.c[name] for name in entries.AttemptFacts.__dataclass_fields__]
     return (
         sa.select(
             *(ATTEMPT.c.id, ATTEMPT.c.number, ATTEMPT.c.queue, ATTEMPT.c.side, ATTEMPT.c.task_instance),
@@ -506,9 +373,9 @@ def _attempts_by_id() -> sa.Select[Any]:
     )
 
 
-def _open_attempt(row: Any) -> OpenAttempt:
+def _open_attempt(row: Any) -> entries.OpenAttempt:
     (attempt_id, number, queue, side, task, run, task_id, task_state, infra_failures, *facts) = row
-    return OpenAttempt(
+    return entries.OpenAttempt(
         id=attempt_id,
         number=number,
         queue=queue,
@@ -518,14 +385,14 @@ def _open_attempt(row: Any) -> OpenAttempt:
         task_id=task_id,
         task_state=task_state,
         infra_failures=infra_failures,
-        facts=AttemptFacts(**dict(zip(AttemptFacts.__dataclass_fields__, facts, strict=True))),
+        facts=entries.AttemptFacts(**dict(zip(entries.AttemptFacts.__dataclass_fields__, facts, strict=True))),
     )
 
 
 @cache
 def _save_facts(state: str, is_move: bool) -> sa.Update:
     may = _may_move(ATTEMPT.c.state, states.ATTEMPT_MOVES, state) if is_move else ATTEMPT.c.state == state
-    values: dict[str, Any] = {name: sa.bindparam(name) for name in AttemptFacts.__dataclass_fields__}
+    values: dict[str, Any] = {name: sa.bindparam(name) for name in entries.AttemptFacts.__dataclass_fields__}
     if is_move:
         values |= {"waiting_reason": None, "waiting_since": None, "deadline_at": None, "at_deadline": None}
     return sa.update(ATTEMPT).where(ATTEMPT.c.id == sa.bindparam("key"), may).values(**values)
@@ -595,5 +462,5 @@ def _run() -> sa.Select[Any]:
 
 @cache
 def _run_tasks() -> sa.Select[Any]:
-    names = TaskState.__dataclass_fields__
+    names = entries.TaskState.__dataclass_fields__
     return sa.select(*(TASK.c[name] for name in names)).where(TASK.c.run == sa.bindparam("run")).order_by(TASK.c.id)

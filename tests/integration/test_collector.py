@@ -13,7 +13,7 @@ from celery import Celery
 from dispatcher import launchclaim
 from routing import celery_app
 from routing.merging import backend, collector, outcome, sweeper
-from routing.store import ledger
+from routing.store import entries
 from tests import parts
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
@@ -173,14 +173,14 @@ def pulse_of(worker: backend.ReportingBackend) -> backend.Heart:
     return backend.Heart(worker.new_client(), keys=worker.keys, instance=worker.instance, lease_s=20)
 
 
-def waiting(attempt_id: str, **fields: Any) -> ledger.Waiting:
+def waiting(attempt_id: str, **fields: Any) -> entries.Waiting:
     defaults: dict[str, Any] = {"state": "sent", "side": "celery", "queue": "q", "sent_at": NOW, "sends": 1}
     defaults |= {"is_unwanted": False, "has_pod": False, "is_launched": False, "is_told": False}
-    return ledger.Waiting(id=attempt_id, **{**defaults, **fields})
+    return entries.Waiting(id=attempt_id, **{**defaults, **fields})
 
 
 def inspect(
-    sweeping: sweeper.Sweeper, *rows: ledger.Waiting, clock_s: float = 0, after_s: float = 0, backlog: int = 0
+    sweeping: sweeper.Sweeper, *rows: entries.Waiting, clock_s: float = 0, after_s: float = 0, backlog: int = 0
 ) -> sweeper.Findings:
     return sweeping.inspect(rows, now=NOW + timedelta(seconds=after_s), clock_s=clock_s, backlog=lambda _queue: backlog)
 

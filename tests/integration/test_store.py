@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 
 from dispatcher import podstore
 from routing.authoring import loading, spec
-from routing.store import columns, errors, ledger, models, rows
+from routing.store import columns, entries, errors, ledger, models, rows
 from routing.store.store import Store
 
 AT = datetime(2026, 1, 2, 3, 4, 5, 678, tzinfo=UTC)
@@ -67,10 +67,10 @@ def record_attempt(store: Store, run: rows.RunRow, task_id: str = "a") -> str:
         state = book.run(run.id)
         assert state is not None
         task = next(task for task in state.tasks if task.task_id == task_id)
-        book.move_tasks([ledger.TaskMove(task_instance=task.id, state="queued", attempts=task.attempts + 1)])
+        book.move_tasks([entries.TaskMove(task_instance=task.id, state="queued", attempts=task.attempts + 1)])
         book.insert_attempts(
             [
-                ledger.NewAttempt(
+                entries.NewAttempt(
                     id=attempt_id,
                     task_instance=task.id,
                     number=task.attempts + 1,
@@ -265,8 +265,8 @@ def test_a_move_that_the_table_does_not_know_keeps_nothing_of_its_transaction(st
     assert state is not None
     first, second = state.tasks
     moves = [
-        ledger.TaskMove(task_instance=first.id, state="running"),
-        ledger.TaskMove(task_instance=second.id, state="running"),
+        entries.TaskMove(task_instance=first.id, state="running"),
+        entries.TaskMove(task_instance=second.id, state="running"),
     ]
     with pytest.raises(errors.Conflict, match="1 of 2 rows"), store.writing() as book:
         book.move_tasks(moves)
@@ -430,9 +430,9 @@ def test_what_a_task_learned_and_why_an_attempt_failed_are_kept(store: Store) ->
         facts = replace(before.facts, state="failed", diagnosis=told)
         book.save_facts([(attempt, before.facts.state, facts)])
         task = before.task_instance
-        book.move_tasks([ledger.TaskMove(task_instance=task, state="up_for_retry", lessons=learned)])
-        book.move_tasks([ledger.TaskMove(task_instance=task, state="queued", attempts=2)])
-        new = ledger.NewAttempt(
+        book.move_tasks([entries.TaskMove(task_instance=task, state="up_for_retry", lessons=learned)])
+        book.move_tasks([entries.TaskMove(task_instance=task, state="queued", attempts=2)])
+        new = entries.NewAttempt(
             id=str(uuid4()), task_instance=task, number=2, side="kubernetes", queue="q", rule="q", created_at=AT,
             message={"name": "dispatcher.pod", "headers": {"podyard": {"lessons": learned}}}, waiting_reason=None,
         )  # fmt: skip
