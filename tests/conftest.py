@@ -2,6 +2,7 @@
 
 import itertools
 import shutil
+import signal
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
@@ -16,6 +17,9 @@ hypothesis.settings.register_profile(
 )
 hypothesis.settings.register_profile("explore", max_examples=2_000, deadline=None)
 hypothesis.settings.load_profile("steady")
+
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # a shell does that to what it runs in the background
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # processes of ours would inherit it, and Ctrl-C not work
 
 RINGS = ("unit", "contract", "integration", "e2e", "chaos")
 """Folders of `tests/` that a full run must have run."""
