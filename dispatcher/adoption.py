@@ -99,6 +99,7 @@ class Adoption:
         attempt.pod = pod["metadata"]["name"]
         request._apply_result = lambda: attempt  # noqa: SLF001 - a weak reference in Celery; the pool holds the attempt
         worker_state.task_reserved(request)
+        self._pool.named(attempt)
         self._pool.created(attempt)
         self._bridge.to_loop(self._lifecycle.adopt, attempt, pod)
 

@@ -10,8 +10,11 @@ from dispatcher.attempt import Attempt
 class Hub(Protocol):
     """What the pool does for us on Celery's side. Each call is passed to the hub's thread and returns at once."""
 
+    def named(self, attempt: Attempt) -> None:
+        """The pod exists, and its name is known."""
+
     def created(self, attempt: Attempt) -> None:
-        """The pod exists: the message may be acknowledged."""
+        """The pod exists and stands in the record: the message may be acknowledged."""
 
     def started(self, attempt: Attempt) -> None:
         """The container runs, or ran: `attempt.started_at` is known."""

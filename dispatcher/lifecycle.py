@@ -416,7 +416,8 @@ class Lifecycle:
         attempt.created_mono = time.monotonic()
         if self._parts is not None:
             self._parts.sightings.note(attempt)
-        self._hub.created(attempt)
+        self._hub.named(attempt)
+        self._notes.when_stored(lambda: self._hub.created(attempt))
 
     def _on_withdrawn(self, attempt: Attempt) -> None:
         self._register.remove(attempt)

@@ -1,6 +1,7 @@
 """Notes: what people may know of an attempt, as a row of the pods' table. On the loop's thread."""
 
 import time
+from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Any
 
@@ -47,6 +48,10 @@ class Notes:
             **facts,
         )
         self._recorder.record(row)
+
+    def when_stored(self, call: Callable[[], None]) -> None:
+        """Calls back once what was noted so far is written, or cannot be."""
+        self._recorder.when_stored(call)
 
     def waiting(self, attempt: Attempt) -> None:
         """It has no pod yet, and `attempt.reason` says why."""

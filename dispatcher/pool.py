@@ -241,9 +241,12 @@ class KubernetesPool(BasePool):
 
     # What the loop's side tells us, on the hub's thread.
 
-    def created(self, attempt: Attempt) -> None:
-        """The pod exists: Celery acknowledges the message (unless it acknowledges late) and knows the pod by name."""
+    def named(self, attempt: Attempt) -> None:
+        """The pod exists: Celery knows it by name."""
         self._by_pod[attempt.pod] = attempt
+
+    def created(self, attempt: Attempt) -> None:
+        """The pod stands in the record: Celery acknowledges the message (unless it acknowledges late)."""
         if not attempt.is_accepted:
             attempt.is_accepted = True
             announce.accepted(attempt.callbacks.request, attempt.pod)
@@ -412,6 +415,9 @@ class _Passed:
     def __init__(self, bridge: Bridge, pool: KubernetesPool) -> None:
         self._bridge = bridge
         self._pool = pool
+
+    def named(self, attempt: Attempt) -> None:
+        self._bridge.to_hub(self._pool.named, attempt)
 
     def created(self, attempt: Attempt) -> None:
         self._bridge.to_hub(self._pool.created, attempt)

@@ -1,11 +1,13 @@
 """The recorder: brings what people may know of pods into the pods' table, in batches, off the hot path.
 
-Rows are whole and replace each other, so only the newest of a batch is written. A database that is away costs nothing
-but freshness: rows are kept (one per launch) and written when it is back. Runs on the loop's thread; the write itself
-in a helper thread.
+A message is acknowledged when the row of its pod is written (`when_stored`): whatever is killed or deleted from then
+on, there is somebody who can tell that there was a pod. Rows are whole and replace each other, so only the newest of a
+batch is written. A database that is away costs nothing but freshness: rows are kept (one per launch) and written when
+it is back. Runs on the loop's thread; the write itself in a helper thread.
 """
 
 import asyncio
+import contextlib
 import logging
 from collections.abc import Callable
 
@@ -15,6 +17,8 @@ from dispatcher.podstore import PodRow, PodStore
 logger = logging.getLogger(__name__)
 
 EVERY_S = 0.2
+SOON_S = 0.03
+"""Where somebody waits for a row to be written, so much is gathered into one write."""
 KEPT_ROWS = 20_000
 """Rows kept while the database is away; the oldest are dropped first: their launches are reported elsewhere too."""
 
@@ -27,6 +31,16 @@ class Recorder:
         self._store: PodStore | None = None
         self._rows: dict[tuple[str, int], PodRow] = {}
         self._is_away = False
+        self._waiting: list[Callable[[], None]] = []
+        self._wanted = asyncio.Event()
+
+    def when_stored(self, call: Callable[[], None]) -> None:
+        """Calls back once all rows so far are written; at once where nothing is stored, or the database is away."""
+        if self._open_store is None or self._is_away:
+            call()
+            return
+        self._waiting.append(call)
+        self._wanted.set()
 
     def record(self, row: PodRow) -> None:
         """Takes a row in; it is written within a moment."""
@@ -42,7 +56,9 @@ class Recorder:
         """Writes for ever; at cancellation it writes what is left, once."""
         try:
             while True:
-                await asyncio.sleep(EVERY_S)
+                with contextlib.suppress(TimeoutError):
+                    await asyncio.wait_for(self._wanted.wait(), EVERY_S)
+                    await asyncio.sleep(SOON_S)
                 await self.flush()
         except asyncio.CancelledError:
             await self.flush()
@@ -51,10 +67,11 @@ class Recorder:
     async def flush(self) -> None:
         """Writes what was collected, or keeps it for the next time."""
         rows, self._rows = self._rows, {}
-        if not rows:
-            return
+        waiting, self._waiting = self._waiting, []
+        self._wanted.clear()
         try:
-            await asyncio.to_thread(self._write, list(rows.values()))
+            if rows:
+                await asyncio.to_thread(self._write, list(rows.values()))
         except errors.StoreUnavailable as error:
             self._rows = {**rows, **self._rows}
             if not self._is_away:
@@ -64,6 +81,8 @@ class Recorder:
             if self._is_away:
                 logger.info("pod status is stored again")
             self._is_away = False
+        for call in waiting:
+            call()
 
     def _write(self, rows: list[PodRow]) -> None:
         if self._store is None and self._open_store is not None:
