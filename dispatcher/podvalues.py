@@ -7,6 +7,7 @@ from dispatcher import podfields, podoptions
 
 
 def plain(given: Mapping[str, Any], name: str, kind: str) -> Any:
+    """A plain copy of the argument `name`, of the API's type `kind`; None if it was not given."""
     return checked(given[name], kind, (name,)) if name in given else None
 
 
@@ -25,6 +26,7 @@ def entries(given: Mapping[str, Any], name: str, kind: str) -> list[tuple[str, d
 
 
 def sequence(name: str, value: object) -> Sequence[Any]:
+    """The value, if it is a list."""
     if not isinstance(value, list | tuple):
         raise podoptions.wrong(name, f"must be a list, not {podoptions.described(value)}")
     return value
