@@ -5,6 +5,7 @@ As in `test_failure_modes.py`, but the dispatcher of this module has a database 
 
 import contextlib
 import json
+import time
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
@@ -350,15 +351,17 @@ def test_D13_D15_without_its_database_and_with_no_room_for_logs_it_works_on(
 
 def test_T5_monitoring_that_asks_a_lot_costs_the_api_server_nothing(yard: Yard, faults: client.Faults) -> None:
     """A hundred questions while a body runs are answered from memory: no request is sent for them."""
-    sent, _ = napping(yard, 2)
+    sent, _ = napping(yard, 60)
     node = f"dispatcher@{yard.deployment}"
     inspect = yard.client.control.inspect([node], timeout=2)
     parts.eventually(lambda: in_flight(yard)["pods-in-flight"] == 1, WAIT_S)
-    before = in_flight(yard)["api-requests"]
+    before, began = in_flight(yard)["api-requests"], time.monotonic()
 
     for _ in range(50):
         assert [one["id"] for one in inspect.active()[node]] == [sent.id]
         assert inspect.stats()[node]["pool"]["pods-in-flight"] == 1
 
-    assert in_flight(yard)["api-requests"] - before <= 2, "the watch may have been opened anew"
-    assert sent.get(timeout=WAIT_S) == "slept"
+    by_time = 2 * (time.monotonic() - began) + 3  # limits, vitals, a watch that is opened anew
+    assert in_flight(yard)["api-requests"] - before <= by_time < 100
+    sent.revoke(terminate=True)
+    parts.eventually(sent.ready, WAIT_S)
