@@ -14,7 +14,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from typing import Any, Protocol, TypeVar
 
-from dispatcher import launchclaim
+from dispatcher import backoff, launchclaim
 from dispatcher.attempt import Attempt
 
 logger = logging.getLogger(__name__)
@@ -25,7 +25,7 @@ AT_ONCE = 256
 """Claims in one round trip."""
 GATHER_S = 0.015
 """While claims come one after the other they are asked for at most so often. One that comes alone does not wait."""
-BACKOFF_FIRST_S = 0.5
+BACKOFF_FIRST_S = 1.0
 BACKOFF_LAST_S = 15.0
 
 
@@ -143,8 +143,10 @@ class Claims:
             except Exception as error:  # noqa: BLE001 - as above
                 failures += 1
                 logger.debug("a claim is not taken back yet attempt_id=%s: %r", attempt.message.id, error)
-            full = min(BACKOFF_LAST_S, BACKOFF_FIRST_S * 2 ** min(failures, 8))
-            await asyncio.sleep(full * (1 - random.random() / 2))  # noqa: S311 - jitter is no secret
+            jitter = random.random()  # noqa: S311 - jitter is no secret
+            await asyncio.sleep(
+                backoff.backoff_s(failures, jitter=jitter, first_s=BACKOFF_FIRST_S, last_s=BACKOFF_LAST_S)
+            )
 
     async def close(self) -> None:
         """Takes back the claims for which nothing was sent, so that the next dispatcher need not wonder."""

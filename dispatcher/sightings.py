@@ -98,8 +98,8 @@ class Sightings:
         if attempt.started_at is None and started_at is not None and seen.verdict in ("running", "succeeded", "failed"):
             attempt.started_at = started_at
             self._hub.started(attempt)
-        attempt.seen, attempt.phase = seen, str((pod.get("status") or {}).get("phase") or "Unknown")
         attempt.seen, attempt.heard_mono = seen, time.monotonic()
+        attempt.phase = str((pod.get("status") or {}).get("phase") or "Unknown")
         if seen.is_scheduled and attempt.scheduled_mono is None:
             attempt.scheduled_mono = time.monotonic()
         self.note(attempt)

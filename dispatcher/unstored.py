@@ -14,6 +14,8 @@ from collections import deque
 from collections.abc import Callable
 from typing import Any
 
+from dispatcher import backoff
+from dispatcher.background import Background
 from dispatcher.bridge import Bridge
 
 logger = logging.getLogger(__name__)
@@ -37,7 +39,7 @@ class Unstored:
         self._since: float | None = None
         self._is_fresh = False
         """A probe was answered, and nothing was tried since."""
-        self._background: set[asyncio.Task[None]] = set()
+        self._background = Background()
 
     @property
     def is_away(self) -> bool:
@@ -55,7 +57,7 @@ class Unstored:
         """A call that was tried failed: it comes again, with one failure more."""
         if self._is_fresh:
             self._is_fresh = False
-            delay_s = min(ALONE_LAST_S, FIRST_S * 2 ** min(failures, 8))
+            delay_s = backoff.backoff_s(failures + 1, jitter=0, first_s=FIRST_S, last_s=ALONE_LAST_S)
             logger.warning("not stored although the backend answers, again in seconds=%.1f: %r", delay_s, error)
             self._bridge.to_loop(self._alone, call, failures + 1, delay_s)
             return
@@ -69,15 +71,13 @@ class Unstored:
         asyncio.get_running_loop().call_later(delay_s, self._bridge.to_hub, call, failures)
 
     def _start_probing(self) -> None:
-        task = asyncio.get_running_loop().create_task(self._ask())
-        self._background.add(task)
-        task.add_done_callback(self._background.discard)
+        self._background.spawn(self._ask())
 
     async def _ask(self) -> None:
         failures = 0
         while True:
-            delay_s = min(LAST_S, FIRST_S * 2 ** min(failures, 8))
-            await asyncio.sleep(delay_s * (0.5 + random.random() / 2))  # noqa: S311 - jitter is no secret
+            jitter = random.random()  # noqa: S311 - jitter is no secret
+            await asyncio.sleep(backoff.backoff_s(failures + 1, jitter=jitter, first_s=FIRST_S, last_s=LAST_S))
             try:
                 await asyncio.to_thread(self._probe)
             except Exception as error:  # noqa: BLE001 - any backend, any error: it does not answer
