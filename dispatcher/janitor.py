@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from dispatcher import backoff, errors, manifest, names, podlog
+from dispatcher.background import Background
 from dispatcher.cluster import Cluster
 from dispatcher.options import Options, QueueProfile
 from dispatcher.podoptions import PodOptions
@@ -52,7 +53,7 @@ class Janitor:
         self._cluster = cluster
         self._options = options
         self._on_saved = on_saved
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._background = Background()
         self._slots = asyncio.Semaphore(AT_ONCE)
         self._log_slots = asyncio.Semaphore(LOGS_AT_ONCE)
         self.leftovers = 0
@@ -60,24 +61,18 @@ class Janitor:
 
     def take(self, ended: Ended) -> None:
         """Takes over an ended pod; returns at once."""
-        task = asyncio.get_running_loop().create_task(self._clean(ended))
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+        self._background.spawn(self._clean(ended))
 
     def kill(self, ended: Ended) -> None:
         """Takes over a pod whose task was revoked: it is deleted, unless its sender wants it to be left."""
         if ended.wanted.on_kill_action == "delete_pod":
             self.delete(ended)
             return
-        task = asyncio.get_running_loop().create_task(self._leave(ended))
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+        self._background.spawn(self._leave(ended))
 
     def delete(self, ended: Ended) -> None:
         """Takes over a pod that must end now: its log so far is saved, then it is deleted, whatever the policy."""
-        task = asyncio.get_running_loop().create_task(self._end(ended))
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+        self._background.spawn(self._end(ended))
 
     async def _leave(self, ended: Ended) -> None:
         await self._patiently("log", ended, lambda: self.save_log(ended))
@@ -91,11 +86,6 @@ class Janitor:
             "delete", ended, lambda: self._cluster.delete_pod(ended.namespace, ended.pod, uid=ended.uid)
         ):
             self.leftovers += 1
-
-    @property
-    def at_work(self) -> int:
-        """Pods that are being cleaned up or wait for their time."""
-        return len(self._tasks)
 
     async def _clean(self, ended: Ended) -> None:
         if ended.is_gone:
