@@ -6,8 +6,8 @@ Importing this is cheap, for pods import it too: each name is loaded when it is 
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from dispatcher.kubernetes_types import Secret, Volume, VolumeMount
-    from dispatcher.wishes import on_pod
+    from dispatcher.manifests.call_options import on_pod
+    from dispatcher.manifests.kubernetes_types import Secret, Volume, VolumeMount
 
 __all__ = ["Secret", "Volume", "VolumeMount", "on_pod"]
 
@@ -17,10 +17,10 @@ def __getattr__(name: str) -> Any:
     if name not in __all__:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     if name == "on_pod":
-        from dispatcher import wishes  # noqa: PLC0415 - lazy, see above
+        from dispatcher.manifests import call_options
 
-        return wishes.on_pod
-    from dispatcher import kubernetes_types  # noqa: PLC0415 - lazy, see above
+        return call_options.on_pod
+    from dispatcher.manifests import kubernetes_types
 
     return getattr(kubernetes_types, name)
 

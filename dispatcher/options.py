@@ -1,7 +1,7 @@
 """What the dispatcher is told: a profile per queue, and the options of one dispatcher process.
 
-`routing.celery_app` fills `app.conf.podyard` with an `Options`; for other applications `appoptions` makes one. Pure
-values; nothing here reads files or environment.
+`routing.worker.celery_app` fills `app.conf.podyard` with an `Options`; for other applications `app_config` makes one.
+Pure values; nothing here reads files or environment.
 """
 
 from collections.abc import Callable, Mapping
@@ -33,7 +33,7 @@ class QueueProfile:
     startup_timeout_s: float = 3600.0
     """How long the container may take to start, once a node is found. 0: for ever."""
     waits: Mapping[str, str] = field(default_factory=dict)
-    """Kind of wait -> its rule, such as `{"image": "fail after 10m"}`; `dispatcher.waits` knows kinds and defaults."""
+    """Kind of wait -> its rule, such as `{"image": "fail after 10m"}`; `wait_rules` knows kinds and defaults."""
     memory_growth: float | None = None
     """A task that was killed for its memory is tried again with so many times the memory; None: not. Only the scheduler
     of DAGs does that: the body of a plain Celery task is dead and cannot retry itself."""
@@ -82,7 +82,7 @@ class Options:
     log_folder: Path | None = None
     """Where logs of pods are saved before deletion; None saves none."""
     health_folder: Path | None = None
-    """Where the process writes what it lacks (`vitals`); None writes nothing."""
+    """Where the process writes what it lacks (`process_health`); None writes nothing."""
     log_max_bytes: int = 10_485_760
     result_max_bytes: int = 1_048_576
     policy: Policy = field(default_factory=Policy)

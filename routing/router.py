@@ -14,9 +14,10 @@ from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal, Self
 
-from dispatcher import quantities, waits
+from dispatcher.attempts import wait_rules
+from dispatcher.manifests import quantities
 from dispatcher.options import QueueProfile
-from routing import globs, redaction, templates
+from routing import queue_patterns, redaction, template_files
 
 DEFAULT_QUEUE = "default"
 """Where a task without `queue=` goes."""
@@ -66,7 +67,7 @@ class Rule:
     @property
     def is_pattern(self) -> bool:
         """Whether the name has wildcards."""
-        return globs.is_pattern(self.name)
+        return queue_patterns.is_pattern(self.name)
 
     @property
     def length(self) -> int:
@@ -102,7 +103,7 @@ class Router:
         """Trusts the rules; `from_mapping` is the door that checks them."""
         self.rules: tuple[Rule, ...] = tuple(sorted(rules, key=_precedence))
         self._exact = {rule.name: rule for rule in self.rules if not rule.is_pattern}
-        self._patterns = [(rule, globs.parse(rule.name)) for rule in self.rules if rule.is_pattern]
+        self._patterns = [(rule, queue_patterns.parse(rule.name)) for rule in self.rules if rule.is_pattern]
 
     @classmethod
     def from_mapping(
@@ -110,7 +111,7 @@ class Router:
         mapping: Mapping[str, Any],
         *,
         defaults: QueueProfile | None = None,
-        template_problem: Callable[[str], str | None] = templates.problem,
+        template_problem: Callable[[str], str | None] = template_files.problem,
     ) -> Self:
         """The router for settings of the shape `{"queues": {name or pattern: {"side": …, "max_pods": …}}}`.
 
@@ -163,22 +164,24 @@ class Router:
         """The rules that match, the deciding one first."""
         if queue in self._exact:
             yield self._exact[queue]
-        yield from (rule for rule, tokens in self._patterns if globs.matches(tokens, queue))
+        yield from (rule for rule, tokens in self._patterns if queue_patterns.matches(tokens, queue))
 
     def _unreachable(self) -> Iterator[Problem]:
         """Patterns that decide no queue: they match nothing, or rules asked before them match it all."""
-        above = [globs.parse(name) for name in self._exact]
+        above = [queue_patterns.parse(name) for name in self._exact]
         for rule, tokens in self._patterns:
-            if globs.find_decided(tokens, above) is None:
+            if queue_patterns.find_decided(tokens, above) is None:
                 yield Problem(rule.name, None, rule.name, self._shadow(rule))
             above.append(tokens)
 
     def _shadow(self, rule: Rule) -> str:
-        tokens = globs.parse(rule.name)
-        if globs.find_decided(tokens, []) is None:
+        tokens = queue_patterns.parse(rule.name)
+        if queue_patterns.find_decided(tokens, []) is None:
             return "this rule can never match: no queue name fits the pattern; remove it"
         above = self.rules[: self.rules.index(rule)]
-        alone = (one.name for one in above if globs.find_decided(tokens, [globs.parse(one.name)]) is None)
+        alone = (
+            one.name for one in above if queue_patterns.find_decided(tokens, [queue_patterns.parse(one.name)]) is None
+        )
         names = next(([name] for name in alone), [one.name for one in above])
         by = ", ".join(map(repr, names))
         return f"this rule can never match: {by} is asked first and matches all that it does; remove one of them"
@@ -186,7 +189,7 @@ class Router:
 
 def _precedence(rule: Rule) -> tuple[bool, int, int, str]:
     """The order of asking: exact names, then the longer pattern, then fewer wildcards, then the alphabet."""
-    wildcards = sum(token is None or token == globs.ANY for token in globs.parse(rule.name))
+    wildcards = sum(token is None or token == queue_patterns.ANY for token in queue_patterns.parse(rule.name))
     return (rule.is_pattern, -rule.length, wildcards, rule.name)
 
 
@@ -222,14 +225,14 @@ class _Checker:
         if not isinstance(name, str) or not isinstance(value, Mapping):
             self._add(str(name), None, value, f"must be a table with a side ({' or '.join(SIDES)}), not {value!r}")
             return None
-        wrong = globs.invalid_name(name)
+        wrong = queue_patterns.invalid_name(name)
         if wrong:
             self._add(name, None, name, f"this rule can never match: {wrong}; remove or rename it")
         side = self._side(name, value)
         given = {key: value[key] for key in value if key != "side" and self._is_right(name, key, value[key])}
         if side == "celery":
             for key, one in given.items():
-                wrong = waits.problem(one, is_of_messages=True) if key == "waits" else _ABOUT_PODS
+                wrong = wait_rules.problem(one, is_of_messages=True) if key == "waits" else _ABOUT_PODS
                 if wrong:
                     self._add(name, key, one, wrong)
         profile = replace(self.defaults, **given)
@@ -346,7 +349,7 @@ CHECKS: Mapping[str, Callable[[object], str | None]] = {
     "delete": _one_of("always", "succeeded", "never"),
     "schedule_timeout_s": _seconds,
     "startup_timeout_s": _seconds,
-    "waits": waits.problem,
+    "waits": wait_rules.problem,
     "memory_growth": _factor,
     "memory_growth_max": _quantity,
     "avoid_failed_nodes": _boolean,

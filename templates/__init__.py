@@ -1,1 +1,1 @@
-"""The pod templates that ship with Podyard, as package data; `dispatcher.template` reads them."""
+"""The pod templates that ship with Podyard, as package data; `dispatcher.manifests.template` reads them."""

@@ -98,7 +98,7 @@ def own_local_cluster(tmp_path: Path) -> Iterator[parts.LocalCluster]:
 
 
 def _ring_of(nodeid: str) -> str:
-    """`tests/unit/test_names.py::…` -> `unit`."""
+    """`tests/unit/manifests/test_names.py::…` -> `unit`."""
     words = nodeid.split("/")
     return words[1] if len(words) > 2 and words[0] == "tests" else "other"
 

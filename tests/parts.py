@@ -23,7 +23,7 @@ import psutil
 import psycopg
 import redis
 
-from routing.embedded import valkey as valkey_server
+from routing.standalone import valkey as valkey_server
 
 T = TypeVar("T")
 PR_SET_PDEATHSIG = 1
@@ -287,7 +287,7 @@ class Postgres:
 
 def _readable_binaries(folder: Path, user: pwd.struct_passwd | None) -> Path:
     """The folder of PostgreSQL's programs; a copy in `folder` where `user` may not read the installed ones."""
-    import importlib.util  # noqa: PLC0415 - the package itself must not be imported: its start code is not wanted
+    import importlib.util
 
     spec = importlib.util.find_spec("pgserver")
     assert spec is not None, "no PostgreSQL binaries: pip install 'podyard[dev]'"

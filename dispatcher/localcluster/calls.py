@@ -184,7 +184,7 @@ def _protobuf(data: bytes) -> Any:
 
 
 def _yaml(data: bytes) -> Any:
-    import yaml  # noqa: PLC0415 - few requests are YAML
+    import yaml
 
     try:
         return yaml.safe_load(data)

@@ -20,7 +20,7 @@ _numbers = itertools.count(1)
 @pytest.fixture(scope="session")
 def podyard_cluster_process(tmp_path_factory: pytest.TempPathFactory) -> "Iterator[Child]":
     """The session's local cluster, with faults on; override it to start one with other words."""
-    from dispatcher.localcluster import child  # noqa: PLC0415 - not before it is used
+    from dispatcher.localcluster import child
 
     with child.Child.start(tmp_path_factory.mktemp("podyard") / "cluster", "--faults") as process:
         yield process
@@ -29,7 +29,7 @@ def podyard_cluster_process(tmp_path_factory: pytest.TempPathFactory) -> "Iterat
 @pytest.fixture
 def podyard_cluster(podyard_cluster_process: "Child") -> "Iterator[Space]":
     """A namespace of this test in the session's local cluster: `.kubeconfig`, `.namespace`, `.env`, `.faults`."""
-    from dispatcher.localcluster import space  # noqa: PLC0415 - as above
+    from dispatcher.localcluster import space
 
     mine = space.Space(kubeconfig=podyard_cluster_process.kubeconfig, namespace=f"test-{next(_numbers)}")
     mine.open()

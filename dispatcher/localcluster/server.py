@@ -213,7 +213,7 @@ def _node(options: Options) -> surroundings.Node:
 def _play(stack: contextlib.AsyncExitStack, wreck: havoc.Havoc, file: Path | None) -> None:
     """Begins with the faults of a file, if there is one, and follows it; raises home.ClusterError."""
     if file is not None:
-        from dispatcher.localcluster.faults import script  # noqa: PLC0415 - YAML, where it is asked for
+        from dispatcher.localcluster.faults import script
 
         try:
             wreck.play(script.read(file))

@@ -1,14 +1,14 @@
 """Fields that no object has: what becomes of them is the caller's choice (`fieldValidation`). Pure.
 
-The table of a pod's fields is the one that `dispatcher.podfields` has from the client library.
+The table of a pod's fields is the one that `dispatcher.manifests.pod_schema` has from the client library.
 https://kubernetes.io/docs/reference/using-api/api-concepts/#field-validation
 """
 
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from dispatcher import podfields
 from dispatcher.localcluster import refusal
+from dispatcher.manifests import pod_schema
 
 Json = dict[str, Any]
 _HEAD = {"apiVersion": "str", "kind": "str", "metadata": "ObjectMeta"}
@@ -20,7 +20,7 @@ _SHAPES: Mapping[str, Mapping[str, str]] = {
 
 def prune(kind: str, thing: Json) -> list[str]:
     """Takes unknown fields out of an object, as an API server does; gives their paths."""
-    shape = podfields.types()["Pod"] if kind == "Pod" else _SHAPES.get(kind)
+    shape = pod_schema.types()["Pod"] if kind == "Pod" else _SHAPES.get(kind)
     return [] if shape is None else list(_unknown(thing, shape, ""))
 
 
@@ -38,7 +38,7 @@ def _inside(value: Any, kind: str, path: str) -> Iterator[str]:
     if kind.startswith("["):
         for index, entry in enumerate(value if isinstance(value, list) else ()):
             yield from _inside(entry, kind[1:-1], f"{path}[{index}]")
-    elif isinstance(value, dict) and (shape := podfields.types().get(kind)) is not None:
+    elif isinstance(value, dict) and (shape := pod_schema.types().get(kind)) is not None:
         yield from _unknown(value, shape, path)
 
 

@@ -34,7 +34,7 @@ def options(query: Mapping[str, str]) -> Options:
     return Options(
         version=version if version and not initial else None,
         bookmarks=bookmarks,
-        timeout_s=timeout_s or _LONGEST_S * (1 + random.random()),  # noqa: S311 - spreads the ends of watches
+        timeout_s=timeout_s or _LONGEST_S * (1 + random.random()),
         initial_events=initial,
     )
 

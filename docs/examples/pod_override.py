@@ -31,8 +31,8 @@ on_pods = {"queue": "kubernetes"}
 )
 def with_volume():
     """Finds the volume where the variable says."""
-    import os  # noqa: PLC0415 - only this body needs it
-    from pathlib import Path  # noqa: PLC0415
+    import os
+    from pathlib import Path
 
     file = Path(os.environ["SCRATCH"], "note")
     file.write_text("kept as long as the pod")
@@ -66,7 +66,7 @@ def with_sidecar():
 )
 def with_template():
     """The template replaces the queue's, then the override is laid over it."""
-    import os  # noqa: PLC0415 - only this body needs it
+    import os
 
     return os.environ["FROM_TEMPLATE"]
 

@@ -58,10 +58,10 @@ class BashOperator(Operator):
 
     def execute(self, context: Mapping[str, Any], inputs: Mapping[str, Any]) -> str:
         """Runs the command. Raises TaskFailed with the exit code if that is not 0."""
-        import sys  # noqa: PLC0415 - only its body needs these, every pod would pay for them
-        import tempfile  # noqa: PLC0415
+        import sys
+        import tempfile
 
-        from routing.authoring import shell  # noqa: PLC0415
+        from routing.authoring import shell
 
         command = rendering.rendered(self.bash_command, context, inputs, "bash_command")
         command = spec.text(xcom.resolve(command, inputs))
@@ -94,7 +94,7 @@ class BashOperator(Operator):
 def _failed(exit_code: int) -> TaskFailed:
     message = f"the bash command failed with exit code {exit_code}"
     if exit_code > 128:
-        from signal import Signals  # noqa: PLC0415 - only a failure needs it
+        from signal import Signals
 
         names = {number.value: number.name for number in Signals}
         message += f" (ended by {names.get(exit_code - 128, 'a signal')})"

@@ -29,7 +29,7 @@ def refuse_unknown(where: str, given: Iterable[str], known: Iterable[str]) -> No
     unknown = next((name for name in given if name not in accepted), None)
     if unknown is None:
         return
-    from difflib import get_close_matches  # noqa: PLC0415 - only a mistake needs it
+    from difflib import get_close_matches
 
     near = get_close_matches(unknown, accepted, n=1)
     hint = f"did you mean {near[0]!r}?" if near else f"known are {', '.join(sorted(accepted))}"

@@ -64,7 +64,7 @@ class Operator(edges.Node):
         means something elsewhere)."""
         if not self.dag.file or path.startswith("/") or not ("/" in path or "." in path):
             return path
-        from pathlib import Path  # noqa: PLC0415 - only while a file is loaded
+        from pathlib import Path
 
         found = Path(self.dag.file).parent / path
         return str(found) if found.is_file() else path
@@ -123,9 +123,10 @@ class Operator(edges.Node):
         if override is None:
             return None
         # Its table of fields is needed only where a file is loaded for the scheduler, not where a body runs.
-        from dispatcher import errors, podmerge  # noqa: PLC0415
+        from dispatcher import errors
+        from dispatcher.manifests import merge
 
         try:
-            return podmerge.plain_override(override)
+            return merge.plain_override(override)
         except errors.InvalidOverride as error:
             raise InvalidDag(f"{self.where}: executor_config: {error}", line=self.line) from None

@@ -104,7 +104,7 @@ def _executor_config(where: str, value: Any) -> dict[str, Any]:
     if not isinstance(value, Mapping):
         raise InvalidDag(f"{where} must be a mapping with {' or '.join(EXECUTOR_CONFIG_KEYS)}, not {value!r}")
     if LEGACY_KEY in value:
-        from routing.authoring import legacy_config  # noqa: PLC0415 - only a mistake needs it
+        from routing.authoring import legacy_config
 
         raise InvalidDag(f"{where}: {legacy_config.refusal(value[LEGACY_KEY])}")
     names.refuse_unknown(f"{where}: key", map(str, value), EXECUTOR_CONFIG_KEYS)

@@ -192,12 +192,12 @@ def _api(kind: str) -> Reader:
 
 def _of_kind(where: str, value: Any, kind: str) -> Any:
     # Its table of fields is needed only where something is written the API's way.
-    from dispatcher import podfields  # noqa: PLC0415
+    from dispatcher.manifests import pod_schema
 
     try:
-        return podfields.plain_value(value, kind)
-    except podfields.WrongField as wrong:
-        below = podfields.dotted(wrong.path)
+        return pod_schema.plain_value(value, kind)
+    except pod_schema.WrongField as wrong:
+        below = pod_schema.dotted(wrong.path)
         dot = "." if below and not below.startswith("[") else ""
         raise InvalidDag(f"{where}{dot}{below}: {wrong.problem}") from None
 
@@ -220,7 +220,7 @@ def _parts(reader: Reader, *at: str | int) -> Reader:
 def _opened(where: str, entry: Any, at: tuple[str | int, ...]) -> Any:
     if not hasattr(entry, "to_override"):
         return entry
-    from dispatcher import errors  # noqa: PLC0415 - with the author's object
+    from dispatcher import errors
 
     try:
         found = entry.to_override()
@@ -235,7 +235,7 @@ def _opened(where: str, entry: Any, at: tuple[str | int, ...]) -> Any:
 
 def _secrets(where: str, value: Any) -> list[dict[str, Any]]:
     """`dispatcher.Secret`, or mappings with the names of its fields."""
-    from dispatcher import Secret, errors  # noqa: PLC0415 - only where a pod has secrets
+    from dispatcher import Secret, errors
 
     if not isinstance(value, list):
         raise InvalidDag(f"{where} must be a list of Secret, not {value!r}")
@@ -470,11 +470,12 @@ def refuse_functions(where: str, given: Mapping[str, Any]) -> None:
 def problem(pod: Mapping[str, Any]) -> str | None:
     """What the dispatcher would refuse of these arguments, beginning with the parameter; None if nothing. Asked of its
     own reader, so that a mistake is told when the DAG is loaded and not when the pod is wanted."""
-    from dispatcher import errors, podrequest  # noqa: PLC0415 - only while a file is loaded
+    from dispatcher import errors
+    from dispatcher.manifests import container_pod
 
     stand_ins: dict[str, str] = {}
     try:
-        podrequest.read(_without_marks(pod, stand_ins))
+        container_pod.read(_without_marks(pod, stand_ins))
     except errors.DispatcherError as error:
         return str(error).removeprefix("dispatcher.pod: ")
     return None

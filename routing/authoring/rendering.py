@@ -71,7 +71,7 @@ def find(value: Any, path: str) -> Iterator[Template]:
 def check(where: str, template: Template) -> Pulls:
     """Whose results it asks for. Raises InvalidDag for what could never be rendered: a mistake in its grammar, a
     variable that does not exist."""
-    from jinja2 import TemplateSyntaxError, meta  # noqa: PLC0415 - see the module's docstring
+    from jinja2 import TemplateSyntaxError, meta
 
     environment = _environment_for(template.text)
     try:
@@ -193,7 +193,7 @@ def _environment_for(text: str) -> jinja2.Environment:
 
 @cache
 def _environment(*, has_comments: bool) -> jinja2.Environment:
-    from jinja2 import StrictUndefined, sandbox  # noqa: PLC0415 - see the module's docstring
+    from jinja2 import StrictUndefined, sandbox
 
     marks = {} if has_comments else {"comment_start_string": "{#\0", "comment_end_string": "\0#}"}
     environment = sandbox.ImmutableSandboxedEnvironment(
@@ -212,7 +212,7 @@ def _environment(*, has_comments: bool) -> jinja2.Environment:
 
 
 def _pulls(tree: jinja2.nodes.Template) -> Pulls:
-    from jinja2 import nodes  # noqa: PLC0415 - see the module's docstring
+    from jinja2 import nodes
 
     mentions = sum(1 for node in tree.find_all(nodes.Getattr) if node.attr == "xcom_pull")
     found = [
@@ -229,7 +229,7 @@ def _pulls(tree: jinja2.nodes.Template) -> Pulls:
 
 def _pulled(call: jinja2.nodes.Call) -> tuple[str, ...] | None:
     """The ids that a call of `xcom_pull` names; None where they are computed."""
-    from jinja2 import nodes  # noqa: PLC0415 - see the module's docstring
+    from jinja2 import nodes
 
     given = [*call.args[:1], *(keyword.value for keyword in call.kwargs if keyword.key == "task_ids")]
     try:
@@ -243,7 +243,7 @@ def _pulled(call: jinja2.nodes.Call) -> tuple[str, ...] | None:
 def _hint(name: str) -> str:
     if name in _ABSENT:
         return _ABSENT[name]
-    from difflib import get_close_matches  # noqa: PLC0415 - only a mistake needs it
+    from difflib import get_close_matches
 
     near = get_close_matches(name, NAMES, n=1)
     return f"did you mean {near[0]!r}?" if near else f"known are {', '.join(sorted(NAMES))}"

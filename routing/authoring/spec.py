@@ -128,6 +128,6 @@ def text(result: Any) -> str:
     """A result where only text is possible: itself if it is text, else as JSON."""
     if isinstance(result, str):
         return result
-    from json import dumps  # noqa: PLC0415 - few tasks need it, every pod would pay for it
+    from json import dumps
 
     return dumps(result, ensure_ascii=False)

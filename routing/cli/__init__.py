@@ -8,7 +8,7 @@ __all__ = ["main"]
 def main() -> None:
     """Runs the command that the arguments name, then exits: 0, or 1 with one line that says what to do."""
     try:
-        from routing.cli import program  # noqa: PLC0415 - so that importing this package costs nothing
+        from routing.cli import program
     except KeyboardInterrupt:
         sys.exit(130)
     program.run()

@@ -3,7 +3,7 @@
 import shlex
 from collections.abc import Iterator
 
-from dispatcher import waits
+from dispatcher.attempts import wait_rules
 from routing.store import rows
 
 _PROGRAM = {"celery": "worker", "kubernetes": "dispatcher"}
@@ -52,7 +52,7 @@ def _open(facts: rows.Explanation) -> Iterator[str]:
     if facts.diagnosis is not None:
         yield str(facts.diagnosis["what_to_do"])
     elif facts.wait is not None and facts.wait.kind not in ("consumer", "queued"):
-        yield waits.KINDS[facts.wait.kind].way_out
+        yield wait_rules.KINDS[facts.wait.kind].way_out
 
 
 def _failed(facts: rows.Explanation) -> Iterator[str]:

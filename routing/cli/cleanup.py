@@ -17,8 +17,8 @@ from routing.cli.failure import Failure
 from routing.cli.session import Session, common_options, pass_session
 
 if TYPE_CHECKING:
-    from dispatcher.cluster import Cluster
-    from dispatcher.leftover import Rule
+    from dispatcher.finishing.retention import Rule
+    from dispatcher.kubeapi.client import Cluster
 
 AT_ONCE = 16
 _AGE = re.compile(r"(\d+(?:\.\d+)?)([smhd]?)")
@@ -82,15 +82,16 @@ def cleanup(
     \b
     Example:  podyard pods cleanup --older-than 7d --dry-run
     """
-    from dispatcher import cluster, leftover  # noqa: PLC0415 - Kubernetes' client, for this command alone
+    from dispatcher.finishing import retention
+    from dispatcher.kubeapi import client
 
     settings = session.settings
-    access = cluster.connect_as(settings.kubernetes)
+    access = client.connect_as(settings.kubernetes)
     places = namespaces or _namespaces(session)
-    rule = leftover.Rule(older_than_s=older_than, outcome=outcome)
+    rule = retention.Rule(older_than_s=older_than, outcome=outcome)
 
     async def work() -> tuple[list[Leftover], Counter[str]]:
-        async with cluster.Cluster(access) as api:
+        async with client.Cluster(access) as api:
             return await _clean(api, places, rule, deployment=deployment or settings.deployment, dry_run=dry_run)
 
     found, others = asyncio.run(work())
@@ -115,14 +116,14 @@ async def _clean(
     api: "Cluster", namespaces: Sequence[str], rule: "Rule", *, deployment: str, dry_run: bool
 ) -> tuple[list[Leftover], Counter[str]]:
     """The leftovers and what became of them, and how many pods were left alone and why."""
-    from dispatcher import leftover  # noqa: PLC0415 - as above
+    from dispatcher.finishing import retention
 
     others: Counter[str] = Counter()
     meant: list[Mapping[str, Any]] = []
     now = datetime.now(UTC)
     for namespace in namespaces:
-        for pod in (await api.list_pods(namespace, selector=leftover.selector(deployment))).pods:
-            verdict = leftover.decide(pod, rule, now=now)
+        for pod in (await api.list_pods(namespace, selector=retention.selector(deployment))).pods:
+            verdict = retention.decide(pod, rule, now=now)
             if verdict == "leftover":
                 meant.append(pod)
             else:
@@ -137,7 +138,8 @@ async def _clean(
 
 
 async def _delete(api: "Cluster", pod: Mapping[str, Any], *, dry_run: bool) -> Leftover:
-    from dispatcher import errors, leftover  # noqa: PLC0415 - as above
+    from dispatcher import errors
+    from dispatcher.finishing import retention
 
     metadata = pod["metadata"]
     result = "would be deleted"
@@ -151,6 +153,6 @@ async def _delete(api: "Cluster", pod: Mapping[str, Any], *, dry_run: bool) -> L
         namespace=metadata["namespace"],
         pod=metadata["name"],
         outcome=str(pod["status"]["phase"]).lower(),
-        ended_at=leftover.time_of_end(pod),
+        ended_at=retention.time_of_end(pod),
         result=result,
     )

@@ -7,11 +7,11 @@ from dataclasses import dataclass
 import click
 from rich.text import Text
 
-from routing import settings as settings_module
 from routing.cli import failure, plaintext
 from routing.cli import output as out
 from routing.cli.failure import Failure
 from routing.cli.session import Session, common_options, pass_session
+from routing.config import settings as settings_module
 
 
 @dataclass(frozen=True)
@@ -107,7 +107,7 @@ def _reached(what: str) -> Callable[[Session], str]:
     """The check of this name in `reach`."""
 
     def check(session: Session) -> str:
-        from routing.cli import reach  # noqa: PLC0415 - Celery's and Kubernetes' clients, which `config show` never needs
+        from routing.cli import reach
 
         if what == "database":
             session.require_database_file()

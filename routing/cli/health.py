@@ -5,7 +5,7 @@ from datetime import UTC, datetime
 
 import click
 
-from dispatcher import vitals
+from dispatcher.worker import process_health
 from routing.cli import output as out
 from routing.cli.failure import Failure
 from routing.cli.session import Session, common_options, pass_session
@@ -38,7 +38,7 @@ def health(session: Session, output: str) -> None:
     """
     folder = session.settings.health.folder
     now = datetime.now(UTC)
-    found = [finding for reading in vitals.read(folder) for finding in _findings(reading, now)]
+    found = [finding for reading in process_health.read(folder) for finding in _findings(reading, now)]
     columns: out.Columns[Finding] = {
         "PROCESS": lambda one: one.process,
         "PID": lambda one: one.pid,
@@ -56,7 +56,7 @@ def health(session: Session, output: str) -> None:
         )
 
 
-def _findings(reading: vitals.Reading, now: datetime) -> list[Finding]:
+def _findings(reading: process_health.Reading, now: datetime) -> list[Finding]:
     trouble = reading.trouble(now=now)
     alive = Finding(
         process=reading.name,

@@ -11,7 +11,7 @@ import click
 from dispatcher import errors
 from routing.cli import plaintext
 from routing.cli.failure import Failure
-from routing.settings import Settings
+from routing.config.settings import Settings
 
 _PIECE_BYTES = 65_536
 _LONGEST_LINE = 65_536
@@ -76,13 +76,13 @@ def print_live(
     tail: int | None = None,
 ) -> None:
     """Prints the log of a container as the API server gives it. Raises Failure where there is no pod or no log yet."""
-    from dispatcher import cluster  # noqa: PLC0415 - aiohttp, which most looks at tasks never need
+    from dispatcher.kubeapi import client
 
-    access = cluster.connect_as(settings.kubernetes)
+    access = client.connect_as(settings.kubernetes)
     printer = Printer()
 
     async def read() -> None:
-        async with cluster.Cluster(access) as api:
+        async with client.Cluster(access) as api:
             if not follow:
                 printer.feed(await api.read_log(namespace, pod, container=container, tail_lines=tail))
                 return

@@ -80,7 +80,7 @@ def show_data(data: object, *, output: str) -> None:
     """Prints plain data as JSON or YAML."""
     plain = to_plain(data)
     if output == "yaml":
-        import yaml  # noqa: PLC0415 - only this format needs it
+        import yaml
 
         text = json.dumps(plain, ensure_ascii=False)
         is_harmless = plaintext.json_text(text) == text  # else YAML, too, writes escapes

@@ -9,12 +9,12 @@ import click
 from rich.live import Live
 from rich.text import Text
 
-from dispatcher.podstore import PodRow
-from routing import tasklog
+from dispatcher.attempts.status_store import PodRow
 from routing.cli import cleanup, logview, plaintext
 from routing.cli import output as out
 from routing.cli.failure import Failure
 from routing.cli.session import Session, common_options, pass_session
+from routing.worker import task_log
 
 _SEARCHED = 10_000
 
@@ -117,7 +117,7 @@ def logs(session: Session, *, pod: str, follow: bool, tail: int | None, containe
     Example:  podyard pods logs --follow stdlib-census-count-json-x7k2
     """
     row = _find_one(session, pod)
-    saved = Path(row.log) if row.log else tasklog.path_of(session.settings.logs, row.attempt_id)
+    saved = Path(row.log) if row.log else task_log.path_of(session.settings.logs, row.attempt_id)
     if saved.exists() and container == "base":
         logview.print_file(saved, tail=tail)
         return

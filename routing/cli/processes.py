@@ -19,7 +19,7 @@ from routing import router
 from routing.cli import plaintext
 from routing.cli.failure import Failure
 from routing.cli.session import Session, common_options, pass_session
-from routing.settings import Settings
+from routing.config.settings import Settings
 
 LOG_FORMAT = "%(asctime)s %(levelname)s %(name)s: %(message)s"
 
@@ -48,8 +48,8 @@ def demo(session: Session, *, flower: bool, flower_port: int | None) -> None:
     \b
     Example:  podyard demo
     """
-    from routing.embedded import demo as demonstration  # noqa: PLC0415 - Celery and SQLAlchemy, for this command alone
-    from routing.embedded import standalone as machine  # noqa: PLC0415 - as above
+    from routing.standalone import demo as demonstration
+    from routing.standalone import standalone as machine
 
     wish = machine.Wish(config=session.config, home=session.home, flower=flower, flower_port=flower_port)
     if not demonstration.run(wish):
@@ -72,7 +72,7 @@ def standalone(session: Session, *, dags: Path | None, flower: bool, flower_port
     \b
     Example:  podyard standalone --dags ./dags
     """
-    from routing.embedded import standalone as machine  # noqa: PLC0415 - as above
+    from routing.standalone import standalone as machine
 
     wish = machine.Wish(config=session.config, home=session.home, dags=dags, flower=flower, flower_port=flower_port)
     machine.run(wish, say=lambda line: click.echo(plaintext.lines(line)))
@@ -89,8 +89,8 @@ def scheduler(session: Session, loglevel: str) -> None:
     Example:  podyard scheduler
     """
     session.require_database_file()
-    from routing.cli import reach  # noqa: PLC0415 - Celery and SQLAlchemy, for these commands alone
-    from routing.scheduling import service  # noqa: PLC0415 - as above
+    from routing.cli import reach
+    from routing.scheduling import service
 
     _log(loglevel)
     reach.wait_for(session.settings, database=reach.database, broker=reach.broker, result_backend=reach.results)
@@ -116,8 +116,8 @@ def worker(session: Session, *, concurrency: int | None, queues: str | None, nam
     """
     settings = session.settings
     names = worker_queues(settings.router, _split(queues))
-    from routing import celery_app  # noqa: PLC0415 - as above
-    from routing.cli import reach  # noqa: PLC0415 - as above
+    from routing.cli import reach
+    from routing.worker import celery_app
 
     reach.wait_for(settings, broker=reach.broker, result_backend=reach.results)
     app = celery_app.build(settings, role="worker")
@@ -165,8 +165,8 @@ def _app_of_dags(settings: Settings, wanted: Sequence[str]) -> tuple[Any, tuple[
     """The application that runs tasks of DAGs, and its queues, once everything that it needs answers."""
     names = dispatcher_queues(settings.router, wanted)
     _say_about_patterns(settings)
-    from routing import celery_app  # noqa: PLC0415 - Celery and SQLAlchemy, for these commands alone
-    from routing.cli import reach  # noqa: PLC0415 - as above
+    from routing.cli import reach
+    from routing.worker import celery_app
 
     reach.wait_for(settings, broker=reach.broker, result_backend=reach.results, Kubernetes_API_server=reach.kubernetes)
     return celery_app.build(settings, role="dispatcher"), names
@@ -179,14 +179,15 @@ def _own_app(path: str, settings: Settings, wanted: Sequence[str]) -> tuple[Any,
     """
     app = _found_app(path)
     if app.conf.get("podyard") is not None:
-        from dispatcher import appoptions, errors  # noqa: PLC0415 - as above
+        from dispatcher import errors
+        from dispatcher.worker import app_config
 
         try:
-            app.conf.podyard = appoptions.from_app(app, argv=["--app", path])
+            app.conf.podyard = app_config.from_app(app, argv=["--app", path])
         except errors.DispatcherError as error:
             raise Failure(f"--app {path}: {error}") from error
-        return app, tuple(wanted) or (appoptions.DEFAULT_QUEUE,)
-    from routing import celery_app  # noqa: PLC0415 - as above
+        return app, tuple(wanted) or (app_config.DEFAULT_QUEUE,)
+    from routing.worker import celery_app
 
     named = settings.deployment if "deployment" in settings.source else app.main or settings.deployment
     database = settings.database.url if "database.url" in settings.source else None
@@ -196,8 +197,8 @@ def _own_app(path: str, settings: Settings, wanted: Sequence[str]) -> tuple[Any,
 
 
 def _found_app(path: str) -> Any:
-    from celery import Celery  # noqa: PLC0415 - as above
-    from celery.app.utils import find_app  # noqa: PLC0415 - as above
+    from celery import Celery
+    from celery.app.utils import find_app
 
     try:
         app = find_app(path)  # looks in the current folder too, as `celery -A` does
@@ -220,8 +221,8 @@ def flower(session: Session) -> None:
     \b
     Example:  PODYARD_FLOWER__BASIC_AUTH=user:password podyard flower
     """
-    from routing.cli import reach  # noqa: PLC0415 - as above
-    from routing.embedded import flower as page  # noqa: PLC0415 - as above
+    from routing.cli import reach
+    from routing.standalone import flower as page
 
     reach.wait_for(session.settings, broker=reach.broker)
     page.run(session.settings)
@@ -261,7 +262,7 @@ def local_cluster(
     Example:  podyard local-cluster --port 6443
               kubectl --kubeconfig .podyard/cluster/kubeconfig get pods -w
     """
-    from dispatcher.localcluster import server  # noqa: PLC0415 - aiohttp, for this command alone
+    from dispatcher.localcluster import server
 
     _log("INFO")
     server.run(
@@ -331,6 +332,6 @@ def _stop_on_signals() -> threading.Event:
 
 
 def _log(level: str) -> None:
-    import logging  # noqa: PLC0415 - only here
+    import logging
 
     logging.basicConfig(level=level.upper(), format=LOG_FORMAT, stream=sys.stderr)

@@ -14,12 +14,13 @@ from typing import Any
 import kombu.exceptions
 import redis.exceptions
 
-from routing import celery_app, router
+from routing import router
 from routing.cli import reach
 from routing.cli.failure import Failure
-from routing.embedded import consumers
-from routing.settings import Settings
+from routing.config.settings import Settings
+from routing.monitoring import queue_consumers
 from routing.store import RecordError, Store, messagewaits, rows
+from routing.worker import celery_app
 
 ANSWER_S = 1.0
 """How long workers have for an answer; a broadcast always takes so long."""
@@ -119,7 +120,7 @@ def _ask_record(seen: _Seen, open_store: Callable[[], Store]) -> None:
     try:
         store = open_store()
         seen.waiting = {row.queue: row for row in store.queues()}
-        seen.used = consumers.queues_of(store.dags())
+        seen.used = queue_consumers.queues_of(store.dags())
     except (Failure, RecordError) as error:
         seen.unknown.append(f"what DAGs wait for is not known: {reach.words(error)}")
 

@@ -5,13 +5,13 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from dispatcher import waits
+from dispatcher.attempts import wait_rules
 from dispatcher.options import QueueProfile
 from routing import redaction, router
 from routing.cli import output as out
 from routing.cli import plaintext
 from routing.cli.session import Session, common_options, pass_session
-from routing.settings import DEFAULT
+from routing.config.settings import DEFAULT
 
 if TYPE_CHECKING:
     from routing.cli import queuefacts
@@ -33,7 +33,7 @@ def list_queues(session: Session, output: str) -> None:
     \b
     Example:  podyard queues list --output json
     """
-    from routing.cli import queuefacts  # noqa: PLC0415 - Celery and SQLAlchemy, which `explain` does not need
+    from routing.cli import queuefacts
 
     facts, unknown = queuefacts.gather(session.settings, open_store=lambda: session.store)
     now = datetime.now(UTC)
@@ -94,7 +94,9 @@ def _lines(session: Session, found: router.Explanation) -> list[str]:
         lines.append(f"consumed by: podyard dispatcher{_queues_option(session, route)}")
     else:
         lines.append(f"consumed by: podyard worker{_queues_option(session, route)}")
-    lines += [f"waits: {name}: {rule}: then {rule.consequence}" for name, rule in waits.described(route.profile.waits)]
+    lines += [
+        f"waits: {name}: {rule}: then {rule.consequence}" for name, rule in wait_rules.described(route.profile.waits)
+    ]
     lines += [f"also matches: the rule {rule.name!r} (side {rule.side}); not asked: {why}" for rule, why in found.lost]
     return lines
 

@@ -14,12 +14,14 @@ import kombu
 import kombu.exceptions
 import redis.exceptions
 
-from dispatcher import cluster, errors, names
-from dispatcher import permissions as rights
+from dispatcher import errors
+from dispatcher.kubeapi import access_review as rights
+from dispatcher.kubeapi import client
+from dispatcher.manifests import names
 from routing import redaction
 from routing.cli import failure, plaintext
 from routing.cli.failure import Failure
-from routing.settings import Settings
+from routing.config.settings import Settings
 from routing.store import RecordError, SchemaError, Store
 
 Check = Callable[[Settings], str]
@@ -57,12 +59,12 @@ def database(settings: Settings) -> str:
 
 def kubernetes(settings: Settings) -> str:
     """The API server answers, and pods may be listed in every namespace that a rule names."""
-    access = cluster.connect_as(settings.kubernetes)
+    access = client.connect_as(settings.kubernetes)
     namespaces = sorted({rule.profile.namespace for rule in settings.router.rules if rule.side == "kubernetes"})
     selector = f"podyard.dev/deployment={names.label_value(settings.deployment)}"
 
     async def ask() -> str:
-        async with asyncio.timeout(4 * TIMEOUT_S), cluster.Cluster(access) as api:
+        async with asyncio.timeout(4 * TIMEOUT_S), client.Cluster(access) as api:
             version = await api.read_version()
             pods = [len((await api.list_pods(namespace, selector=selector)).pods) for namespace in namespaces]
         here = ", ".join(f"{count} pods in {name}" for name, count in zip(namespaces, pods, strict=True))
@@ -76,11 +78,11 @@ def kubernetes(settings: Settings) -> str:
 
 def permissions(settings: Settings) -> str:
     """The dispatcher may do all that it has to, in every namespace that a rule names."""
-    access = cluster.connect_as(settings.kubernetes)
+    access = client.connect_as(settings.kubernetes)
     namespaces = sorted({rule.profile.namespace for rule in settings.router.rules if rule.side == "kubernetes"})
 
     async def ask() -> list[str]:
-        async with asyncio.timeout(4 * TIMEOUT_S), cluster.Cluster(access) as api:
+        async with asyncio.timeout(4 * TIMEOUT_S), client.Cluster(access) as api:
             return await rights.missing(api, namespaces=namespaces)
 
     try:

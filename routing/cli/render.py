@@ -18,9 +18,9 @@ from routing.cli.session import Session, common_options, pass_session
 if TYPE_CHECKING:
     from celery import Celery
 
-    from dispatcher.message import Message
+    from dispatcher.protocol.message import Message
     from routing.authoring.spec import DagSpec, TaskSpec
-    from routing.settings import Settings
+    from routing.config.settings import Settings
 
 NO_ATTEMPT = "00000000-0000-0000-0000-000000000000"
 
@@ -66,7 +66,7 @@ def render(
     if (dag is None) == (file is None):
         raise click.UsageError("give either a DAG or --message")
     settings = session.settings
-    from routing import celery_app  # noqa: PLC0415 - Celery, for this command alone
+    from routing.worker import celery_app
 
     app = celery_app.build(settings, role="scheduler")
     if file is not None:
@@ -81,7 +81,7 @@ def render(
 
 
 def _show(manifests: list[dict[str, Any]], *, output: str) -> None:
-    from dispatcher import redaction  # noqa: PLC0415 - as above
+    from dispatcher.manifests import redaction
 
     shown = [redaction.redacted(one) for one in manifests]
     if output == "json":
@@ -94,8 +94,8 @@ def _show(manifests: list[dict[str, Any]], *, output: str) -> None:
 
 def _manifest(settings: "Settings", message: "Message") -> dict[str, Any]:
     """By the same function, with the same options, as in the dispatcher."""
-    from dispatcher import manifest  # noqa: PLC0415 - as above
-    from routing import celery_app  # noqa: PLC0415 - as above
+    from dispatcher.manifests import builder
+    from routing.worker import celery_app
 
     options = celery_app.dispatcher_options(settings)
     try:
@@ -104,15 +104,16 @@ def _manifest(settings: "Settings", message: "Message") -> dict[str, Any]:
         raise Failure(f"there is no pod for {message.name} on the queue {message.queue!r}: {error}") from error
     hard_limit_s = (message.headers.get("timelimit") or [None])[0]
     owner = f"dispatcher@{socket.gethostname()}"
-    return manifest.build(message, profile=profile, options=options, owner=owner, deadline_s=hard_limit_s)
+    return builder.build(message, profile=profile, options=options, owner=owner, deadline_s=hard_limit_s)
 
 
 async def _validate(settings: "Settings", manifests: list[dict[str, Any]]) -> None:
     """Raises Failure with the server's words for the first pod that it would not take."""
-    from dispatcher import cluster, errors  # noqa: PLC0415 - as above
+    from dispatcher import errors
+    from dispatcher.kubeapi import client
 
-    access = cluster.connect_as(settings.kubernetes)
-    async with cluster.Cluster(access) as api:
+    access = client.connect_as(settings.kubernetes)
+    async with client.Cluster(access) as api:
         for one in manifests:
             metadata = one["metadata"]
             try:
@@ -125,7 +126,7 @@ async def _validate(settings: "Settings", manifests: list[dict[str, Any]]) -> No
 
 def _find_dag(settings: "Settings", dag_id: str) -> "DagSpec":
     """From the DAG folder as it is now: neither database nor scheduler is needed."""
-    from routing.authoring import loading  # noqa: PLC0415 - as above
+    from routing.authoring import loading
 
     loaded = loading.load_folder(settings.dags.folder, timeout_s=settings.dags.load_timeout_s)
     found = next((one for one in loaded.dags if one.dag_id == dag_id), None)
@@ -155,7 +156,7 @@ def _messages(
 
 
 def _route(settings: "Settings", task: "TaskSpec") -> Any:
-    from routing.scheduling import messages  # noqa: PLC0415 - as above
+    from routing.scheduling import messages
 
     route = settings.router.route(task.queue or (messages.POD_QUEUE if task.operator == "pod" else None))
     if task.operator == "pod" and route.side != "kubernetes":
@@ -166,8 +167,8 @@ def _route(settings: "Settings", task: "TaskSpec") -> Any:
 def _task_message(
     app: "Celery", dag: "DagSpec", task: "TaskSpec", *, queue: str, run_id: str, attempt_id: str, conf: str
 ) -> "Message":
-    from routing.errors import TaskFailed  # noqa: PLC0415 - as above
-    from routing.scheduling import messages  # noqa: PLC0415 - as above
+    from routing.errors import TaskFailed
+    from routing.scheduling import messages
 
     occasion = messages.Occasion(
         dag_file=dag.file,
@@ -201,7 +202,7 @@ def _message(
     app: "Celery", sent: Mapping[str, Any], *, queue: str, attempt_id: str, description: str | None
 ) -> "Message":
     """What the dispatcher would receive: Celery's own code makes the message."""
-    from dispatcher.message import Message  # noqa: PLC0415 - as above
+    from dispatcher.protocol.message import Message
 
     reprs = {} if description is None else {"argsrepr": "()", "kwargsrepr": description}
     args, kwargs = tuple(sent.get("args") or ()), dict(sent.get("kwargs") or {})

@@ -11,8 +11,8 @@ import click
 from routing.cli.failure import Failure
 
 if TYPE_CHECKING:
-    from dispatcher.podstore import PodStore
-    from routing.settings import Settings
+    from dispatcher.attempts.status_store import PodStore
+    from routing.config.settings import Settings
     from routing.store.store import Store
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -29,7 +29,7 @@ class Session:
     @cached_property
     def settings(self) -> "Settings":
         """The settings; raises SettingsError."""
-        from routing import settings  # noqa: PLC0415 - pydantic, which `--help` does not need
+        from routing.config import settings
 
         if self.home is not None:
             os.environ["PODYARD_HOME"] = str(self.home.absolute())  # processes that a command starts see the same
@@ -41,7 +41,7 @@ class Session:
     @cached_property
     def store(self) -> "Store":
         """The record, once its tables fit this code. Raises RecordError or Failure with the way out."""
-        from routing.store import Store  # noqa: PLC0415 - SQLAlchemy, which `--help` does not need
+        from routing.store import Store
 
         self.require_database_file()
         store = Store.open(self.settings.database.url)
@@ -51,7 +51,7 @@ class Session:
     @cached_property
     def pod_store(self) -> "PodStore":
         """The pods' table of the same database."""
-        from dispatcher.podstore import PodStore  # noqa: PLC0415 - as above
+        from dispatcher.attempts.status_store import PodStore
 
         self.require_database_file()
         return PodStore(self.settings.database.url)

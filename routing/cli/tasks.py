@@ -7,12 +7,13 @@ from pathlib import Path
 
 import click
 
-from routing import router, tasklog
+from routing import router
 from routing.cli import advice, logview, lookup, plaintext, taskview
 from routing.cli import output as out
 from routing.cli.failure import Failure
 from routing.cli.session import Session, common_options, pass_session
 from routing.store import rows, states
+from routing.worker import task_log
 
 _ENDED = states.final(states.ATTEMPT_MOVES)
 _ERROR_LINES = 15
@@ -69,7 +70,7 @@ def logs(
             f"task {target.task.task_id!r} has not been sent yet ({target.task.state}), so it has no log;"
             f" `podyard tasks explain {target.run.run_id} {target.task.task_id}` says why"
         )
-    path = tasklog.path_of(session.settings.logs, attempt.id)
+    path = task_log.path_of(session.settings.logs, attempt.id)
     is_open = attempt.state not in _ENDED
     if attempt.side == "kubernetes" and not path.exists() and attempt.pod:
         namespace = _namespace(session, attempt)
@@ -116,7 +117,7 @@ def _details(session: Session, facts: rows.Explanation) -> Iterator[str]:
         yield (
             f"  routed by the rule {attempt.rule}" if attempt.rule != router.NO_RULE else "  routed by no rule: Celery"
         )
-        path = tasklog.path_of(session.settings.logs, attempt.id)
+        path = task_log.path_of(session.settings.logs, attempt.id)
         if path.exists():
             yield f"  log {path}"
     if facts.task.state in ("failed", "up_for_retry") and facts.attempts:

@@ -6,7 +6,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from routing.authoring import loading
-from routing.store import errors
+from routing.store import store_errors
 from routing.store.store import Store
 
 log = logging.getLogger(__name__)
@@ -33,7 +33,7 @@ class DagFolder(threading.Thread):
             wait_s = self._refresh_s
             try:
                 self._refresh()
-            except errors.RecordError as error:
+            except store_errors.RecordError as error:
                 log.debug("DAGs not saved: %s", error)  # the scheduler's loop tells people what is away
                 wait_s = RETRY_S
             except Exception:

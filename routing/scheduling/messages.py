@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
-from dispatcher import lessons
+from dispatcher.manifests import retry_hints
 from routing.authoring import rendering, spec
 
 TASK = "routing.run"
@@ -33,7 +33,7 @@ class Occasion:
     """The DAG's defaults of `conf`, for templates."""
     attempt_id: str | None = None
     """For templates, where it is known."""
-    learned: lessons.Lessons = lessons.NONE
+    learned: retry_hints.Lessons = retry_hints.NONE
     """What earlier attempts teach this one's pod."""
 
 
@@ -102,5 +102,5 @@ def _header(task: spec.TaskSpec, occasion: Occasion) -> dict[str, Any]:
     if task.pod_template_file is not None:
         header["pod_template_file"] = task.pod_template_file
     if occasion.learned:
-        header[lessons.KEY] = occasion.learned.to_json()
+        header[retry_hints.KEY] = occasion.learned.to_json()
     return header

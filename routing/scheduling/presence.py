@@ -17,7 +17,7 @@ import redis
 from celery import Celery
 from kombu import exceptions
 
-from routing.store import errors, rows
+from routing.store import rows, store_errors
 from routing.store.store import Store
 
 log = logging.getLogger(__name__)
@@ -72,7 +72,7 @@ class Presence(threading.Thread):
         while not self._stop_event.is_set():
             try:
                 self._look()
-            except (exceptions.KombuError, redis.RedisError, OSError, errors.RecordError) as error:
+            except (exceptions.KombuError, redis.RedisError, OSError, store_errors.RecordError) as error:
                 log.debug("no look around: %s", error)  # the scheduler's loop tells people what is away
             except Exception:
                 log.exception("looking around failed")

@@ -6,7 +6,7 @@ A run that is not here, or whose transaction failed, is built again from the dat
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 
-from dispatcher.lessons import Lessons
+from dispatcher.manifests.retry_hints import Lessons
 from routing.authoring import spec
 from routing.scheduling import ready
 from routing.store import entries, ledger

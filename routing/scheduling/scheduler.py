@@ -13,10 +13,10 @@ from typing import Any
 from uuid import uuid4
 
 from routing import router as routers
+from routing.config.sections import Scheduler as Limits
 from routing.errors import TaskFailed
-from routing.merging import merge, outcome
+from routing.results import merge, reported
 from routing.scheduling import learning, messages, ready, renderer, retrying, runs
-from routing.sections import Scheduler as Limits
 from routing.store import entries, ledger, messagewaits
 
 log = logging.getLogger(__name__)
@@ -78,7 +78,7 @@ class Scheduler:
     def turn(
         self,
         book: ledger.Ledger,
-        heard: Sequence[outcome.Outcome],
+        heard: Sequence[reported.Outcome],
         *,
         now: datetime,
         clock_s: float,
@@ -105,11 +105,11 @@ class Scheduler:
 
     # --- merging
 
-    def _merge(self, work: _Work, heard: Sequence[outcome.Outcome]) -> None:
+    def _merge(self, work: _Work, heard: Sequence[reported.Outcome]) -> None:
         rows = {row.id: row for row in work.book.attempts({one.attempt_id for one in heard})}
         before = {attempt_id: _facts(row.facts) for attempt_id, row in rows.items()}
         after = dict(before)
-        verdicts: dict[str, outcome.Ended] = {}
+        verdicts: dict[str, reported.Ended] = {}
         for report in heard:
             row = after.get(report.attempt_id)
             if row is None:
@@ -117,14 +117,16 @@ class Scheduler:
             answer = merge.merge(row, report)
             if isinstance(answer, merge.Apply):
                 after[report.attempt_id] = answer.facts
-                if isinstance(report, outcome.Ended) and not row.is_final:
+                if isinstance(report, reported.Ended) and not row.is_final:
                     verdicts[report.attempt_id] = report
         changed = [attempt_id for attempt_id, facts in after.items() if facts is not before[attempt_id]]
         work.book.save_facts((one, before[one].state, _columns(after[one])) for one in changed)
         for attempt_id in changed:
             self._follow(work, rows[attempt_id], after[attempt_id], verdicts.get(attempt_id))
 
-    def _follow(self, work: _Work, row: entries.OpenAttempt, facts: merge.Facts, verdict: outcome.Ended | None) -> None:
+    def _follow(
+        self, work: _Work, row: entries.OpenAttempt, facts: merge.Facts, verdict: reported.Ended | None
+    ) -> None:
         """Let the task instance follow its latest attempt."""
         if row.task_state not in ("queued", "running"):
             return  # the task has ended without it
@@ -148,7 +150,7 @@ class Scheduler:
             self._settle(work, run, run.progress.end([(row.task_id, move.state)]))
 
     def _judge(
-        self, work: _Work, run: runs.Run, row: entries.OpenAttempt, facts: merge.Facts, verdict: outcome.Ended
+        self, work: _Work, run: runs.Run, row: entries.OpenAttempt, facts: merge.Facts, verdict: reported.Ended
     ) -> entries.TaskMove:
         """What becomes of the task instance whose latest attempt ended."""
         instance = run.instances[row.task_id]
@@ -279,7 +281,7 @@ class Scheduler:
 
     def _attempts(
         self, work: _Work, chosen: Iterable[tuple[runs.Run, str]], results: Mapping[int, Any]
-    ) -> tuple[list[entries.NewAttempt], list[outcome.Ended]]:
+    ) -> tuple[list[entries.NewAttempt], list[reported.Ended]]:
         """Attempts of the chosen tasks, or of the first of them where templates take long, and the failures of those
         whose message cannot be made."""
         new: list[entries.NewAttempt] = []
@@ -289,7 +291,7 @@ class Scheduler:
             attempt, failure = self._attempt(work, run, run.version.tasks[task_id], results)
             new.append(attempt)
             if failure is not None:
-                refused.append(outcome.refused(attempt.id, str(failure), failure.details, at=work.now))
+                refused.append(reported.refused(attempt.id, str(failure), failure.details, at=work.now))
             if self._render.spent_s - began_s > RENDER_MAX_S:
                 break
         return new, refused

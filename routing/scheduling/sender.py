@@ -12,7 +12,7 @@ import redis
 from celery import Celery
 from kombu import exceptions
 
-from dispatcher.message import AGAIN_HEADER
+from dispatcher.protocol.message import AGAIN_HEADER
 from routing.scheduling import messages
 from routing.store import entries
 

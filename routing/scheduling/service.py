@@ -16,13 +16,13 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from uuid import uuid4
 
-from dispatcher import signsoflife, vitals
-from routing import celery_app
-from routing.merging import collector, outcome, sweeper
+from dispatcher.worker import health_checks, process_health
+from routing.config.settings import Settings
+from routing.results import collector, reported, sweeper
 from routing.scheduling import dagfolder, outage, presence, renderer, scheduler, sender, unread
-from routing.settings import Settings
-from routing.store import entries, errors
+from routing.store import entries, store_errors
 from routing.store.store import Store
+from routing.worker import celery_app
 
 log = logging.getLogger(__name__)
 
@@ -62,14 +62,14 @@ def run(settings: Settings, *, stop: threading.Event) -> None:
         stop=stop,
     )
     around = presence.Presence(app, store, stop=stop)
-    vital = vitals.Vitals(
+    vital = process_health.Vitals(
         kind=ROLE,
         name=f"{ROLE}@{socket.gethostname()}",
         folder=settings.health.folder,
         asks={
             "database": store.ping,
-            "broker": lambda: signsoflife.of_broker(app),
-            "result backend": lambda: signsoflife.of_results(app),
+            "broker": lambda: health_checks.of_broker(app),
+            "result backend": lambda: health_checks.of_results(app),
         },
         is_silent=True,
     )
@@ -107,7 +107,7 @@ class _Due:
 class _Desk:
     """What lies on the desk between two turns."""
 
-    heard: list[outcome.Outcome] = field(default_factory=list)
+    heard: list[reported.Outcome] = field(default_factory=list)
     """Reports that are not merged yet: kept until a transaction took them."""
     sent: list[str] = field(default_factory=list)
     """Messages that the broker has and the record does not know yet."""
@@ -155,7 +155,7 @@ class Service:
                 self._store.require_schema()
                 holder = self._take_lease()
                 self._database.end()
-            except errors.DatabaseUnavailable as error:
+            except store_errors.DatabaseUnavailable as error:
                 stop.wait(self._database.fail(error))
                 continue
             if holder is None:
@@ -178,7 +178,7 @@ class Service:
 
     def close(self) -> None:
         """Let another scheduler take over at once."""
-        with contextlib.suppress(errors.RecordError), self._store.writing() as book:
+        with contextlib.suppress(store_errors.RecordError), self._store.writing() as book:
             if self._desk.sent:
                 book.mark_sent(self._desk.sent, at=_now())
             book.end_lease(ROLE, self._holder)
@@ -194,15 +194,15 @@ class Service:
             try:
                 self._once(stop, consumed)
                 self._database.end()
-            except errors.DatabaseUnavailable as error:
+            except store_errors.DatabaseUnavailable as error:
                 self._scheduler.forget()
                 self._desk.is_restart = True
                 stop.wait(self._database.fail(error))
-            except errors.Conflict as error:
+            except store_errors.Conflict as error:
                 log.debug("read again: %s", error)
                 self._scheduler.forget()
                 self._due.poll = 0.0
-            except errors.LeaseLost:
+            except store_errors.LeaseLost:
                 log.warning("another scheduler has taken over: standing by")
                 self._scheduler.forget()
                 if not self.stand_by(stop):

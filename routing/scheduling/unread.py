@@ -1,17 +1,17 @@
 """Unread: attempts whose message nobody has taken yet: why they wait, until when, and what becomes of them then.
 
-The scheduler keeps these waits (`sending`, `consumer`, `queued` of `dispatcher.waits`); those of pods are the
-dispatcher's. It writes reasons and deadlines, names a queue without a consumer in the log, and gives verdicts for the
-attempts whose time is over. Called by the scheduler's loop, off the path of tasks.
+The scheduler keeps these waits (`sending`, `consumer`, `queued` of `dispatcher.attempts.wait_rules`); those of pods are
+the dispatcher's. It writes reasons and deadlines, names a queue without a consumer in the log, and gives verdicts for
+the attempts whose time is over. Called by the scheduler's loop, off the path of tasks.
 """
 
 import logging
 from collections.abc import Callable, Collection
 from datetime import datetime, timedelta
 
-from dispatcher import waits
+from dispatcher.attempts import wait_rules
 from routing import router
-from routing.merging import outcome
+from routing.results import reported
 from routing.store import entries, ledger, messagewaits
 
 log = logging.getLogger(__name__)
@@ -43,19 +43,19 @@ class Unread:
 
     def overdue(
         self, book: ledger.Ledger, *, now: datetime, block: Callable[[str], bool]
-    ) -> tuple[list[outcome.Outcome], list[str]]:
+    ) -> tuple[list[reported.Outcome], list[str]]:
         """Verdicts on attempts whose deadline has come, and which of them are to be revoked.
 
         `block` keeps an attempt from being begun and says whether it could; what has begun gets no verdict here.
         """
-        ended: list[outcome.Outcome] = []
+        ended: list[reported.Outcome] = []
         revoke: list[str] = []
         for one in book.overdue(now=now, limit=END_MAX):
             if not block(one.id):
                 continue
             wait = self._wait(one)
-            why = waits.too_long(wait, subject="its message")
-            ended.append(outcome.refused(one.id, why, waits.details(wait), at=now))
+            why = wait_rules.too_long(wait, subject="its message")
+            ended.append(reported.refused(one.id, why, wait_rules.details(wait), at=now))
             if one.side == "kubernetes":
                 revoke.append(one.id)
         if ended:
@@ -91,17 +91,19 @@ class Unread:
             at_deadline=rule.action,
         )
 
-    def _wait(self, one: entries.Overdue) -> waits.Wait:
+    def _wait(self, one: entries.Overdue) -> wait_rules.Wait:
         kind = messagewaits.kind_of(one.waiting_reason)
         profile = self._router.route(one.queue).profile
-        return waits.Wait(
+        return wait_rules.Wait(
             kind=kind,
             reason={"consumer": "NoConsumer", "queued": "NotTaken"}.get(kind),
             detail=one.waiting_reason,
             since_s=0.0,
-            rule=waits.Rule(action=waits.action(one.at_deadline), after_s=self._rule(kind, one.queue).after_s),
-            said_by=waits.said_by(kind, profile=profile, queue=one.queue),
+            rule=wait_rules.Rule(
+                action=wait_rules.action(one.at_deadline), after_s=self._rule(kind, one.queue).after_s
+            ),
+            said_by=wait_rules.said_by(kind, profile=profile, queue=one.queue),
         )
 
-    def _rule(self, kind: str, queue: str) -> waits.Rule:
-        return waits.rule_of(kind, profile=self._router.route(queue).profile)
+    def _rule(self, kind: str, queue: str) -> wait_rules.Rule:
+        return wait_rules.rule_of(kind, profile=self._router.route(queue).profile)

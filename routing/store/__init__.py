@@ -7,14 +7,14 @@ is heavy and states are needed by pure modules, so the names here are imported w
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from routing.store.errors import Conflict, DatabaseUnavailable, LeaseLost, RecordError, SchemaError
     from routing.store.ledger import Ledger
     from routing.store.store import Store
+    from routing.store.store_errors import Conflict, DatabaseUnavailable, LeaseLost, RecordError, SchemaError
 
 __all__ = ["Conflict", "DatabaseUnavailable", "LeaseLost", "Ledger", "RecordError", "SchemaError", "Store"]
 
 _HOMES = {
-    **dict.fromkeys(("Conflict", "DatabaseUnavailable", "LeaseLost", "RecordError", "SchemaError"), "errors"),
+    **dict.fromkeys(("Conflict", "DatabaseUnavailable", "LeaseLost", "RecordError", "SchemaError"), "store_errors"),
     "Ledger": "ledger",
     "Store": "store",
 }
@@ -23,6 +23,6 @@ _HOMES = {
 def __getattr__(name: str) -> Any:
     if name not in _HOMES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    from importlib import import_module  # noqa: PLC0415 - see the docstring
+    from importlib import import_module
 
     return getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)

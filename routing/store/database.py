@@ -12,8 +12,8 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy import exc
 
-from dispatcher import postgres
-from routing.store import columns, errors
+from dispatcher.attempts import db_timeouts
+from routing.store import columns, store_errors
 
 SQLITE_BUSY_S = 15.0
 WRITES = "podyard_writes"
@@ -22,7 +22,7 @@ WRITES = "podyard_writes"
 class Database:
     """One engine; `read()` and `write()` give a connection inside a transaction."""
 
-    def __init__(self, url: str, *, bounds: postgres.Bounds | None = None) -> None:
+    def __init__(self, url: str, *, bounds: db_timeouts.Bounds | None = None) -> None:
         self.url = sa.make_url(url)
         self.is_sqlite = self.url.get_backend_name() == "sqlite"
         self.engine = _sqlite_engine(self.url) if self.is_sqlite else _server_engine(self.url, bounds)
@@ -52,12 +52,12 @@ class Database:
         except (exc.OperationalError, exc.InterfaceError, exc.TimeoutError) as error:
             if _is_ours(error):
                 raise
-            raise errors.DatabaseUnavailable(f"{self.address}: {_first_line(error)}") from error
+            raise store_errors.DatabaseUnavailable(f"{self.address}: {_first_line(error)}") from error
         except exc.DatabaseError as error:
-            if postgres.is_read_only(error.orig):
-                raise errors.DatabaseUnavailable(f"{self.address}: {_first_line(error)}") from error
+            if db_timeouts.is_read_only(error.orig):
+                raise store_errors.DatabaseUnavailable(f"{self.address}: {_first_line(error)}") from error
             if self.is_sqlite and "not a database" in str(error):
-                raise errors.RecordError(
+                raise store_errors.RecordError(
                     f"{self.address} is not a database: set database.url to another file"
                 ) from error
             raise
@@ -104,15 +104,15 @@ def _sqlite_engine(url: sa.URL) -> sa.Engine:
     return engine
 
 
-def _server_engine(url: sa.URL, bounds: postgres.Bounds | None) -> sa.Engine:
+def _server_engine(url: sa.URL, bounds: db_timeouts.Bounds | None) -> sa.Engine:
     engine = sa.create_engine(
         url,
         json_serializer=columns.dumps,
         pool_pre_ping=True,
         pool_size=5,
-        connect_args=postgres.arguments(),
+        connect_args=db_timeouts.arguments(),
     )
-    postgres.bound(engine, bounds)
+    db_timeouts.bound(engine, bounds)
     return engine
 
 

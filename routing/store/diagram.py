@@ -6,7 +6,7 @@ python -m routing.store.diagram > docs/states.md
 import sys
 from collections.abc import Iterator, Mapping
 
-from dispatcher import waits
+from dispatcher.attempts import wait_rules
 from dispatcher.options import QueueProfile
 from routing.store import states
 
@@ -65,9 +65,9 @@ def _waits() -> Iterator[str]:
         "| wait | it waits for | reasons | at its deadline | what to do |",
         "|---|---|---|---|---|",
     )
-    for name, kind in waits.KINDS.items():
+    for name, kind in wait_rules.KINDS.items():
         reasons = ", ".join(f"`{reason}`" for reason in sorted(kind.reasons)) or "-"
-        at_deadline = f"`{waits.rule_of(name, profile=QueueProfile())}`{_NOTES.get(name, '')}"
+        at_deadline = f"`{wait_rules.rule_of(name, profile=QueueProfile())}`{_NOTES.get(name, '')}"
         if kind.only_wait:
             at_deadline += f"; never ends it: {kind.only_wait}"
         yield f"| `{name}` | {kind.what} | {reasons} | {at_deadline} | {kind.way_out} |"

@@ -4,7 +4,9 @@ from collections.abc import Iterator, Mapping
 from datetime import datetime
 from typing import Any
 
-from dispatcher import diagnosis, lessons, reasons, waits
+from dispatcher.attempts import wait_rules
+from dispatcher.manifests import retry_hints
+from dispatcher.status import diagnosis, reasons
 from routing.store import messagewaits, rows
 
 WAITING = frozenset({"recorded", "sent"})
@@ -65,7 +67,7 @@ def _lines(facts: rows.Explanation, trigger_rule: str, at: datetime) -> Iterator
     for attempt in facts.attempts:
         yield _attempt(attempt)
         if attempt.lessons:
-            yield f"  its pod: {lessons.Lessons.read(attempt.lessons).words}"
+            yield f"  its pod: {retry_hints.Lessons.read(attempt.lessons).words}"
         if attempt.diagnosis:
             yield f"  why: {attempt.diagnosis['explanation']}"
         yield from (f"  later: {_evidence(entry)}" for entry in attempt.evidence)
@@ -117,7 +119,7 @@ def _pods_wait(pod: Mapping[str, Any]) -> rows.WaitRow | None:
         return None
     is_pod = pod["phase"] != "Waiting"
     return rows.WaitRow(
-        kind=waits.kind_of(reason=pod["reason"], is_pod=is_pod, is_scheduled=pod["node"] is not None),
+        kind=wait_rules.kind_of(reason=pod["reason"], is_pod=is_pod, is_scheduled=pod["node"] is not None),
         reason=pod["reason"],
         detail=pod["message"],
         since=pod["waiting_since"],
@@ -150,7 +152,7 @@ def _waits(facts: rows.Explanation, found: rows.WaitRow, at: datetime) -> str:
     if found.kind == "consumer":
         return f"no worker consumes the queue {latest.queue!r} ({latest.side}); it has waited for {for_s}"
     why = ": ".join(word for word in (found.reason, found.detail) if word)
-    return f"it waits for {waits.KINDS[found.kind].what}, for {for_s}" + (f": {why}" if why else "")
+    return f"it waits for {wait_rules.KINDS[found.kind].what}, for {for_s}" + (f": {why}" if why else "")
 
 
 def _deadline(found: rows.WaitRow, queue: str, at: datetime) -> str:
@@ -162,7 +164,7 @@ def _deadline(found: rows.WaitRow, queue: str, at: datetime) -> str:
     if found.deadline_at is None:
         return f"{since}; there is no deadline ({bound})"
     left_s = (found.deadline_at - at).total_seconds()
-    then = waits.Rule(action=waits.action(found.at_deadline)).consequence
+    then = wait_rules.Rule(action=wait_rules.action(found.at_deadline)).consequence
     if left_s > 0:
         return f"{since}, until {_clock(found.deadline_at)}, that is for {left_s:.0f} s more; then {then} ({bound})"
     return f"{since}; its deadline was {_clock(found.deadline_at)}, {-left_s:.0f} s ago: {then} ({bound})"

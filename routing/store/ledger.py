@@ -12,15 +12,15 @@ from typing import Any, cast
 import sqlalchemy as sa
 from sqlalchemy.dialects import postgresql
 
-from dispatcher import podstore
-from routing.store import entries, errors, messagewaits, models, states
+from dispatcher.attempts import status_store
+from routing.store import entries, messagewaits, models, states, store_errors
 
 ATTEMPT = cast("sa.Table", models.Attempt.__table__)
 TASK = cast("sa.Table", models.TaskInstance.__table__)
 RUN = cast("sa.Table", models.DagRun.__table__)
 VERSION = cast("sa.Table", models.DagVersion.__table__)
 XCOM = cast("sa.Table", models.XCom.__table__)
-POD = podstore.POD
+POD = status_store.POD
 LEASE = cast("sa.Table", models.Lease.__table__)
 
 _NO_POD = ~sa.exists().where(POD.c.attempt_id == ATTEMPT.c.id)
@@ -85,8 +85,8 @@ class Ledger:
         """A page of the attempts without a verdict, by id."""
         columns = (ATTEMPT.c.id, ATTEMPT.c.state, ATTEMPT.c.side, ATTEMPT.c.queue, ATTEMPT.c.sent_at, ATTEMPT.c.sends)
         has_pod = sa.exists().where(POD.c.attempt_id == ATTEMPT.c.id)
-        is_launched = has_pod.where(POD.c.phase.not_in(podstore.UNLAUNCHED_PHASES))
-        is_told = is_launched.where(POD.c.phase.not_in(podstore.OPEN_PHASES), POD.c.updated_at < told_before)
+        is_launched = has_pod.where(POD.c.phase.not_in(status_store.UNLAUNCHED_PHASES))
+        is_told = is_launched.where(POD.c.phase.not_in(status_store.OPEN_PHASES), POD.c.updated_at < told_before)
         facts = (
             TASK.c.state.in_(sorted(TASK_FINAL)).label("is_unwanted"),
             has_pod.label("has_pod"),
@@ -299,7 +299,7 @@ class Ledger:
         """Renew the lease as part of this transaction. Raises LeaseLost where somebody else has it."""
         query = sa.update(LEASE).where(LEASE.c.name == name, LEASE.c.holder == holder)
         if self._connection.execute(query.values(**self._term(lease_s, now))).rowcount != 1:
-            raise errors.LeaseLost(f"another process has taken over the role {name!r}")
+            raise store_errors.LeaseLost(f"another process has taken over the role {name!r}")
 
     def take(self, name: str, holder: str, *, lease_s: float, now: datetime) -> str | None:
         """Take the lease if it is free or over. Returns None, or who has it."""
@@ -328,11 +328,13 @@ class Ledger:
     def _update(self, statement: sa.Update, rows: list[dict[str, Any]], *, what: str) -> None:
         happened = self._connection.execute(statement, rows).rowcount
         if happened != len(rows):
-            raise errors.Conflict(f"{what}: {len(rows) - happened} of {len(rows)} rows were not in a state that may")
+            raise store_errors.Conflict(
+                f"{what}: {len(rows) - happened} of {len(rows)} rows were not in a state that may"
+            )
 
 
 def _seconds(value: float) -> Any:
-    from datetime import timedelta  # noqa: PLC0415
+    from datetime import timedelta
 
     return timedelta(seconds=value)
 
@@ -342,7 +344,7 @@ def _differs(column: sa.Column[Any], value: str) -> sa.ColumnElement[bool]:
 
 
 def _sqlite_insert(table: sa.Table) -> Any:
-    from sqlalchemy.dialects import sqlite  # noqa: PLC0415
+    from sqlalchemy.dialects import sqlite
 
     return sqlite.insert(table)
 

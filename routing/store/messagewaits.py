@@ -23,7 +23,7 @@ def unconsumed(side: str, queue: str) -> str:
 
 
 def kind_of(reason: str | None) -> str:
-    """The kind of wait (`dispatcher.waits`) that one of these words means."""
+    """The kind of wait (`dispatcher.attempts.wait_rules`) that one of these words means."""
     if reason == UNSENT:
         return "sending"
     return "consumer" if reason and _CONSUMES in reason else "queued"

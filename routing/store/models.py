@@ -1,7 +1,7 @@
 """The tables of the record, as SQLAlchemy models. Only `routing.store` imports this module.
 
 Times are aware UTC, durations float seconds. JSON columns hold plain JSON values. The tables `pod` and
-`watch_checkpoint` belong to `dispatcher.podstore` and are migrated together with these.
+`watch_checkpoint` belong to `dispatcher.attempts.status_store` and are migrated together with these.
 """
 
 from datetime import datetime
@@ -104,7 +104,7 @@ class TaskInstance(Base):
     ended_at: Mapped[datetime | None]
     reason: Mapped[str | None]
     lessons: Mapped[dict[str, Any] | None] = mapped_column(JSON(none_as_null=True))
-    """What earlier attempts teach the next one, as `dispatcher.lessons` writes it."""
+    """What earlier attempts teach the next one, as `dispatcher.manifests.retry_hints` writes it."""
     __table_args__ = (
         UniqueConstraint("run", "task_id", "map_index", name="uq_task_instance_task"),
         Index("ix_task_instance_state", "state", "next_try_at"),

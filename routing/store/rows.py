@@ -195,7 +195,7 @@ class WaitRow:
     """What an attempt waits for now, until when, and what happens then."""
 
     kind: str
-    """One of `dispatcher.waits.KINDS`, as the settings name it."""
+    """One of `dispatcher.attempts.wait_rules.KINDS`, as the settings name it."""
     reason: str | None
     detail: str | None
     since: datetime
@@ -217,7 +217,7 @@ class Explanation:
     consumers: tuple[ConsumerRow, ...]
     """Workers that consume the task's queue."""
     pod: Mapping[str, Any] | None
-    """The pod of the latest attempt as `dispatcher.podstore` keeps it."""
+    """The pod of the latest attempt as `dispatcher.attempts.status_store` keeps it."""
     wait: WaitRow | None
     """What the latest attempt waits for, if it does."""
     lines: tuple[str, ...]

@@ -14,8 +14,8 @@ from alembic.config import Config
 from alembic.migration import MigrationContext
 from alembic.script import ScriptDirectory
 
-from dispatcher import postgres
-from routing.store import database, errors, rows
+from dispatcher.attempts import db_timeouts
+from routing.store import database, rows, store_errors
 
 logging.getLogger("alembic").setLevel(logging.WARNING)  # its INFO lines tell nobody anything
 
@@ -36,14 +36,14 @@ def check(db: database.Database) -> rows.SchemaCheck:
 def upgrade(db: database.Database) -> None:
     """Migrate to this code's revision, one process at a time. Raises SchemaError for a newer database."""
     db.make_folder()
-    with db.write() as connection, postgres.patience(connection), _alone(connection):
+    with db.write() as connection, db_timeouts.patience(connection), _alone(connection):
         script = _script()
         current = MigrationContext.configure(connection).get_current_revision()
         found = _judge(db, script, current=current, wanted=str(script.get_current_head()))
         if found.ok:
             return
         if current is not None and current not in _known(script):
-            raise errors.SchemaError(found.message)
+            raise store_errors.SchemaError(found.message)
         config = _config()
         config.attributes["connection"] = connection
         command.upgrade(config, "head")

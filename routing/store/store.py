@@ -1,7 +1,7 @@
 """The record as people ask for it: DAGs, runs, tasks, attempts, and why a task is where it is.
 
-The command line, the web pages and whoever starts a run call this. What the scheduler writes in bulk is in `ledger`.
-Every method raises DatabaseUnavailable where the database cannot be reached.
+The command line, the web pages and whoever starts a run call this. What the scheduler writes in bulk is in
+`shared_limits`. Every method raises DatabaseUnavailable where the database cannot be reached.
 """
 
 import contextlib
@@ -14,8 +14,8 @@ from typing import Any, Protocol, cast
 
 import sqlalchemy as sa
 
-from dispatcher import podstore
-from routing.store import columns, database, errors, explanation, ledger, models, rows, schema, states
+from dispatcher.attempts import status_store
+from routing.store import columns, database, explanation, ledger, models, rows, schema, states, store_errors
 
 DAG = cast("sa.Table", models.Dag.__table__)
 DAG_ERROR = cast("sa.Table", models.DagError.__table__)
@@ -94,7 +94,7 @@ class Store:
         """Raise SchemaError with the way out unless the database fits this code."""
         found = self.check()
         if not found.ok:
-            raise errors.SchemaError(found.message)
+            raise store_errors.SchemaError(found.message)
 
     @contextlib.contextmanager
     def writing(self) -> Iterator[ledger.Ledger]:
@@ -162,10 +162,10 @@ class Store:
         with self.db.write() as connection:
             dag = connection.execute(_DAGS.where(DAG.c.dag_id == dag_id)).mappings().first()
             if dag is None or not dag["is_active"]:
-                raise errors.RecordError(_unknown_dag(connection, dag_id, is_gone=dag is not None))
+                raise store_errors.RecordError(_unknown_dag(connection, dag_id, is_gone=dag is not None))
             name = run_id or _free_run_id(connection, dag_id, at)
             if connection.scalar(sa.select(RUN.c.id).where(RUN.c.dag_id == dag_id, RUN.c.run_id == name)):
-                raise errors.RecordError(f"DAG {dag_id!r} has a run {name!r} already: choose another run id")
+                raise store_errors.RecordError(f"DAG {dag_id!r} has a run {name!r} already: choose another run id")
             values = {"run_id": name, "dag_id": dag_id, "version_id": dag["version"], "run_type": "manual"}
             values |= {"logical_date": at, "conf": dict(conf or {}), "state": "queued", "created_at": at}
             run = _inserted(connection, RUN, values)
@@ -238,7 +238,7 @@ class Store:
             tasks = {task.task_id: task for task in _task_rows(connection, run)}
             if task_id not in tasks:
                 known = ", ".join(sorted(tasks)[:10])
-                raise errors.RecordError(f"run {run_id!r} has no task {task_id!r}; its tasks: {known}")
+                raise store_errors.RecordError(f"run {run_id!r} has no task {task_id!r}; its tasks: {known}")
             task = tasks[task_id]
             spec = next(t for t in _structure(connection, run)["tasks"] if t["task_id"] == task_id)
             facts = rows.Explanation(
@@ -368,7 +368,7 @@ def _find_run(connection: sa.Connection, run_id: str, dag_id: str | None) -> int
     found = connection.execute(query.limit(2)).all()
     if len(found) > 1:
         both = " and ".join(repr(row.dag_id) for row in found)
-        raise errors.RecordError(f"several DAGs have a run {run_id!r} ({both}): name the DAG, too")
+        raise store_errors.RecordError(f"several DAGs have a run {run_id!r} ({both}): name the DAG, too")
     return int(found[0].id) if found else None
 
 
@@ -376,7 +376,7 @@ def _require_run(connection: sa.Connection, run_id: str, dag_id: str | None) -> 
     run = _find_run(connection, run_id, dag_id)
     if run is None:
         of = f" of DAG {dag_id!r}" if dag_id else ""
-        raise errors.RecordError(f"there is no run {run_id!r}{of}: see `podyard runs list`")
+        raise store_errors.RecordError(f"there is no run {run_id!r}{of}: see `podyard runs list`")
     return run
 
 
@@ -448,7 +448,7 @@ def _consumers(connection: sa.Connection) -> list[rows.ConsumerRow]:
 
 
 def _pod(connection: sa.Connection, attempt_id: str | None) -> Mapping[str, Any] | None:
-    pod = podstore.POD
+    pod = status_store.POD
     query = sa.select(*pod.c).where(pod.c.attempt_id == attempt_id).order_by(pod.c.retries.desc()).limit(1)
     row = connection.execute(query).mappings().first()
     return None if row is None else dict(row)

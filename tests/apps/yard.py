@@ -27,7 +27,8 @@ if os.environ.get("YARD_PATIENT"):
     app.conf.update(result_backend_always_retry=True, redis_socket_timeout=120)
 
 if BROKER:
-    from dispatcher import options, pod_task
+    from dispatcher import options
+    from dispatcher.manifests import pod_task
     from dispatcher.policy import Policy
 
     PROFILE = options.QueueProfile(

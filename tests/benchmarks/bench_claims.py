@@ -17,7 +17,7 @@ from pathlib import Path
 import psutil
 
 from dispatcher.localcluster.faults.client import Faults
-from routing import celery_app
+from routing.worker import celery_app
 from tests import parts
 from tests.benchmarks.bench_pods import PODS, added_times, rate
 from tests.integration.yard_parts import Yard

@@ -22,10 +22,12 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from dispatcher import cluster, errors, manifest, options, podspec
+from dispatcher import errors, options
+from dispatcher.kubeapi import client
 from dispatcher.localcluster.faults import kinds
 from dispatcher.localcluster.faults.client import Faults
-from dispatcher.message import Message
+from dispatcher.manifests import builder, podspec
+from dispatcher.protocol.message import Message
 from tests import parts
 from tests.integration.yard_parts import Yard
 
@@ -52,7 +54,7 @@ class Watched:
         return (len(self.times) - 1) / (self.times[-1] - self.times[0])
 
     async def watch(self, kubeconfig: Path, *, deployment: str, ready: threading.Event, stop: threading.Event) -> None:
-        async with cluster.Cluster(cluster.connect(kubeconfig=kubeconfig)) as api:
+        async with client.Cluster(client.connect(kubeconfig=kubeconfig)) as api:
             selector = f"{podspec.DEPLOYMENT_LABEL}={deployment}"
             listed = await api.list_pods("default", selector=selector)
             ready.set()
@@ -80,9 +82,9 @@ async def bare(kubeconfig: Path, *, deployment: str, trace: Path) -> None:
     chosen = options.Options(profile_for=lambda _: options.QueueProfile(), app_path="a:b", deployment=deployment)
     bodies = [
         json.dumps(
-            manifest.build(
+            builder.build(
                 Message(
-                    name=manifest.ANY_IMAGE_TASK,
+                    name=builder.ANY_IMAGE_TASK,
                     id=f"bare-{number}",
                     kwargs=kwargs(trace),
                     delivery_info={"routing_key": "kubernetes"},
@@ -110,7 +112,7 @@ async def bare(kubeconfig: Path, *, deployment: str, trace: Path) -> None:
             else:
                 return
 
-    async with cluster.Cluster(cluster.connect(kubeconfig=kubeconfig)) as api:
+    async with client.Cluster(client.connect(kubeconfig=kubeconfig)) as api:
         await asyncio.gather(*map(post, bodies))
 
 
@@ -118,7 +120,7 @@ def dispatched(yard: Yard, trace: Path) -> None:
     """The same pods by the dispatcher, whose queue is full before it starts, until all outcomes are stored."""
     ids = [f"ours-{number}" for number in range(PODS)]
     for task_id in ids:
-        yard.client.send_task(manifest.ANY_IMAGE_TASK, kwargs=kwargs(trace), queue="kubernetes", task_id=task_id)
+        yard.client.send_task(builder.ANY_IMAGE_TASK, kwargs=kwargs(trace), queue="kubernetes", task_id=task_id)
     yard.dispatcher(YARD_MAX_PODS=str(PODS))
     keys = [f"celery-task-meta-{task_id}" for task_id in ids]
     client = yard.client.backend.client

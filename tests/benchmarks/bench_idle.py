@@ -19,7 +19,7 @@ import psutil
 import sqlalchemy as sa
 import yaml
 
-from dispatcher import podstore
+from dispatcher.attempts import status_store
 from dispatcher.localcluster.faults.client import Faults
 from tests import parts
 from tests.benchmarks.bench_replay import cpu_s, ended
@@ -95,7 +95,7 @@ def main() -> None:
         local = parts.LocalCluster.start(folder / "cluster", "--instant")
         relay = Relay(local.kubeconfig, to=folder / "kubeconfig")
         url = f"sqlite:///{folder / 'pods.db'}"
-        podstore.METADATA.create_all(sa.create_engine(url))
+        status_store.METADATA.create_all(sa.create_engine(url))
         yard = Yard(
             folder=folder,
             broker=valkey.fresh().url,

@@ -8,9 +8,9 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from dispatcher import manifest
-from dispatcher.message import Message
+from dispatcher.manifests import builder
 from dispatcher.options import Options, QueueProfile
+from dispatcher.protocol.message import Message
 
 ROUNDS = 2_000
 PROFILE = QueueProfile(
@@ -51,12 +51,12 @@ def message(task: str, number: int, *, wishes: dict[str, Any], kwargs: dict[str,
 
 def measure(label: str, make: Callable[[int], Message]) -> None:
     for number in range(200):
-        manifest.build(make(number), profile=PROFILE, options=OPTIONS, owner="dispatcher@host")
+        builder.build(make(number), profile=PROFILE, options=OPTIONS, owner="dispatcher@host")
     costs = []
     for number in range(ROUNDS):
         sent = make(number)
         start = time.thread_time_ns()
-        manifest.build(sent, profile=PROFILE, options=OPTIONS, owner="dispatcher@host")
+        builder.build(sent, profile=PROFILE, options=OPTIONS, owner="dispatcher@host")
         costs.append((time.thread_time_ns() - start) / 1000)
     costs.sort()
     print(f"{label:44} median {statistics.median(costs):6.1f} µs   p95 {costs[int(ROUNDS * 0.95)]:6.1f} µs")

@@ -20,7 +20,7 @@ from pathlib import Path
 
 import sqlalchemy as sa
 
-from routing.merging import backend
+from routing.results import backend
 from tests import parts
 from tests.integration.halves import Half
 

@@ -22,9 +22,11 @@ from pathlib import Path
 
 import psutil
 
-from dispatcher import cluster, manifest, options
+from dispatcher import options
+from dispatcher.kubeapi import client
 from dispatcher.localcluster.faults.client import Faults
-from dispatcher.message import Message
+from dispatcher.manifests import builder
+from dispatcher.protocol.message import Message
 from tests import parts
 from tests.integration.yard_parts import Yard
 
@@ -38,8 +40,8 @@ PROFILE = options.QueueProfile()
 async def added_times(kubeconfig: Path, *, deployment: str, ready: threading.Event, count: int) -> list[float]:
     """The times of the first `count` ADDED events of a deployment, seen by a watch of its own."""
     seen: list[float] = []
-    async with cluster.Cluster(cluster.connect(kubeconfig=kubeconfig)) as api:
-        selector = manifest.selector(deployment=deployment)
+    async with client.Cluster(client.connect(kubeconfig=kubeconfig)) as api:
+        selector = builder.selector(deployment=deployment)
         listed = await api.list_pods("default", selector=selector)
         ready.set()
         async for event in api.watch_pods(
@@ -60,13 +62,13 @@ async def bare(kubeconfig: Path, *, deployment: str) -> float:
     """Creates per second of a loop that does nothing but post manifests built before."""
     chosen = options.Options(profile_for=lambda _: PROFILE, app_path="a:b", deployment=deployment)
     bodies = [
-        json.dumps(manifest.build(message(number), profile=PROFILE, options=chosen, owner="bare")).encode()
+        json.dumps(builder.build(message(number), profile=PROFILE, options=chosen, owner="bare")).encode()
         for number in range(PODS)
     ]
     ready = threading.Event()
     watching = asyncio.create_task(added_times(kubeconfig, deployment=deployment, ready=ready, count=PODS))
     await asyncio.to_thread(ready.wait, 10)
-    async with cluster.Cluster(cluster.connect(kubeconfig=kubeconfig)) as api:
+    async with client.Cluster(client.connect(kubeconfig=kubeconfig)) as api:
         slots = asyncio.Semaphore(CONCURRENCY)
 
         async def post(body: bytes) -> None:

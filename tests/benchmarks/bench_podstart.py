@@ -54,12 +54,12 @@ def main() -> None:
         message = {"v": 1, "name": "routing.run", "id": "x", "kwargs": kwargs, "headers": {"retries": 0}}
         env = {
             "PATH": os.environ["PATH"],
-            "PODYARD_APP": "routing.run:pod_app",
+            "PODYARD_APP": "routing.worker.run:pod_app",
             "PODYARD_MESSAGE": json.dumps(message),
             "PODYARD_DAGS__FOLDER": name,
             "PODYARD_TERMINATION_PATH": str(folder / "termination"),
         }
-        entry = [sys.executable, "-m", "dispatcher.podrun"]
+        entry = [sys.executable, "-m", "dispatcher.pod"]
         celery = [sys.executable, "-c", "import celery; celery.Celery"]
         bare_costs, pod_costs = [], []
         for _ in range(RUNS):

@@ -18,7 +18,8 @@ from pathlib import Path
 
 import psutil
 
-from dispatcher import cluster, manifest
+from dispatcher.kubeapi import client
+from dispatcher.manifests import builder
 from tests import parts
 from tests.integration.yard_parts import Yard
 
@@ -89,8 +90,8 @@ def latencies(yard: Yard) -> list[float]:
     ready = threading.Event()
 
     async def watch() -> None:
-        async with cluster.Cluster(cluster.connect(kubeconfig=yard.kubeconfig)) as api:
-            selector = manifest.selector(deployment=yard.deployment)
+        async with client.Cluster(client.connect(kubeconfig=yard.kubeconfig)) as api:
+            selector = builder.selector(deployment=yard.deployment)
             listed = await api.list_pods("default", selector=selector)
             ready.set()
             async for event in api.watch_pods(

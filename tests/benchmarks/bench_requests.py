@@ -13,8 +13,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from dispatcher import payload
 from dispatcher.localcluster.faults.client import Faults
+from dispatcher.manifests import message_secret
 from tests import parts
 from tests.integration.yard_parts import Yard
 
@@ -36,7 +36,7 @@ def pod(script: str, **arguments: Any) -> Callable[[Yard], Any]:
 CASES = {
     "task": task("add", 1, 2),
     "task, result of 20 kB by the log": task("large", 20_000),
-    "task, arguments in a Secret": task("total", [0] * payload.INLINE_BYTES),
+    "task, arguments in a Secret": task("total", [0] * message_secret.INLINE_BYTES),
     "task that fails": task("fail", "so it is"),
     "task whose process dies": task("leave", 3),
     "pod of any image": pod("true"),

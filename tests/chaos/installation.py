@@ -20,7 +20,7 @@ import psutil
 import psycopg
 import redis
 
-from routing import settings
+from routing.config import settings
 from routing.store.store import Store
 from tests import parts
 from tests.chaos import wire as wires
@@ -202,7 +202,7 @@ class Installation:
 
     def pods(self) -> list[dict[str, Any]]:
         """All pods, as the API server has them."""
-        from tests.integration import yard_parts  # noqa: PLC0415 - it needs yaml and the client's certificate
+        from tests.integration import yard_parts
 
         return list(yard_parts.api_get(self.kubeconfig, "/api/v1/pods")["items"])
 
@@ -364,7 +364,7 @@ def _plain_commands(installation: Installation) -> tuple[Command, ...]:
 @contextlib.contextmanager
 def _connection(url: str) -> Iterator[Any]:
     if url.startswith("sqlite"):
-        import sqlite3  # noqa: PLC0415 - one of two
+        import sqlite3
 
         with contextlib.closing(sqlite3.connect(url.removeprefix("sqlite:///"), timeout=15)) as connection:
             yield connection

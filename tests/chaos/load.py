@@ -13,8 +13,8 @@ from celery import Celery, chain, chord
 from celery.backends.redis import RedisBackend
 from kombu import exceptions as kombu_exceptions
 
-from routing.merging import backend
-from routing.store import errors
+from routing.results import backend
+from routing.store import store_errors
 from routing.store.store import Store
 from tests.chaos.installation import Installation
 
@@ -70,7 +70,7 @@ class Load:
                 self._submit_run()
             for _ in range(PLAIN_AT_ONCE - open_plain):
                 self._submit_plain(str(uuid4()))
-        except (errors.RecordError, kombu_exceptions.KombuError, OSError):
+        except (store_errors.RecordError, kombu_exceptions.KombuError, OSError):
             self.refused += 1
 
     def keep(self, wanted: Mapping[str, int], *, is_woken: bool) -> None:

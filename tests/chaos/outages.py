@@ -19,7 +19,7 @@ from typing import Any
 
 import psutil
 
-from dispatcher import vitals
+from dispatcher.worker import process_health
 from tests import history, parts
 from tests.chaos import audit as audits
 from tests.chaos import installation
@@ -174,7 +174,7 @@ class Trial:
     _dead: set[str] = field(default_factory=set)
 
     def __post_init__(self) -> None:
-        import random  # noqa: PLC0415 - the load's dice are not used here
+        import random
 
         self.load = loads.Load(installation=self.yard, dice=random.Random(0))
         self.plain = loads.PlainLoad(installation=self.yard)
@@ -284,9 +284,9 @@ class Trial:
 
     # --- what was seen
 
-    def _health(self) -> list[vitals.Reading]:
+    def _health(self) -> list[process_health.Reading]:
         pids = {part.process.pid for part in self.yard.parts.values() if part.process is not None}
-        return [one for one in vitals.read(self.yard.folder / "home" / "health") if one.pid in pids]
+        return [one for one in process_health.read(self.yard.folder / "home" / "health") if one.pid in pids]
 
     def _unnamed(self, case: Case) -> list[str]:
         """Every process must be alive by its own word, and name what it lacks."""

@@ -30,10 +30,10 @@ app.conf.update(
     broker_transport_options={"visibility_timeout": 15, "unacked_restore_interval": 1, "unacked_restore_throttle": 1},
 )
 if os.environ.get("PLAIN_BROKER"):
-    from dispatcher import brokerloss
+    from dispatcher.worker.celery_patches import broker_loss
 
     app.steps["consumer"].add(
-        brokerloss.SurviveBrokerLoss
+        broker_loss.SurviveBrokerLoss
     )  # else Celery's own worker may end when its broker is killed
 
 

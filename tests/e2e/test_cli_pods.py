@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 import yaml
 
-from dispatcher import cluster, manifest, podspec
+from dispatcher.kubeapi import client
+from dispatcher.manifests import builder, podspec
 from tests import parts
 from tests.integration.yard_parts import api_get
 from tests.terminal import Answer, inside
@@ -61,7 +62,7 @@ class TestRender:
         assert list(pods) == ["in_a_pod", "any_image"]
         env = {one["name"]: one.get("value") for one in pods["in_a_pod"]["spec"]["containers"][0]["env"]}
         assert (env["API_TOKEN"], env["LEVEL"]) == ("•••", "3")
-        assert pods["in_a_pod"]["spec"]["containers"][0]["command"] == list(manifest.COMMAND)
+        assert pods["in_a_pod"]["spec"]["containers"][0]["command"] == list(builder.COMMAND)
         assert pods["any_image"]["spec"]["initContainers"][0]["restartPolicy"] == "Always"
         assert "hunter2" not in str(pods)
 
@@ -115,7 +116,7 @@ def create(kubeconfig: Path, *pods: dict[str, Any]) -> None:
     """Creates pods, and waits until they have ended."""
 
     async def work() -> None:
-        async with cluster.Cluster(cluster.connect(kubeconfig=kubeconfig)) as api:
+        async with client.Cluster(client.connect(kubeconfig=kubeconfig)) as api:
             for pod in pods:
                 await api.create_pod("default", json.dumps(pod).encode())
 
@@ -128,7 +129,7 @@ def create(kubeconfig: Path, *pods: dict[str, Any]) -> None:
 def pod(name: str, deployment: str, *, is_done: bool = True) -> dict[str, Any]:
     labels = {podspec.MANAGED_BY_LABEL: podspec.MANAGED_BY, podspec.DEPLOYMENT_LABEL: deployment}
     if is_done:
-        labels[manifest.DONE_LABEL] = "true"
+        labels[builder.DONE_LABEL] = "true"
     container = {"name": "base", "image": "busybox:1.37", "command": ["true"]}
     metadata = {"name": f"{deployment}-{name}", "labels": labels}
     return {"metadata": metadata, "spec": {"restartPolicy": "Never", "containers": [container]}}

@@ -13,11 +13,12 @@ from pathlib import Path
 
 from celery import Celery
 
-from routing import celery_app, settings
-from routing.merging import backend
+from routing.config import settings
+from routing.results import backend
 from routing.scheduling import service
 from routing.store import rows
 from routing.store.store import Store
+from routing.worker import celery_app
 from tests import parts
 
 WORKER = """

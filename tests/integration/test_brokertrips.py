@@ -8,7 +8,7 @@ import kombu
 import pytest
 from kombu.asynchronous import Hub
 
-from dispatcher import brokertrips
+from dispatcher.worker.celery_patches import ack_batching
 from tests import parts
 
 
@@ -19,7 +19,7 @@ class Consuming:
     connection: kombu.Connection
     channel: Any
     hub: Hub
-    acks: brokertrips.Acknowledgements
+    acks: ack_batching.Acknowledgements
     messages: list[Any]
 
     def turn(self) -> None:
@@ -37,8 +37,8 @@ def consuming(own_valkey: parts.Valkey) -> Iterator[Consuming]:
         connection.Producer(channel).publish({"number": number}, routing_key="work", serializer="json")
     messages: list[Any] = []
     hub = Hub()
-    brokertrips.keep_client(channel)
-    acks = brokertrips.Acknowledgements(channel, hub=hub, errors=connection.connection_errors)
+    ack_batching.keep_client(channel)
+    acks = ack_batching.Acknowledgements(channel, hub=hub, errors=connection.connection_errors)
     with kombu.Consumer(channel, queues=[queue], callbacks=[lambda _, message: messages.append(message)]):
         while len(messages) < 5:
             connection.drain_events(timeout=5)

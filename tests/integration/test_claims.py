@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 
 from dispatcher.localcluster.faults import client
-from routing import celery_app
-from routing.merging import backend
+from routing.results import backend
+from routing.worker import celery_app
 from tests import parts
 from tests.integration.yard_parts import Yard, pods_of
 

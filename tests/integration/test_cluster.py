@@ -6,7 +6,8 @@ from pathlib import Path
 import pytest
 import yaml
 
-from dispatcher import cluster, errors
+from dispatcher import errors
+from dispatcher.kubeapi import client
 from tests import parts
 
 
@@ -20,9 +21,9 @@ def untrusted(local_cluster: parts.LocalCluster, tmp_path: Path) -> Path:
     return path
 
 
-def version_of(access: cluster.Access) -> str:
+def version_of(access: client.Access) -> str:
     async def ask() -> str:
-        async with cluster.Cluster(access) as api:
+        async with client.Cluster(access) as api:
             return (await api.read_version())["gitVersion"]
 
     return asyncio.run(ask())
@@ -31,9 +32,9 @@ def version_of(access: cluster.Access) -> str:
 def test_a_certificate_that_nobody_vouches_for_is_refused(untrusted: Path) -> None:
     """The error says that it is the certificate."""
     with pytest.raises(errors.ApiUnavailable, match=r"(?i)certificate"):
-        version_of(cluster.connect(kubeconfig=untrusted))
+        version_of(client.connect(kubeconfig=untrusted))
 
 
 def test_it_is_taken_where_the_settings_say_so(untrusted: Path) -> None:
     """kubernetes.verify_ssl = false."""
-    assert version_of(cluster.connect(kubeconfig=untrusted, verify_ssl=False)).startswith("v1.")
+    assert version_of(client.connect(kubeconfig=untrusted, verify_ssl=False)).startswith("v1.")

@@ -19,8 +19,8 @@ import jsonschema
 import pytest
 import yaml
 
-from routing.embedded import layout
-from routing.embedded import valkey as valkey_part
+from routing.standalone import layout
+from routing.standalone import valkey as valkey_part
 from tests import parts
 
 COMPOSE = Path(__file__).parents[2] / "compose"

@@ -6,12 +6,12 @@ from datetime import UTC, datetime
 
 import pytest
 
-from dispatcher import postgres
-from routing.store import Store, errors
+from dispatcher.attempts import db_timeouts
+from routing.store import Store, store_errors
 from routing.store.database import Database
 from tests import parts
 
-BOUNDS = postgres.Bounds(answer_s=1.5, lock_s=0.5)
+BOUNDS = db_timeouts.Bounds(answer_s=1.5, lock_s=0.5)
 
 
 @pytest.fixture(scope="module")
@@ -46,7 +46,7 @@ def hold(store: Store) -> None:
 def test_S1_a_database_that_hangs_is_away_within_a_bound_and_back_at_once(server: parts.Postgres, store: Store) -> None:
     """A server that stands still gives no error by itself; with the bound it is an outage like any other."""
     hold(store)
-    with server.paused(), pytest.raises(errors.DatabaseUnavailable, match=r"no answer within 1\.5 s|timeout"):
+    with server.paused(), pytest.raises(store_errors.DatabaseUnavailable, match=r"no answer within 1\.5 s|timeout"):
         hold(store)
     hold(store)
 
@@ -58,7 +58,7 @@ def test_S5_a_server_without_free_connections_is_waited_for(server: parts.Postgr
             for _ in range(100):
                 taken.enter_context(server.connect())
         store = Store(Database(server.url(name), bounds=BOUNDS))
-        with pytest.raises(errors.DatabaseUnavailable, match="too many clients"):
+        with pytest.raises(store_errors.DatabaseUnavailable, match="too many clients"):
             store.check()
     parts.eventually(store.check, what="the next try finds a connection")
     store.close()
@@ -69,7 +69,7 @@ def test_S6_a_row_that_somebody_locked_is_told_and_waited_for(server: parts.Post
     hold(store)
     with server.connect(name) as person, person.transaction():
         person.execute("LOCK TABLE lease IN ACCESS EXCLUSIVE MODE")
-        with pytest.raises(errors.DatabaseUnavailable, match="lock timeout"):
+        with pytest.raises(store_errors.DatabaseUnavailable, match="lock timeout"):
             hold(store)
     hold(store)
 
@@ -79,7 +79,7 @@ def test_S7_a_server_that_takes_no_writes_is_an_outage(server: parts.Postgres, s
     with server.connect() as admin:
         admin.execute(f"ALTER DATABASE {name} SET default_transaction_read_only = on".encode())
     store.close()
-    with pytest.raises(errors.DatabaseUnavailable, match="read-only"):
+    with pytest.raises(store_errors.DatabaseUnavailable, match="read-only"):
         hold(store)
     with server.connect() as admin:
         admin.execute(f"ALTER DATABASE {name} RESET default_transaction_read_only".encode())

@@ -10,9 +10,11 @@ from pathlib import Path
 import pytest
 import sqlalchemy
 
-from dispatcher import errors, names, podstore
+from dispatcher import errors
+from dispatcher.attempts import status_store
 from dispatcher.localcluster.client import Client
 from dispatcher.localcluster.faults import client, kinds
+from dispatcher.manifests import names
 from tests import parts
 from tests.integration.yard_parts import Yard, ended_by, napping, pods_of, runs
 
@@ -311,8 +313,8 @@ def test_P24_a_pod_deleted_while_no_dispatcher_lives_is_told(
 ) -> None:
     """Its row is all that is left of it: the next dispatcher looks, and tells that it was lost."""
     url = f"sqlite:///{tmp_path / 'pods.db'}"
-    podstore.METADATA.create_all(sqlalchemy.create_engine(url))
-    store = podstore.PodStore(url)
+    status_store.METADATA.create_all(sqlalchemy.create_engine(url))
+    store = status_store.PodStore(url)
     yard = Yard(
         folder=tmp_path, broker=valkey.url, kubeconfig=local_cluster.kubeconfig, deployment=deployment, database=url
     )

@@ -15,9 +15,10 @@ import pytest
 import sqlalchemy
 import yaml
 
-from dispatcher import names, podspec, podstore
+from dispatcher.attempts import status_store
 from dispatcher.localcluster.client import Client, ClientError
 from dispatcher.localcluster.faults import client
+from dispatcher.manifests import names, podspec
 from tests import parts
 from tests.integration.yard_parts import WAIT_S, Yard, ended_by, napping, pods_of, runs
 
@@ -32,7 +33,7 @@ def yard(tmp_path_factory: pytest.TempPathFactory, valkey_server: parts.Valkey) 
     folder = tmp_path_factory.mktemp("failure-modes-dispatcher")
     local = parts.LocalCluster.start(folder / "cluster", "--faults")
     database = f"sqlite:///{folder / 'pods.db'}"
-    podstore.METADATA.create_all(sqlalchemy.create_engine(database))
+    status_store.METADATA.create_all(sqlalchemy.create_engine(database))
     yard = Yard(
         folder=folder,
         broker=valkey_server.fresh().url,
@@ -88,13 +89,13 @@ def in_flight(yard: Yard) -> dict[str, Any]:
     return dict(stats[node]["pool"])
 
 
-def row_of(yard: Yard, attempt_id: str) -> podstore.PodRow:
+def row_of(yard: Yard, attempt_id: str) -> status_store.PodRow:
     """What the record says of an attempt's pod; LookupError where it says nothing yet."""
-    with contextlib.closing(podstore.PodStore(str(yard.database))) as store:
+    with contextlib.closing(status_store.PodStore(str(yard.database))) as store:
         return next(iter([row for row in store.pods() if row.attempt_id == attempt_id]), None) or _nothing(attempt_id)
 
 
-def _nothing(attempt_id: str) -> podstore.PodRow:
+def _nothing(attempt_id: str) -> status_store.PodRow:
     raise LookupError(attempt_id)
 
 

@@ -8,8 +8,9 @@ from typing import Any
 
 import pytest
 
-from dispatcher import cluster, watcher
-from dispatcher.localcluster.faults import client
+from dispatcher.kubeapi import client
+from dispatcher.localcluster.faults import client as fault_client
+from dispatcher.watching import watcher
 from tests import parts
 
 PODS = 1_100
@@ -29,9 +30,9 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[parts.LocalClus
 
 
 @pytest.fixture
-def faults(server: parts.LocalCluster) -> Iterator[client.Faults]:
+def faults(server: parts.LocalCluster) -> Iterator[fault_client.Faults]:
     """Its faults and counters."""
-    found = client.Faults.of(server.kubeconfig)
+    found = fault_client.Faults.of(server.kubeconfig)
     yield found
     found.clear()
 
@@ -54,7 +55,7 @@ def pod(labels: dict[str, str]) -> bytes:
 class Watched:
     """A watcher at work, and what it said."""
 
-    def __init__(self, api: cluster.Cluster) -> None:
+    def __init__(self, api: client.Cluster) -> None:
         self.api = api
         self.names: set[str] = set()
         self.lists: list[int] = []
@@ -83,13 +84,13 @@ def working(server: parts.LocalCluster, test: Callable[[Watched], Awaitable[None
     """Runs a test with a watcher of its own."""
 
     async def run() -> None:
-        async with cluster.Cluster(cluster.connect(kubeconfig=server.kubeconfig)) as api:
+        async with client.Cluster(client.connect(kubeconfig=server.kubeconfig)) as api:
             await test(Watched(api))
 
     asyncio.run(run())
 
 
-def test_W10_bookmarks_alone_carry_a_quiet_watch_on(server: parts.LocalCluster, faults: client.Faults) -> None:
+def test_W10_bookmarks_alone_carry_a_quiet_watch_on(server: parts.LocalCluster, faults: fault_client.Faults) -> None:
     """Nothing of ours happens while others change more than the server remembers: the next watch needs no list."""
 
     async def test(seen: Watched) -> None:
@@ -108,7 +109,7 @@ def test_W10_bookmarks_alone_carry_a_quiet_watch_on(server: parts.LocalCluster, 
 
 
 def test_K22_a_list_of_many_pods_comes_in_pages_and_begins_again_where_it_expired(
-    server: parts.LocalCluster, faults: client.Faults
+    server: parts.LocalCluster, faults: fault_client.Faults
 ) -> None:
     """Three requests for 1,100 pods; a list that is forgotten between two pages means a new list, and all of it."""
 
@@ -118,7 +119,7 @@ def test_K22_a_list_of_many_pods_comes_in_pages_and_begins_again_where_it_expire
         assert count >= PODS
         faults.reset_stats()
         await seen.api.list_pods("default", selector=SELECTOR)
-        assert faults.stats()["requests"]["pods"]["list"] == -(-count // cluster.PAGE_SIZE)
+        assert faults.stats()["requests"]["pods"]["list"] == -(-count // client.PAGE_SIZE)
 
         faults.delay("list", 0.4, resource="pods", times=2)
         seen.watcher.watch("default")

@@ -9,11 +9,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from routing.embedded import errors, home
+from routing.standalone import home, part_errors
 
 HOLDER = """
 import pathlib, subprocess, sys, time
-from routing.embedded import home
+from routing.standalone import home
 with home.locked(pathlib.Path(sys.argv[1])) as lock:
     child = [sys.executable, "-c", "import sys, time; sys.stdin.read(); time.sleep(0.3)"]
     subprocess.Popen(child, stdin=subprocess.PIPE, stderr=subprocess.DEVNULL, pass_fds=[lock])
@@ -29,7 +29,7 @@ def test_a_second_runner_is_told_who_the_first_is(tmp_path: Path) -> None:
             assert first.stdout is not None
             assert first.stdout.readline() == "held\n"
             with (
-                pytest.raises(errors.EmbeddedError, match=rf"{tmp_path} already.*\(pid {first.pid}\).*--home"),
+                pytest.raises(part_errors.EmbeddedError, match=rf"{tmp_path} already.*\(pid {first.pid}\).*--home"),
                 home.locked(tmp_path),
             ):
                 pass
@@ -52,7 +52,7 @@ def test_a_folder_that_cannot_be_made_is_an_error_with_the_way_out(tmp_path: Pat
     """A file stands in the way: the same branch as a read-only folder, and it fails for root too."""
     (tmp_path / "file").touch()
     with (
-        pytest.raises(errors.EmbeddedError, match=r"cannot write in .*file/home \(Not a directory\).*--home"),
+        pytest.raises(part_errors.EmbeddedError, match=r"cannot write in .*file/home \(Not a directory\).*--home"),
         home.locked(tmp_path / "file" / "home"),
     ):
         pass

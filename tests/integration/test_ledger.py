@@ -12,13 +12,17 @@ from dataclasses import dataclass, field
 
 import pytest
 
-from dispatcher import cluster, errors, ledger, limits, podspec
-from dispatcher.shares import Need
+from dispatcher import errors
+from dispatcher.admission import shared_limits
+from dispatcher.admission.fair_share import Need
+from dispatcher.attempts import limits
+from dispatcher.kubeapi import client
+from dispatcher.manifests import podspec
 from tests import parts
 
 LIMIT = 7
 KEY = limits.ALL
-PACE = ledger.Pace(every_s=0.15, short_s=0.1, valid_s=0.6, gone_s=1.0)
+PACE = shared_limits.Pace(every_s=0.15, short_s=0.1, valid_s=0.6, gone_s=1.0)
 WAIT_S = 15.0
 
 
@@ -27,7 +31,7 @@ class World:
     """The pods of all dispatchers, by owner."""
 
     deployment: str
-    cluster: cluster.Cluster
+    cluster: client.Cluster
     pods: dict[str, int] = field(default_factory=dict)
     most: int = 0
 
@@ -60,7 +64,7 @@ class Player:
         self.name = name
         self.waits = waits
         self.created = 0
-        self.ledger = ledger.Ledger(
+        self.ledger = shared_limits.Ledger(
             cluster=world.cluster,
             namespace="default",
             deployment=deployment or world.deployment,
@@ -109,7 +113,7 @@ class Player:
 @asynccontextmanager
 async def worlds(local_cluster: parts.LocalCluster, deployment: str) -> AsyncIterator[World]:
     """A world on that cluster; whatever plays there ends with it."""
-    async with cluster.Cluster(cluster.connect(kubeconfig=local_cluster.kubeconfig)) as api:
+    async with client.Cluster(client.connect(kubeconfig=local_cluster.kubeconfig)) as api:
         yield World(deployment=deployment, cluster=api)
         others = asyncio.all_tasks() - {asyncio.current_task()}
         for task in others:
@@ -235,7 +239,7 @@ def test_a_config_map_is_changed_only_as_it_was_read(local_cluster: parts.LocalC
     """What all of this rests on: the server refuses a patch of an older version."""
 
     async def ask() -> None:
-        async with cluster.Cluster(cluster.connect(kubeconfig=local_cluster.kubeconfig)) as api:
+        async with client.Cluster(client.connect(kubeconfig=local_cluster.kubeconfig)) as api:
             name = f"{deployment}-map".lower()
             body = {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": name}, "data": {"a": "1"}}
             made = await api.create_config_map("default", body)

@@ -11,8 +11,9 @@ import pytest
 import sqlalchemy
 
 import dispatcher
-from dispatcher import names, podspec, podstore
+from dispatcher.attempts import status_store
 from dispatcher.localcluster.faults import client
+from dispatcher.manifests import names, podspec
 from tests import parts
 from tests.integration.yard_parts import Yard, api_call, api_get, pods_of
 
@@ -68,7 +69,7 @@ def kubeconfig(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 def yard(tmp_path: Path, valkey: parts.ValkeyDatabase, kubeconfig: Path, deployment: str) -> Iterator[Yard]:
     """No dispatcher yet."""
     database = f"sqlite:///{tmp_path / 'pods.db'}"
-    podstore.METADATA.create_all(sqlalchemy.create_engine(database))
+    status_store.METADATA.create_all(sqlalchemy.create_engine(database))
     yard = Yard(folder=tmp_path, broker=valkey.url, kubeconfig=kubeconfig, deployment=deployment, database=database)
     yield yard
     yard.stop()
@@ -108,7 +109,7 @@ def test_limits_of_a_namespace_and_of_all_queues_hold_and_are_named(yard: Yard, 
     """Two queues, two dispatchers; what waits says in the record which limit holds it, with numbers."""
     limits = {"YARD_OVERALL": "4", "YARD_MAX_PODS": "3", "YARD_IN_DEFAULT": "3", "YARD_QUEUES": "kubernetes,gpu"}
     two = [yard.dispatcher(name=name, **limits) for name in ("one", "two")]
-    store = podstore.PodStore(yard.database or "")
+    store = status_store.PodStore(yard.database or "")
     with Sampler(yard) as sampler:
         sent = [yard.send("nap", 0.7, queue=queue) for _ in range(6) for queue in ("kubernetes", "gpu")]
         told = parts.eventually(lambda: [row for row in store.pods() if row.reason == "NamespaceLimit"], WAIT_S)
@@ -182,7 +183,7 @@ def test_K7_a_quota_is_probed_by_one_create_at_a_time(yard: Yard, faults: client
     number = faults.fail("create", 403, resource="pods")
     faults.reset_stats()
     sent = [yard.send("nap", 0) for _ in range(8)]
-    store = podstore.PodStore(yard.database or "")
+    store = status_store.PodStore(yard.database or "")
     parts.eventually(lambda: [row.reason for row in store.pods()] == ["QuotaExceeded"] * 8, WAIT_S)
     first = faults.stats()["requests"]["pods"]["create"]
     asked_at = time.monotonic()

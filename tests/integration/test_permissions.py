@@ -9,14 +9,14 @@ from pathlib import Path
 import yaml
 from aiohttp import web
 
-from dispatcher import cluster, permissions
+from dispatcher.kubeapi import access_review, client
 from tests import parts
 
 ROLE = Path(__file__).parents[2] / "compose" / "kubernetes" / "dispatcher-role.yaml"
 
 
 @asynccontextmanager
-async def server(*, denied: Collection[tuple[str, str]] = (), code: int = 201) -> AsyncIterator[cluster.Cluster]:
+async def server(*, denied: Collection[tuple[str, str]] = (), code: int = 201) -> AsyncIterator[client.Cluster]:
     """An API server that knows one role: what is in `denied` is not in it."""
 
     async def review(request: web.BaseRequest) -> web.Response:
@@ -29,9 +29,9 @@ async def server(*, denied: Collection[tuple[str, str]] = (), code: int = 201) -
     site = web.TCPSite(runner, "127.0.0.1", 0)
     await site.start()
     host, port = runner.addresses[0][:2]
-    access = cluster.Access(host=f"http://{host}:{port}", token=lambda: None, tls=True)
+    access = client.Access(host=f"http://{host}:{port}", token=lambda: None, tls=True)
     try:
-        async with cluster.Cluster(access) as api:
+        async with client.Cluster(access) as api:
             yield api
     finally:
         await runner.cleanup()
@@ -40,7 +40,7 @@ async def server(*, denied: Collection[tuple[str, str]] = (), code: int = 201) -
 def missing(*, namespaces: Collection[str] = ("tasks",), **role: object) -> list[str]:
     async def ask() -> list[str]:
         async with server(**role) as api:  # type: ignore[arg-type]
-            return await permissions.missing(api, namespaces=namespaces)
+            return await access_review.missing(api, namespaces=namespaces)
 
     return asyncio.run(ask())
 
@@ -60,7 +60,7 @@ def test_the_role_that_ships_grants_exactly_what_is_needed() -> None:
     """No verb more, so that a stolen token of the dispatcher is worth little; none less."""
     role = next(one for one in yaml.safe_load_all(ROLE.read_text()) if one["kind"] == "Role")
     granted = {(verb, what) for rule in role["rules"] for what in rule["resources"] for verb in rule["verbs"]}
-    needed = {(verb, "/".join(filter(None, (what, part)))) for verb, what, part in permissions.NEEDED}
+    needed = {(verb, "/".join(filter(None, (what, part)))) for verb, what, part in access_review.NEEDED}
     assert granted == needed
 
 
@@ -75,8 +75,8 @@ def test_a_server_that_cannot_be_asked_says_nothing() -> None:
 
 def test_the_local_cluster_allows_everything(local_cluster: parts.LocalCluster) -> None:
     async def ask() -> list[str]:
-        async with cluster.Cluster(cluster.connect(kubeconfig=local_cluster.kubeconfig)) as api:
+        async with client.Cluster(client.connect(kubeconfig=local_cluster.kubeconfig)) as api:
             assert not await api.may("create", "unicorns", namespace="default")
-            return await permissions.missing(api, namespaces=("default",))
+            return await access_review.missing(api, namespaces=("default",))
 
     assert asyncio.run(ask()) == []

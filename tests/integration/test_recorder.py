@@ -4,11 +4,12 @@ import asyncio
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
-from dispatcher import errors, podstore, recorder
+from dispatcher import errors
+from dispatcher.attempts import status_store, status_writer
 from routing.store.store import Store
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
-ROW = podstore.PodRow(
+ROW = status_store.PodRow(
     attempt_id="a",
     retries=0,
     deployment="d",
@@ -22,7 +23,7 @@ ROW = podstore.PodRow(
 )
 
 
-async def _asked(recording: recorder.Recorder) -> None:
+async def _asked(recording: status_writer.Recorder) -> None:
     """Returns when the recorder calls back."""
     stored = asyncio.get_running_loop().create_future()
     recording.record(ROW)
@@ -37,11 +38,11 @@ def test_P24_who_waits_for_a_row_is_called_when_it_stands_in_the_record(tmp_path
     store.upgrade()
 
     async def work() -> list[str]:
-        recording = recorder.Recorder(lambda: podstore.PodStore(url))
+        recording = status_writer.Recorder(lambda: status_store.PodStore(url))
         running = asyncio.create_task(recording.run())
         await _asked(recording)
         found = [
-            row.name for row in podstore.PodStore(url).open_rows(deployment="d", before=NOW + timedelta(seconds=1))
+            row.name for row in status_store.PodStore(url).open_rows(deployment="d", before=NOW + timedelta(seconds=1))
         ]
         running.cancel()
         await asyncio.gather(running, return_exceptions=True)
@@ -54,11 +55,11 @@ def test_P24_who_waits_for_a_row_is_called_when_it_stands_in_the_record(tmp_path
 def test_a_database_that_is_away_keeps_nobody_waiting() -> None:
     """The pod's name and the claim still guard the attempt; its row is written later."""
 
-    def away() -> podstore.PodStore:
+    def away() -> status_store.PodStore:
         raise errors.StoreUnavailable("away")
 
     async def work() -> None:
-        recording = recorder.Recorder(away)
+        recording = status_writer.Recorder(away)
         running = asyncio.create_task(recording.run())
         await _asked(recording)
         await _asked(recording)

@@ -8,7 +8,7 @@ import pytest
 from celery import Celery, states
 from celery.backends.redis import RedisBackend
 
-from dispatcher import resulttrips
+from dispatcher.worker.celery_patches import store_script
 from tests import parts
 
 Store = Callable[[str, Any, str], None]
@@ -46,7 +46,7 @@ def test_what_is_stored_is_what_celery_stores(
 ) -> None:
     """Content and expiry."""
     celerys, ours = make_backend(**conf), make_backend(**conf)
-    resulttrips.shorten(ours)
+    store_script.shorten(ours)
 
     celerys.store_result("celerys", result, state)
     ours.store_result("ours", result, state)
@@ -59,7 +59,7 @@ def test_what_is_stored_is_what_celery_stores(
 def test_it_is_one_round_trip_and_it_is_announced(make_backend: Callable[..., RedisBackend]) -> None:
     """Whoever waits hears of it."""
     backend = make_backend()
-    resulttrips.shorten(backend)
+    store_script.shorten(backend)
     backend.store_result("warm", 1, states.SUCCESS)
     listener = backend.client.pubsub()
     listener.subscribe(backend.get_key_for_task("one"))
@@ -77,7 +77,7 @@ def test_it_is_one_round_trip_and_it_is_announced(make_backend: Callable[..., Re
 def test_nothing_overwrites_a_success(make_backend: Callable[..., RedisBackend], serializer: str) -> None:
     """What comes later is dropped, as Celery does; what comes after STARTED counts."""
     backend = make_backend(result_serializer=serializer, result_accept_content=[serializer])
-    resulttrips.shorten(backend)
+    store_script.shorten(backend)
 
     for state, result in ((states.STARTED, {"pid": 1}), (states.SUCCESS, 7), (states.FAILURE, ValueError("late"))):
         backend.store_result("one", result, state)
@@ -91,7 +91,7 @@ def test_a_server_that_runs_no_scripts_is_served_celerys_way(
 ) -> None:
     """Some hosted servers refuse them."""
     backend = make_backend()
-    resulttrips.shorten(backend)
+    store_script.shorten(backend)
     with valkey.client() as client:
         client.execute_command("ACL", "SETUSER", "plain", "on", ">word", "~*", "&*", "+@all", "-@scripting")
     backend.client.execute_command("AUTH", "plain", "word")
@@ -108,7 +108,7 @@ def test_a_server_that_is_away_is_told_at_once(own_valkey: parts.Valkey) -> None
     url = own_valkey.fresh().url
     app = Celery("away", backend=url, broker=url, set_as_current=False)
     backend: Any = app.backend
-    resulttrips.shorten(backend)
+    store_script.shorten(backend)
     backend.store_result("one", 1, states.SUCCESS)
     own_valkey.kill()
 
@@ -125,7 +125,7 @@ def test_a_backend_with_ways_of_its_own_keeps_them(valkey: parts.ValkeyDatabase)
 
     app = Celery("own", broker=valkey.url, set_as_current=False)
     backend = Own(app=app, url=valkey.url)
-    resulttrips.shorten(backend)
+    store_script.shorten(backend)
 
     backend.store_result("one", 7, states.SUCCESS)
 

@@ -13,15 +13,19 @@ from typing import Any
 
 import pytest
 
-from dispatcher import attempt as attempts
-from dispatcher import cluster, message, options, podstatus, rollcall, watcher
-from dispatcher.attempt import Attempt
+from dispatcher import options
+from dispatcher.attempts import attempt as attempts
+from dispatcher.attempts.attempt import Attempt
+from dispatcher.kubeapi import client
 from dispatcher.localcluster.client import Client
-from dispatcher.localcluster.faults import client
+from dispatcher.localcluster.faults import client as fault_client
+from dispatcher.protocol import message
+from dispatcher.status import observation
+from dispatcher.watching import resync, watcher
 from tests import parts
 from tests.chaos import wire
 
-PACE = rollcall.Pace(every_s=0.2, first_s=1.0, last_s=2.0)
+PACE = resync.Pace(every_s=0.2, first_s=1.0, last_s=2.0)
 SELECTOR = "for=roll-call"
 
 
@@ -34,9 +38,9 @@ def kubeconfig(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 
 
 @pytest.fixture
-def faults(kubeconfig: Path) -> Iterator[client.Faults]:
+def faults(kubeconfig: Path) -> Iterator[fault_client.Faults]:
     """Its faults, taken back after the test."""
-    found = client.Faults.of(kubeconfig)
+    found = fault_client.Faults.of(kubeconfig)
     found.reset_stats()
     yield found
     found.clear()
@@ -45,10 +49,10 @@ def faults(kubeconfig: Path) -> Iterator[client.Faults]:
 class Follower:
     """What a dispatcher's loop does with pods, as far as it matters here."""
 
-    def __init__(self, api: cluster.Cluster) -> None:
+    def __init__(self, api: client.Cluster) -> None:
         self.register = attempts.Register()
         self.watcher = watcher.Watcher(cluster=api, selector=SELECTOR, on_pod=self.on_pod, on_list=lambda *_: None)
-        self.roll_call = rollcall.RollCall(
+        self.roll_call = resync.RollCall(
             cluster=api,
             register=self.register,
             selector=SELECTOR,
@@ -79,7 +83,7 @@ class Follower:
         found = self.register.by_pod("default", pod["metadata"]["name"])
         if found is None:
             return
-        found.seen, found.heard_mono = podstatus.observe(pod, kind), time.monotonic()
+        found.seen, found.heard_mono = observation.observe(pod, kind), time.monotonic()
         if found.seen.verdict == "running":
             found.started_at = datetime.now(UTC)
         if found.seen.verdict in ("succeeded", "failed"):
@@ -98,7 +102,7 @@ def follow(kubeconfig: Path, story: Callable[[Follower], Awaitable[None]]) -> No
     """Runs a story while watcher and roll call work."""
 
     async def run() -> None:
-        async with cluster.Cluster(cluster.connect(kubeconfig=kubeconfig)) as api:
+        async with client.Cluster(client.connect(kubeconfig=kubeconfig)) as api:
             follower = Follower(api)
             follower.watcher.watch("default")
             calling = asyncio.create_task(follower.roll_call.run())
@@ -128,7 +132,7 @@ def create(kubeconfig: Path, name: str, script: str) -> dict[str, Any]:
 
 @pytest.mark.parametrize("row", ["W3", "W9"])
 def test_W3_W9_an_end_that_the_watch_does_not_tell_is_found_within_the_bound(
-    kubeconfig: Path, faults: client.Faults, row: str
+    kubeconfig: Path, faults: fault_client.Faults, row: str
 ) -> None:
     """W3: the stream stays open and says nothing. W9: it goes on, and the events of the end are dropped."""
 
@@ -173,7 +177,7 @@ def test_T3_a_proxy_that_cuts_the_stream_costs_nothing(kubeconfig: Path, tmp_pat
     proxy.close()
 
 
-def test_a_pod_that_vanished_untold_is_missed(kubeconfig: Path, faults: client.Faults) -> None:
+def test_a_pod_that_vanished_untold_is_missed(kubeconfig: Path, faults: fault_client.Faults) -> None:
     """Its DELETED never came, and no list has it."""
 
     async def story(follower: Follower) -> None:
@@ -186,7 +190,7 @@ def test_a_pod_that_vanished_untold_is_missed(kubeconfig: Path, faults: client.F
     follow(kubeconfig, story)
 
 
-def test_a_roll_call_costs_little_where_the_watch_is_honest(kubeconfig: Path, faults: client.Faults) -> None:
+def test_a_roll_call_costs_little_where_the_watch_is_honest(kubeconfig: Path, faults: fault_client.Faults) -> None:
     """Twenty pods that run for long: one table for all of them, ever more seldom, and no pod is read."""
 
     async def story(follower: Follower) -> None:

@@ -11,9 +11,9 @@ from pathlib import Path
 
 import pytest
 
-from routing.merging import backend
+from routing.results import backend
 from routing.scheduling import service
-from routing.store import errors, rows
+from routing.store import rows, store_errors
 from routing.store.store import Store
 from tests import parts
 from tests.integration.halves import Half
@@ -376,6 +376,6 @@ def test_a_database_of_another_revision_ends_the_scheduler_with_a_sentence(
     half = Half.make(tmp_path / "half", broker=valkey.url)
     with half.store.db.write() as connection:
         connection.exec_driver_sql("DELETE FROM alembic_version")
-    with pytest.raises(errors.SchemaError, match="podyard db upgrade"):
+    with pytest.raises(store_errors.SchemaError, match="podyard db upgrade"):
         service.run(half.settings, stop=threading.Event())
     half.close()

@@ -16,9 +16,9 @@ from hypothesis import HealthCheck, given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
-from dispatcher import podstore
+from dispatcher.attempts import status_store
 from routing.authoring import loading, spec
-from routing.store import columns, entries, errors, ledger, models, rows
+from routing.store import columns, entries, ledger, models, rows, store_errors
 from routing.store.store import Store
 
 AT = datetime(2026, 1, 2, 3, 4, 5, 678, tzinfo=UTC)
@@ -56,7 +56,7 @@ def dag(dag_id: str = "d", **tasks: str) -> spec.DagSpec:
 
 
 def save(store: Store, *dags: spec.DagSpec, errors: tuple[loading.LoadError, ...] = ()) -> None:
-    store.save_dags(loading.Loaded(dags, errors), at=AT)
+    store.save_dags(loading.Loaded(dags, store_errors), at=AT)
 
 
 def record_attempt(store: Store, run: rows.RunRow, task_id: str = "a") -> str:
@@ -92,7 +92,7 @@ def record_attempt(store: Store, run: rows.RunRow, task_id: str = "a") -> str:
 def test_the_migrated_tables_are_the_models(store: Store) -> None:
     """Nothing is only in the models and nothing only in the migrations, the dispatcher's tables included."""
     wanted = sa.MetaData()
-    for metadata in (models.Base.metadata, podstore.METADATA):
+    for metadata in (models.Base.metadata, status_store.METADATA):
         for table in metadata.tables.values():
             table.to_metadata(wanted)
     with store.db.engine.connect() as connection:
@@ -104,7 +104,7 @@ def test_an_empty_database_says_what_to_do(empty: Store) -> None:
     found = empty.check()
     assert (found.current, found.ok) == (None, False)
     assert "podyard db upgrade" in found.message
-    with pytest.raises(errors.SchemaError, match="podyard db upgrade"):
+    with pytest.raises(store_errors.SchemaError, match="podyard db upgrade"):
         empty.require_schema()
 
 
@@ -140,13 +140,13 @@ def test_a_newer_database_is_refused_by_name(store: Store) -> None:
     with store.db.write() as connection:
         connection.execute(sa.text("UPDATE alembic_version SET version_num = '9999_from_the_future'"))
     assert "belongs to a newer Podyard" in store.check().message
-    with pytest.raises(errors.SchemaError, match="9999_from_the_future"):
+    with pytest.raises(store_errors.SchemaError, match="9999_from_the_future"):
         store.upgrade()
 
 
 def test_a_password_is_not_told() -> None:
     store = Store.open("postgresql+psycopg://me:secret@127.0.0.1:1/none")
-    with pytest.raises(errors.DatabaseUnavailable) as caught:
+    with pytest.raises(store_errors.DatabaseUnavailable) as caught:
         store.check()
     assert "secret" not in str(caught.value)
     assert "127.0.0.1:1" in str(caught.value)
@@ -165,7 +165,7 @@ def test_sqlite_runs_in_wal_mode_with_foreign_keys(tmp_path: Path) -> None:
 def test_a_file_that_is_no_database_is_said_so(tmp_path: Path) -> None:
     (tmp_path / "x.db").write_text("no database at all, but long enough to be looked at")
     store = Store.open(f"sqlite:///{tmp_path / 'x.db'}")
-    with pytest.raises(errors.RecordError, match=r"x\.db is not a database: set database\.url"):
+    with pytest.raises(store_errors.RecordError, match=r"x\.db is not a database: set database\.url"):
         store.check()
 
 
@@ -192,7 +192,7 @@ def test_a_dag_that_is_gone_becomes_inactive_but_not_because_the_folder_is(store
     save(store, dag("d"), errors=(loading.LoadError("e.py", 3, "SyntaxError"),))
     assert [(row.dag_id, row.is_active) for row in store.dags()] == [("d", True), ("e", False)]
     assert [(e.file, e.line, e.message) for e in store.dag_errors()] == [("e.py", 3, "SyntaxError")]
-    with pytest.raises(errors.RecordError, match="not in the DAG folder any more"):
+    with pytest.raises(store_errors.RecordError, match="not in the DAG folder any more"):
         store.create_run("e", at=AT)
 
 
@@ -216,10 +216,10 @@ def test_run_ids(store: Store) -> None:
     save(store, dag("d"), dag("e"))
     first = store.create_run("d", at=AT)
     assert store.create_run("d", at=AT).run_id.startswith(f"{first.run_id}_")
-    with pytest.raises(errors.RecordError, match="has a run 'mine' already"):
+    with pytest.raises(store_errors.RecordError, match="has a run 'mine' already"):
         [store.create_run("d", run_id="mine", at=AT) for _ in range(2)]
     store.create_run("e", run_id="mine", at=AT)
-    with pytest.raises(errors.RecordError, match="several DAGs"):
+    with pytest.raises(store_errors.RecordError, match="several DAGs"):
         store.run("mine")
     found = store.run("mine", dag_id="e")
     assert found is not None
@@ -228,7 +228,7 @@ def test_run_ids(store: Store) -> None:
 
 def test_an_unknown_dag_names_the_known_ones(store: Store) -> None:
     save(store, dag("etl"))
-    with pytest.raises(errors.RecordError, match="known: etl"):
+    with pytest.raises(store_errors.RecordError, match="known: etl"):
         store.create_run("elt", at=AT)
 
 
@@ -249,7 +249,7 @@ def test_cancelling_ends_run_and_tasks_once(store: Store) -> None:
     with store.reading() as book:
         [waiting] = book.open_attempts(after="", limit=10, told_before=AT)
     assert (waiting.id, waiting.is_unwanted) == (attempt, True)
-    with pytest.raises(errors.RecordError, match="no run 'other'"):
+    with pytest.raises(store_errors.RecordError, match="no run 'other'"):
         store.cancel_run("other", at=AT)
 
 
@@ -268,7 +268,7 @@ def test_a_move_that_the_table_does_not_know_keeps_nothing_of_its_transaction(st
         entries.TaskMove(task_instance=first.id, state="running"),
         entries.TaskMove(task_instance=second.id, state="running"),
     ]
-    with pytest.raises(errors.Conflict, match="1 of 2 rows"), store.writing() as book:
+    with pytest.raises(store_errors.Conflict, match="1 of 2 rows"), store.writing() as book:
         book.move_tasks(moves)
     assert [task.state for task in store.tasks(run.run_id)] == ["queued", "none"]
 
@@ -280,7 +280,7 @@ def test_an_attempt_keeps_its_verdict(store: Store) -> None:
         [row] = book.attempts([attempt])
         done = replace(row.facts, state="succeeded", ended_at=AT, started_at=AT - timedelta(seconds=2), runtime_s=2.0)
         book.save_facts([(attempt, "recorded", done)])
-    with pytest.raises(errors.Conflict), store.writing() as book:
+    with pytest.raises(store_errors.Conflict), store.writing() as book:
         book.save_facts([(attempt, "recorded", replace(done, state="failed"))])
     found = store.attempt(attempt)
     assert found is not None
@@ -338,7 +338,7 @@ def test_a_lease_has_one_holder_until_it_is_over_or_given_back(store: Store) -> 
         book.end_lease("scheduler", "one")
         assert book.take("scheduler", "two", lease_s=-1, now=now) is None
         assert book.take("scheduler", "three", lease_s=60, now=now + timedelta(seconds=1)) is None
-    with pytest.raises(errors.LeaseLost), store.writing() as book:
+    with pytest.raises(store_errors.LeaseLost), store.writing() as book:
         book.hold("scheduler", "two", lease_s=60, now=now)
 
 
@@ -396,7 +396,7 @@ def test_explain_names_what_it_waits_for(store: Store) -> None:
         store.explain(run.run_id, "a", at=later).lines[1]
         == "it waits for its turn in its queue, for 90 s: waiting for a free worker slot"
     )
-    with pytest.raises(errors.RecordError, match="has no task 'z'"):
+    with pytest.raises(store_errors.RecordError, match="has no task 'z'"):
         store.explain(run.run_id, "z", at=AT)
 
 
@@ -404,10 +404,10 @@ def test_explain_tells_of_the_pod(store: Store, url: str) -> None:
     save(store, dag())
     run = store.create_run("d", at=AT)
     attempt = record_attempt(store, run)
-    pods = podstore.PodStore(url)
+    pods = status_store.PodStore(url)
     pods.save(
         [
-            podstore.PodRow(
+            status_store.PodRow(
                 attempt_id=attempt, retries=0, deployment="default", name="p-1", namespace="ns", queue="default",
                 task="routing.run", owner="o", phase="Pending", reason="Unschedulable", updated_at=AT,
             )

@@ -12,7 +12,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from routing.embedded import errors, part, supervisor
+from routing.standalone import part, part_errors, supervisor
 from tests.parts import eventually
 
 SLEEPER = "import time, pathlib; pathlib.Path({flag!r}).touch(); time.sleep(600)"
@@ -67,7 +67,9 @@ def test_a_part_that_cannot_start_is_an_error_with_the_end_of_its_log(tmp_path: 
     """A program that ends before it was ever ready will not get better by trying again."""
     broken = sleeper(tmp_path, "broken", code="raise SystemExit('the disk is full')")
     with (
-        pytest.raises(errors.EmbeddedError, match=r"broken ended while it started \(exit code 1\): the disk is full"),
+        pytest.raises(
+            part_errors.EmbeddedError, match=r"broken ended while it started \(exit code 1\): the disk is full"
+        ),
         supervisor.Supervisor([broken], say=print) as running,
     ):
         run_until(running, lambda: running.is_ready)
@@ -77,7 +79,7 @@ def test_a_part_that_never_gets_ready_is_an_error(tmp_path: Path) -> None:
     """A start has a bound."""
     silent = sleeper(tmp_path, "silent", code="import time; time.sleep(600)", start_timeout_s=0.2)
     with (
-        pytest.raises(errors.EmbeddedError, match=r"silent is not ready after 0\.2 s"),
+        pytest.raises(part_errors.EmbeddedError, match=r"silent is not ready after 0\.2 s"),
         supervisor.Supervisor([silent], say=print) as running,
     ):
         run_until(running, lambda: running.is_ready)
@@ -117,7 +119,7 @@ def is_running(pid: int) -> bool:
 
 SUPERVISING = """
 import pathlib, sys, time
-from routing.embedded import part, supervisor
+from routing.standalone import part, supervisor
 from tests.integration import test_supervisor
 folder = pathlib.Path(sys.argv[1])
 parts = [test_supervisor.sleeper(folder, "stubborn", code=test_supervisor.STUBBORN)]

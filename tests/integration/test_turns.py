@@ -7,10 +7,10 @@ from pathlib import Path
 import pytest
 
 from routing.authoring import loading, spec
-from routing.merging import outcome
+from routing.config.sections import Scheduler as Limits
+from routing.results import reported
 from routing.router import Router
 from routing.scheduling import renderer, scheduler
-from routing.sections import Scheduler as Limits
 from routing.store.store import Store
 
 AT = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
@@ -40,7 +40,7 @@ class Turner:
         )
         self.clock_s = 0.0
 
-    def turn(self, *heard: outcome.Outcome, is_poll: bool = False) -> list[str]:
+    def turn(self, *heard: reported.Outcome, is_poll: bool = False) -> list[str]:
         """One turn; gives the attempts that it records."""
         with self._store.writing() as book:
             now = AT + timedelta(seconds=self.clock_s)
@@ -48,8 +48,8 @@ class Turner:
             book.mark_sent([one.id for one in result.unsent], at=now)
         return [one.id for one in result.unsent]
 
-    def success(self, attempt_id: str) -> outcome.Ended:
-        return outcome.Ended(attempt_id=attempt_id, verdict="succeeded", at=AT + timedelta(seconds=self.clock_s))
+    def success(self, attempt_id: str) -> reported.Ended:
+        return reported.Ended(attempt_id=attempt_id, verdict="succeeded", at=AT + timedelta(seconds=self.clock_s))
 
 
 def test_an_end_that_comes_in_the_turn_in_which_its_run_is_read_again_is_followed(store: Store) -> None:

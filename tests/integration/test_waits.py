@@ -13,7 +13,7 @@ from datetime import UTC, datetime
 
 import pytest
 
-from dispatcher import waits
+from dispatcher.attempts import wait_rules
 from dispatcher.localcluster.faults import client, kinds
 from routing.store import rows
 from tests import parts
@@ -228,7 +228,7 @@ def test_each_wait_says_what_for_since_when_until_when_and_what_then(house: Hous
     if kind in REASONS:
         assert re.fullmatch(REASONS[kind], wait.reason or ""), wait
     told = "\n".join(facts.lines)
-    assert waits.Rule(action=waits.action(action)).consequence in told
+    assert wait_rules.Rule(action=wait_rules.action(action)).consequence in told
     assert f"waits.{kind} of the queue {task_id}" in told
     assert f"since {wait.since.astimezone():%H:%M:%S}" in told
 
@@ -240,7 +240,7 @@ def test_fail_ends_it_with_kind_time_and_way_out(house: House, task_id: str) -> 
     [attempt] = house.explain(task_id).attempts
     assert (task.state, attempt.state, attempt.cause) == ("failed", "failed", "application")
     assert f"{AFTER_S} s (waits.{kind_of(task_id)} of the queue {task_id})" in (attempt.error or "")
-    assert waits.KINDS[kind_of(task_id)].way_out in (attempt.error or "")
+    assert wait_rules.KINDS[kind_of(task_id)].way_out in (attempt.error or "")
 
 
 @pytest.mark.parametrize("task_id", of("retry"))

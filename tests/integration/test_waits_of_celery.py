@@ -9,7 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from dispatcher import errors, podstore
+from dispatcher import errors
+from dispatcher.attempts import status_store
 from dispatcher.localcluster.faults import client
 from routing.store.store import Store
 from tests import parts
@@ -66,8 +67,8 @@ def runs(yard: Yard, task_id: str) -> int:
     return sum(line.split()[0] == task_id for line in yard.trace.read_text().splitlines()) if yard.trace.exists() else 0
 
 
-def row_of(yard: Yard, task_id: str) -> podstore.PodRow | None:
-    store = podstore.PodStore(str(yard.database))
+def row_of(yard: Yard, task_id: str) -> status_store.PodRow | None:
+    store = status_store.PodStore(str(yard.database))
     try:
         return next(iter(store.pods(attempt_ids=[task_id])), None)
     finally:
@@ -191,7 +192,7 @@ def test_an_attempt_whose_outcome_may_stand_waits_for_the_result_backend_and_say
         cluster.stop()
 
 
-def _of_reason(yard: Yard, task_id: str, reason: str) -> podstore.PodRow | None:
+def _of_reason(yard: Yard, task_id: str, reason: str) -> status_store.PodRow | None:
     row = row_of(yard, task_id)
     return row if row is not None and row.reason == reason else None
 

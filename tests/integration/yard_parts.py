@@ -16,7 +16,8 @@ from typing import Any
 import yaml
 from celery import Celery
 
-from dispatcher import errors, names, podspec
+from dispatcher import errors
+from dispatcher.manifests import names, podspec
 from tests import parts
 
 ROOT = Path(__file__).parents[2]

@@ -7,8 +7,8 @@ import tokenize
 from pathlib import Path
 from typing import Any
 
-from routing import run
 from routing.authoring import loading
+from routing.worker import run
 
 EXAMPLES = Path(__file__).parents[2] / "docs" / "examples"
 FIGURES = ("modules", "lines", "functions", "classes")

@@ -6,7 +6,12 @@ from typing import Any
 
 import pytest
 
-from dispatcher import attempt, message, options, outcome, podresult, podrun, podstatus
+from dispatcher import options
+from dispatcher.attempts import attempt
+from dispatcher.finishing import result_reader
+from dispatcher.pod import runner
+from dispatcher.protocol import message, outcome
+from dispatcher.status import observation
 from routing.authoring import child, loading
 
 NOON = datetime(2030, 1, 1, 12, 0, tzinfo=UTC)
@@ -15,7 +20,7 @@ MINUTES_5 = timedelta(minutes=5)
 
 def running_since(started_at: datetime, *, limit_s: float) -> attempt.Attempt:
     """An attempt with a hard time limit whose container says when it began; its pod was made at noon."""
-    seen = podstatus.Observation(verdict="running", started_at=started_at.isoformat())
+    seen = observation.Observation(verdict="running", started_at=started_at.isoformat())
     made = attempt.Attempt(
         message=message.Message(name="t", id="1"),
         profile=options.QueueProfile(),
@@ -23,7 +28,7 @@ def running_since(started_at: datetime, *, limit_s: float) -> attempt.Attempt:
         received_at=NOON,
         timeout_s=limit_s,
     )
-    made.started_at, _ = podresult.times(seen, created=NOON.isoformat())
+    made.started_at, _ = result_reader.times(seen, created=NOON.isoformat())
     return made
 
 
@@ -40,8 +45,8 @@ def test_T1_P30_no_duration_is_negative() -> None:
     """A node that is behind, and one whose clock was set back while the container ran."""
     behind, set_back = NOON - MINUTES_5, NOON + timedelta(seconds=30)
     for began, ended in ((behind, behind), (set_back, behind), (NOON + MINUTES_5, NOON)):
-        seen = podstatus.Observation(verdict="succeeded", started_at=began.isoformat(), ended_at=ended.isoformat())
-        started_at, ended_at = podresult.times(seen, created=NOON.isoformat())
+        seen = observation.Observation(verdict="succeeded", started_at=began.isoformat(), ended_at=ended.isoformat())
+        started_at, ended_at = result_reader.times(seen, created=NOON.isoformat())
         assert started_at is not None
         assert ended_at is not None
         assert NOON <= started_at <= ended_at
@@ -58,7 +63,7 @@ def test_P23_a_success_is_a_success_though_memory_ran_out_beside_it() -> None:
             "containerStatuses": [{"name": "side", "state": side}, {"name": "base", "state": base}],
         },
     }
-    seen = podstatus.observe(pod)
+    seen = observation.observe(pod)
     assert (seen.verdict, seen.exit_code, seen.cause) == ("succeeded", 0, None)
 
 
@@ -99,7 +104,7 @@ def nested(levels: int) -> Any:
 @pytest.mark.parametrize(
     ("value", "why"),
     [
-        (nested(podrun.MAX_DEPTH + 1), "the result is nested deeper than 200 levels"),
+        (nested(runner.MAX_DEPTH + 1), "the result is nested deeper than 200 levels"),
         (nested(100_000), "the result has no JSON form: maximum recursion depth exceeded"),
         ({str(number): number for number in range(1_000_000)}, "the result has 17777780 bytes"),
     ],
@@ -107,7 +112,7 @@ def nested(levels: int) -> Any:
 def test_A8_a_deep_or_huge_result_fails_its_task_before_it_travels(value: Any, why: str) -> None:
     """With the reason, and in the pod: what cannot be stored would be tried again for ever."""
     given = outcome.Outcome(id="1", retries=0, state="SUCCESS", value=value)
-    kept = podrun.bounded(given, max_bytes=1_000_000)
+    kept = runner.bounded(given, max_bytes=1_000_000)
     assert kept.failure is not None
     assert kept.failure.args[0].startswith(why)
     assert kept.failure.args[1] == {"reason": "ResultUnusable", "cause": "application"}
@@ -115,5 +120,5 @@ def test_A8_a_deep_or_huge_result_fails_its_task_before_it_travels(value: Any, w
 
 def test_A8_a_result_within_the_limits_travels() -> None:
     """As deep as it may be."""
-    given = outcome.Outcome(id="1", retries=0, state="SUCCESS", value={"a": nested(podrun.MAX_DEPTH - 1)})
-    assert podrun.bounded(given, max_bytes=10_000).state == "SUCCESS"
+    given = outcome.Outcome(id="1", retries=0, state="SUCCESS", value={"a": nested(runner.MAX_DEPTH - 1)})
+    assert runner.bounded(given, max_bytes=10_000).state == "SUCCESS"

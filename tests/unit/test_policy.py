@@ -5,7 +5,8 @@ from typing import Any
 
 import pytest
 
-from dispatcher import errors, policy, template
+from dispatcher import errors, policy
+from dispatcher.manifests import template
 
 TEMPLATES = sorted((Path(__file__).parents[2] / "templates").glob("*.yaml"))
 

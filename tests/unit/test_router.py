@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dispatcher.options import QueueProfile
-from routing import globs, router
+from routing import queue_patterns, router
 from routing.router import InvalidRules, Router
 
 KUBERNETES = {"side": "kubernetes"}
@@ -94,10 +94,10 @@ class TestPrecedence:
 
         def key(name: str) -> tuple[bool, int, int, str]:
             wild = sum(name.count(sign) for sign in "*?")
-            return (globs.is_pattern(name), -len(name), wild, name)
+            return (queue_patterns.is_pattern(name), -len(name), wild, name)
 
         def is_meant(name: str) -> bool:
-            return fnmatch.fnmatchcase(queue, name) if globs.is_pattern(name) else name == queue
+            return fnmatch.fnmatchcase(queue, name) if queue_patterns.is_pattern(name) else name == queue
 
         expected = next((name for name in sorted(queues, key=key) if is_meant(name)), None)
         if queue != "kubernetes":
@@ -108,17 +108,17 @@ class TestGlobs:
     @given(patterns, names)
     def test_patterns_match_as_fnmatch_does(self, pattern: str, name: str) -> None:
         """`*`, `?` and classes mean what shells and Python mean by them."""
-        assert globs.matches(globs.parse(pattern), name) == fnmatch.fnmatchcase(name, pattern)
+        assert queue_patterns.matches(queue_patterns.parse(pattern), name) == fnmatch.fnmatchcase(name, pattern)
 
     def test_an_unclosed_bracket_is_an_ordinary_character(self) -> None:
         """So `gpu[` is an exact name."""
-        assert not globs.is_pattern("gpu[")
+        assert not queue_patterns.is_pattern("gpu[")
         assert route_of({"gpu[": KUBERNETES}, "gpu[") == ("kubernetes", "gpu[")
 
     @given(patterns, st.lists(patterns, max_size=3))
     def test_a_decided_name_is_a_proof(self, pattern: str, above: list[str]) -> None:
         """Where a name is found, the pattern matches it and nothing above does."""
-        found = globs.find_decided(globs.parse(pattern), [globs.parse(one) for one in above])
+        found = queue_patterns.find_decided(queue_patterns.parse(pattern), [queue_patterns.parse(one) for one in above])
         if found:
             assert fnmatch.fnmatchcase(found, pattern)
             assert not any(fnmatch.fnmatchcase(found, one) for one in above)
@@ -126,13 +126,18 @@ class TestGlobs:
     @given(patterns, st.lists(patterns, max_size=3), names)
     def test_none_found_means_that_none_exists(self, pattern: str, above: list[str], name: str) -> None:
         """A rule that is refused as shadowed decides no name that anybody can think of."""
-        if globs.find_decided(globs.parse(pattern), [globs.parse(one) for one in above]) is None:
+        if (
+            queue_patterns.find_decided(queue_patterns.parse(pattern), [queue_patterns.parse(one) for one in above])
+            is None
+        ):
             assert not fnmatch.fnmatchcase(name, pattern) or any(fnmatch.fnmatchcase(name, one) for one in above)
 
     def test_the_search_gives_up_in_time(self) -> None:
         """Many stars in many patterns cost a bounded time, and then nothing is claimed."""
         above = [f"*{x}*{y}*" for x in "abcdxy" for y in "abcdzw"]
-        assert globs.find_decided(globs.parse("*a*b*c*"), [globs.parse(one) for one in [*above, "?*"]]) in ("", None)
+        assert queue_patterns.find_decided(
+            queue_patterns.parse("*a*b*c*"), [queue_patterns.parse(one) for one in [*above, "?*"]]
+        ) in ("", None)
 
 
 class TestRefused:

@@ -62,7 +62,7 @@ class Plan:
 
     def __init__(self, seed: int = 0) -> None:
         self.seed = seed
-        self._dice = random.Random(seed)  # noqa: S311 - dice that can be thrown again
+        self._dice = random.Random(seed)
         self._entries: dict[int, Entry] = {}
         self._numbers = itertools.count(1)
 

@@ -102,7 +102,7 @@ def test_a_spec_survives_json() -> None:
 
 def test_a_v1pod_is_a_plain_mapping_in_the_spec() -> None:
     """Airflow's way to write an override works: the client's object, with the API's names afterwards."""
-    from kubernetes.client import models as k8s  # noqa: PLC0415 - heavy, and only this test needs it
+    from kubernetes.client import models as k8s
 
     resources = k8s.V1ResourceRequirements(limits={"memory": "1Gi"})
     pod = k8s.V1Pod(spec=k8s.V1PodSpec(containers=[k8s.V1Container(name="base", resources=resources)]))

@@ -7,7 +7,8 @@ from typing import Any
 
 import pytest
 
-from dispatcher import Secret, Volume, VolumeMount, podrequest
+from dispatcher import Secret, Volume, VolumeMount
+from dispatcher.manifests import container_pod
 from routing import DAG, BashOperator, InvalidDag, KubernetesPodOperator
 from routing.authoring import loading, pod_parameters
 from routing.authoring.spec import DagSpec
@@ -107,7 +108,7 @@ def warned(**parameters: Any) -> tuple[str, ...]:
 
 def test_every_parameter_is_accounted_for() -> None:
     """What travels is what the dispatcher reads; the rest is accepted without effect, renamed, or refused."""
-    assert set(pod_parameters.TABLE) == set(TRAVELLING) <= podrequest.PARAMETERS
+    assert set(pod_parameters.TABLE) == set(TRAVELLING) <= container_pod.PARAMETERS
     assert set(pod_parameters.WITHOUT_EFFECT) == set(OTHERS)
     assert set(pod_parameters.DEPRECATED.values()) <= {*TRAVELLING, *OTHERS}
 
@@ -156,7 +157,7 @@ def test_other_ways_to_write_it_mean_the_same(name: str, written: Any, travels: 
 
 def test_objects_of_the_kubernetes_client_are_taken_wherever_mappings_are() -> None:
     """As Airflow's examples write them; also inside mappings, and beside a result."""
-    from kubernetes.client import models as k8s  # noqa: PLC0415 - heavy, and only this test needs it
+    from kubernetes.client import models as k8s
 
     container = k8s.V1Container(name="base", image="i", ports=[k8s.V1ContainerPort(container_port=80)])
     objects = {

@@ -8,7 +8,7 @@ import pytest
 from routing import DAG, BashOperator, InvalidDag, KubernetesPodOperator, PythonOperator, TaskFailed
 from routing.authoring import rendering, spec
 from routing.scheduling import messages, renderer
-from tests.unit.test_run import message
+from tests.unit.worker.test_run import message
 
 MESSAGE = {**message("t", inputs={"up": {"n": [1, 2]}, "text": "{{ ds }}"}), "params": {"size": 3, "c": "default"}}
 
@@ -113,7 +113,7 @@ def test_results_that_templates_pull_travel_with_the_message() -> None:
 
 def occasion(**fields: Any) -> messages.Occasion:
     """The run of MESSAGE."""
-    from datetime import datetime  # noqa: PLC0415 - only here
+    from datetime import datetime
 
     return messages.Occasion(
         **{

@@ -1,0 +1,207 @@
+"""The pods' own table: pod status for people, and what to look for after a restart. The dispatcher's only door to SQL.
+
+One row per launch, that is per (attempt id, Celery retries). Rows are written in batches and replaced whole, so a late
+or doubled write cannot hurt. The dispatcher works without this table: it is for `podyard pods`, `tasks explain` and for
+finding pods that were deleted while nobody watched (`dispatcher.watching.lost_pods`). `routing.store` migrates it with
+its own tables (`METADATA`).
+"""
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, fields
+from datetime import UTC, datetime
+from typing import Any
+
+import sqlalchemy as sa
+from sqlalchemy.dialects import postgresql, sqlite
+
+from dispatcher import errors
+from dispatcher.attempts import db_timeouts
+
+METADATA = sa.MetaData()
+
+
+class UtcDateTime(sa.TypeDecorator[datetime]):
+    """An aware UTC time; SQLite keeps none of the zone, so it is put back on reading."""
+
+    impl = sa.DateTime(timezone=True)
+    cache_ok = True
+
+    def process_bind_param(self, value: datetime | None, dialect: sa.Dialect) -> datetime | None:  # noqa: ARG002 - the signature is SQLAlchemy's
+        return None if value is None else value.astimezone(UTC)
+
+    def process_result_value(self, value: datetime | None, dialect: sa.Dialect) -> datetime | None:  # noqa: ARG002 - the signature is SQLAlchemy's
+        if value is None:
+            return None
+        return value.replace(tzinfo=UTC) if value.tzinfo is None else value.astimezone(UTC)
+
+
+POD = sa.Table(
+    "pod",
+    METADATA,
+    sa.Column("attempt_id", sa.String(255), primary_key=True),
+    sa.Column("retries", sa.Integer, primary_key=True),
+    sa.Column("deployment", sa.String(256), nullable=False),
+    sa.Column("name", sa.String(253), nullable=False),
+    sa.Column("namespace", sa.String(63), nullable=False),
+    sa.Column("uid", sa.String(64)),
+    sa.Column("queue", sa.String(256), nullable=False),
+    sa.Column("task", sa.String(512), nullable=False),
+    sa.Column("owner", sa.String(256), nullable=False),
+    sa.Column("phase", sa.String(16), nullable=False),
+    sa.Column("reason", sa.String(256)),
+    sa.Column("message", sa.Text),
+    sa.Column("cause", sa.String(16)),
+    sa.Column("exit_code", sa.Integer),
+    sa.Column("node", sa.String(253)),
+    sa.Column("log", sa.Text),
+    sa.Column("received_at", UtcDateTime),
+    sa.Column("created_at", UtcDateTime),
+    sa.Column("started_at", UtcDateTime),
+    sa.Column("ended_at", UtcDateTime),
+    sa.Column("deleted_at", UtcDateTime),
+    sa.Column("updated_at", UtcDateTime, nullable=False),
+    sa.Column("waiting_since", UtcDateTime),
+    sa.Column("deadline_at", UtcDateTime),
+    sa.Column("at_deadline", sa.String(8)),
+    sa.Index("ix_pod_updated_at", "updated_at"),
+    sa.Index("ix_pod_deployment_phase", "deployment", "phase"),
+)
+
+# Nobody writes it any more (docs/adr: no watch checkpoints); it goes with the next migration of these tables.
+WATCH_CHECKPOINT = sa.Table(
+    "watch_checkpoint",
+    METADATA,
+    sa.Column("deployment", sa.String(256), primary_key=True),
+    sa.Column("owner", sa.String(256), primary_key=True),
+    sa.Column("namespace", sa.String(63), primary_key=True),
+    sa.Column("resource_version", sa.String(64), nullable=False),
+    sa.Column("saved_at", UtcDateTime, nullable=False),
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class PodRow:
+    """What people may know of one launch. Times are aware UTC.
+
+    `phase` is Kubernetes' (Pending, Running, Succeeded, Failed, Unknown) or a word of ours: before the pod exists
+    `Waiting`, with the reason for it in `reason`, or `Revoked`; `Lost` where the pod is gone and nobody saw its end.
+    """
+
+    attempt_id: str
+    retries: int
+    deployment: str
+    name: str
+    namespace: str
+    queue: str
+    task: str
+    owner: str
+    phase: str
+    updated_at: datetime
+    uid: str | None = None
+    reason: str | None = None
+    message: str | None = None
+    cause: str | None = None
+    exit_code: int | None = None
+    node: str | None = None
+    log: str | None = None
+    """Where the pod's log was saved, or None while it was not."""
+    received_at: datetime | None = None
+    created_at: datetime | None = None
+    started_at: datetime | None = None
+    ended_at: datetime | None = None
+    deleted_at: datetime | None = None
+    waiting_since: datetime | None = None
+    """Since when it waits for what `reason` says; None where it does not wait."""
+    deadline_at: datetime | None = None
+    """When that wait is over; None for never."""
+    at_deadline: str | None = None
+    """What happens then: `wait` (on), `retry` or `fail`; the rules are `dispatcher.attempts.wait_rules`."""
+
+
+def _unchanged(row: PodRow) -> tuple[sa.ColumnElement[bool], ...]:
+    keys = (POD.c.attempt_id == row.attempt_id, POD.c.retries == row.retries)
+    return (*keys, POD.c.phase == row.phase, POD.c.updated_at == row.updated_at)
+
+
+UNLAUNCHED_PHASES = ("Waiting", "Revoked")
+"""The phases of a row without a pod that ever was."""
+OPEN_PHASES = ("Waiting", "Pending", "Running", "Unknown")
+LOST = "the pod was deleted while no dispatcher watched; nothing is known of its end"
+_COLUMNS = tuple(field.name for field in fields(PodRow))
+_KEY = ("attempt_id", "retries")
+
+
+class PodStore:
+    """Reads and writes the pods' table. Calls block; each is bounded by the database's own time-outs.
+
+    `url` is an SQLAlchemy URL, as in the settings (`sqlite:///…` or `postgresql+psycopg://…`).
+    Raises StoreUnavailable where the database cannot be reached or lacks the tables.
+    """
+
+    def __init__(self, url: str) -> None:
+        arguments: dict[str, Any] = {"timeout": 10} if url.startswith("sqlite") else db_timeouts.arguments()
+        self._engine = sa.create_engine(url, pool_pre_ping=True, pool_size=1, connect_args=arguments)
+        db_timeouts.bound(self._engine)
+        self._insert = sqlite.insert if self._engine.dialect.name == "sqlite" else postgresql.insert
+
+    def close(self) -> None:
+        """Closes the connections."""
+        self._engine.dispose()
+
+    def ping(self) -> None:
+        """A sign of life of the database; it need not have tables."""
+        with self._transaction() as connection:
+            connection.execute(sa.select(1))
+
+    def save(self, rows: Sequence[PodRow]) -> None:
+        """Inserts or replaces rows, all in one transaction."""
+        if rows:
+            self._upsert(POD, [asdict(row) for row in rows], key=_KEY)
+
+    def pods(self, *, attempt_ids: Iterable[str] | None = None, limit: int = 1000) -> list[PodRow]:
+        """The newest rows first, at most `limit`; only those of the given attempts where any are given."""
+        query = sa.select(*(POD.c[name] for name in _COLUMNS)).order_by(POD.c.updated_at.desc()).limit(limit)
+        if attempt_ids is not None:
+            query = query.where(POD.c.attempt_id.in_(list(attempt_ids)))
+        with self._transaction() as connection:
+            return [PodRow(**row) for row in connection.execute(query).mappings()]
+
+    def open_rows(self, *, deployment: str, before: datetime, limit: int = 10_000) -> list[PodRow]:
+        """Launches of a deployment without an end that were last written before this time, the longest ago first."""
+        query = (
+            sa.select(*(POD.c[name] for name in _COLUMNS))
+            .where(POD.c.deployment == deployment, POD.c.phase.in_(OPEN_PHASES), POD.c.updated_at < before)
+            .order_by(POD.c.updated_at)
+            .limit(limit)
+        )
+        with self._transaction() as connection:
+            return [PodRow(**row) for row in connection.execute(query).mappings()]
+
+    def forget(self, row: PodRow) -> None:
+        """Removes a row, unless it was written since."""
+        with self._transaction() as connection:
+            connection.execute(sa.delete(POD).where(*_unchanged(row)))
+
+    def end(self, row: PodRow, *, phase: str, at: datetime) -> None:
+        """Ends a row whose pod is gone, unless it was written since. `phase` as in `PodRow`."""
+        facts: dict[str, Any] = {"phase": phase, "deleted_at": at, "updated_at": at, "ended_at": row.ended_at or at}
+        if phase == "Lost":
+            facts |= {"reason": "PodDeleted", "cause": "infrastructure", "message": LOST}
+        with self._transaction() as connection:
+            connection.execute(sa.update(POD).where(*_unchanged(row)).values(**facts))
+
+    def _upsert(self, table: sa.Table, rows: Sequence[Mapping[str, Any]], *, key: tuple[str, ...]) -> None:
+        statement = self._insert(table)
+        changes = {column.name: statement.excluded[column.name] for column in table.c if column.name not in key}
+        with self._transaction() as connection:
+            connection.execute(statement.on_conflict_do_update(index_elements=list(key), set_=changes), list(rows))
+
+    @contextmanager
+    def _transaction(self) -> Iterator[sa.Connection]:
+        try:
+            with self._engine.begin() as connection:
+                yield connection
+        except sa.exc.SQLAlchemyError as error:
+            first = str(error).partition("\n")[0]
+            raise errors.StoreUnavailable(f"the pods' table cannot be used: {first}") from error

@@ -1,0 +1,220 @@
+"""The janitor: saves the log of an ended pod, then deletes or keeps the pod, by its queue's policy.
+
+It is called only after the outcome is stored (DESIGN rule 2). A log that cannot be read or a delete that is refused is
+tried again with back-off, a bounded number of times, and blocks nobody else. A pod that is kept is labelled
+`podyard.dev/done`, which takes it out of every selector of ours. A Secret with its message goes with the pod that owns
+it: that is the cluster's garbage collection, not ours. Runs on the loop's thread.
+"""
+
+import asyncio
+import logging
+import os
+import random
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from dispatcher import errors, retry
+from dispatcher.background import Background
+from dispatcher.finishing import pod_log
+from dispatcher.kubeapi.client import Cluster
+from dispatcher.manifests import builder, names
+from dispatcher.manifests.container_pod_options import PodOptions
+from dispatcher.options import Options, QueueProfile
+
+logger = logging.getLogger(__name__)
+
+TRIES = 6
+AT_ONCE = 16
+LOGS_AT_ONCE = 4
+
+
+@dataclass(frozen=True, kw_only=True)
+class Ended:
+    """An ended pod that is the janitor's now."""
+
+    attempt_id: str
+    namespace: str
+    pod: str
+    uid: str | None
+    profile: QueueProfile
+    is_success: bool
+    is_gone: bool = False
+    """The object is not there any more: there is neither log nor pod."""
+    wanted: PodOptions = field(default_factory=PodOptions)
+    """What its sender asked for."""
+    epilogue: tuple[str, ...] = ()
+    """Lines that follow its log: how it failed, and its events."""
+
+
+class Janitor:
+    """Cleans up behind pods."""
+
+    def __init__(self, *, cluster: Cluster, options: Options, on_saved: Callable[[Ended, str], None]) -> None:
+        self._cluster = cluster
+        self._options = options
+        self._on_saved = on_saved
+        self._background = Background()
+        self._slots = asyncio.Semaphore(AT_ONCE)
+        self._log_slots = asyncio.Semaphore(LOGS_AT_ONCE)
+        self.leftovers = 0
+        """Pods that could not be deleted after all tries."""
+
+    def take(self, ended: Ended) -> None:
+        """Takes over an ended pod; returns at once."""
+        self._background.spawn(self._clean(ended))
+
+    def kill(self, ended: Ended) -> None:
+        """Takes over a pod whose task was revoked: it is deleted, unless its sender wants it to be left."""
+        if ended.wanted.on_kill_action == "delete_pod":
+            self.delete(ended)
+            return
+        self._background.spawn(self._leave(ended))
+
+    def delete(self, ended: Ended) -> None:
+        """Takes over a pod that must end now: its log so far is saved, then it is deleted, whatever the policy."""
+        self._background.spawn(self._end(ended))
+
+    async def _leave(self, ended: Ended) -> None:
+        await self._patiently("log", ended, lambda: self.save_log(ended))
+        await self._patiently("mark", ended, lambda: self._mark_done(ended))
+
+    async def _end(self, ended: Ended) -> None:
+        if ended.is_gone:
+            return
+        await self._patiently("log", ended, lambda: self.save_log(ended))
+        if not await self._patiently(
+            "delete", ended, lambda: self._cluster.delete_pod(ended.namespace, ended.pod, uid=ended.uid)
+        ):
+            self.leftovers += 1
+
+    async def _clean(self, ended: Ended) -> None:
+        if ended.is_gone:
+            return
+        async with self._slots:
+            await self._patiently("log", ended, lambda: self.save_log(ended))
+            goes = await self._goes(ended)
+            if not goes or ended.profile.keep_finished_s > 0:
+                await self._patiently("mark", ended, lambda: self._mark_done(ended))
+        if not goes:
+            return
+        if ended.profile.keep_finished_s > 0:
+            await asyncio.sleep(ended.profile.keep_finished_s)
+        async with self._slots:
+            if not await self._patiently("delete", ended, lambda: self._delete(ended)):
+                self.leftovers += 1
+
+    async def _goes(self, ended: Ended) -> bool:
+        """Whether the pod is deleted. With `delete_active_pod` only one of whose containers some still run."""
+        action = finish_action(ended.profile, ended.wanted)
+        if action != "delete_active_pod":
+            return action == "delete_pod" or (action == "delete_succeeded_pod" and ended.is_success)
+        try:
+            pod = await self._cluster.read_pod(ended.namespace, ended.pod)
+        except (errors.ApiError, errors.ApiUnavailable):
+            return False
+        return (pod.get("status") or {}).get("phase") in ("Pending", "Running")
+
+    async def save_log(self, ended: Ended) -> None:
+        """Writes the pod's log to the log folder, cut at its limit with a line that says so."""
+        folder = self._options.log_folder
+        if folder is None:
+            return
+        limit = self._options.log_max_bytes
+        async with self._log_slots:
+            text = await self._read_log(ended, limit=limit + 1)
+            if text is None and not ended.epilogue:
+                return
+            path = log_path(folder, ended.attempt_id)
+            await asyncio.to_thread(_write, path, text or b"", limit=limit, epilogue=ended.epilogue)
+        self._on_saved(ended, str(path))
+
+    async def _read_log(self, ended: Ended, *, limit: int) -> bytes | None:
+        """The logs that are wanted; None where there is none."""
+        logs, pod = ended.wanted.logs, {}
+        if logs.is_all or logs.is_all_inits:
+            pod = await self._cluster.read_pod(ended.namespace, ended.pod)
+        names = pod_log.containers(pod, logs, base=ended.wanted.base)
+        if not names:
+            return None
+        return await pod_log.read(
+            self._cluster, ended.namespace, ended.pod, names=names, limit_bytes=limit, has_prefix=logs.has_prefix
+        )
+
+    async def _mark_done(self, ended: Ended) -> None:
+        await self._cluster.patch_pod(
+            ended.namespace, ended.pod, {"metadata": {"uid": ended.uid, "labels": {builder.DONE_LABEL: "true"}}}
+        )
+
+    async def _delete(self, ended: Ended) -> None:
+        await self._cluster.delete_pod(ended.namespace, ended.pod, uid=ended.uid, grace_s=0)
+
+    async def _patiently(self, what: str, ended: Ended, step: Callable[[], Awaitable[None]]) -> bool:
+        """Does one step, again and again within bounds. Says whether it succeeded or has nothing left to do."""
+        for failures in range(1, TRIES + 1):
+            try:
+                await step()
+            except errors.ApiError as error:
+                if error.status in (400, 404):
+                    return True  # no such pod, or a container that never started: there is nothing to save or delete
+                trouble: Exception = error
+            except (errors.ApiUnavailable, OSError) as error:
+                trouble = error
+            else:
+                return True
+            if failures < TRIES:
+                await asyncio.sleep(retry.backoff_s(failures, jitter=random.random()))
+        logger.warning("gave up on a step step=%s pod=%s namespace=%s: %s", what, ended.pod, ended.namespace, trouble)
+        return False
+
+
+def log_path(folder: Path, attempt_id: str) -> Path:
+    """Where the log of an attempt is saved: inside `folder`, whatever the id says."""
+    return folder / f"{names.label_value(attempt_id) or '_'}.log"
+
+
+LOG_MODE = 0o640
+"""As the logs of workers: output may hold what not everybody on the machine should read."""
+_ACTIONS = {"always": "delete_pod", "succeeded": "delete_succeeded_pod", "never": "keep_pod"}
+"""What a queue's rule says -> the word of `on_finish_action`."""
+
+
+def finish_action(profile: QueueProfile, wanted: PodOptions) -> str:
+    """What becomes of an ended pod: what its sender said, else its queue's rule. Pure."""
+    return wanted.on_finish_action or _ACTIONS[profile.delete]
+
+
+def _write(path: Path, text: bytes, *, limit: int, epilogue: Sequence[str]) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    if len(text) > limit:
+        text = (
+            text[:limit]
+            + f"\n… the log is longer than {limit} bytes (logs.max_bytes); the rest was not saved\n".encode()
+        )
+    if epilogue:
+        end = b"" if not text or text.endswith(b"\n") else b"\n"
+        text += end + b"".join(f"-- {line}\n".encode() for line in epilogue)
+    with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, LOG_MODE), "wb") as file:
+        file.write(text)
+
+
+def ended_of(pod: Mapping[str, Any], *, attempt_id: str, profile: QueueProfile, is_success: bool) -> Ended:
+    """The janitor's view of a pod object."""
+    metadata = pod["metadata"]
+    return Ended(
+        attempt_id=attempt_id,
+        namespace=metadata["namespace"],
+        pod=metadata["name"],
+        uid=metadata.get("uid"),
+        profile=profile,
+        is_success=is_success,
+        wanted=_wanted(pod),
+    )
+
+
+def _wanted(pod: Mapping[str, Any]) -> PodOptions:
+    try:
+        return builder.wanted_of(builder.message_of(pod))
+    except ValueError:
+        return PodOptions()

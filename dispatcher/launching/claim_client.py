@@ -1,0 +1,200 @@
+"""Claims: launches are claimed in the result backend, many in one round trip, before creates are sent for them.
+
+What is claimed and not yet created is claimed again and again, so that others see that we are at it. Only where the
+application's result backend knows claims (`Book`). The backend is called from one thread of ours alone, so neither the
+loop nor Celery's hub waits for it. What follows from an answer is `launch_claim`'s to say. On the loop's thread.
+"""
+
+import asyncio
+import logging
+import random
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from typing import Any, Protocol, TypeVar
+
+from dispatcher import retry
+from dispatcher.attempts.attempt import Attempt
+from dispatcher.protocol import launch_claim
+
+logger = logging.getLogger(__name__)
+
+T = TypeVar("T")
+
+AT_ONCE = 256
+"""Claims in one round trip."""
+GATHER_S = 0.015
+"""While claims come one after the other they are asked for at most so often. One that comes alone does not wait."""
+BACKOFF_FIRST_S = 1.0
+BACKOFF_LAST_S = 15.0
+
+
+class Book(Protocol):
+    """What a result backend has that knows claims. Calls block, and raise what the backend raises."""
+
+    def take_launches(self, wanted: Sequence[tuple[str, str, str]]) -> list[tuple[str | None, float, bool]]:
+        """(attempt id, token, claim) each -> (what stands there instead, its age in seconds, is there an outcome)."""
+
+    def swap_launch(self, attempt_id: str, held: str, claim: str | None) -> bool:
+        """Another claim, or none, where one stands that contains `held`, and no outcome. Says whether it did."""
+
+
+def book_of(backend: Any) -> Book | None:
+    """The result backend as a book of claims, if it is one."""
+    return backend if hasattr(backend, "take_launches") and hasattr(backend, "swap_launch") else None
+
+
+@dataclass(kw_only=True)
+class _Ours:
+    """The claim of one delivery."""
+
+    asked_at: float
+    """When it was last asked for, on the monotonic clock."""
+    unanswered: int = 0
+    """Creates that were sent and of which it is not known that they did nothing."""
+
+
+class Claims:
+    """The claims of one dispatcher's deliveries, from before their creates until their pods are known."""
+
+    def __init__(self, book: Book, *, owner: str) -> None:
+        self._book = book
+        self.owner = owner
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="podyard-claims")
+        self._ours: dict[Attempt, _Ours] = {}
+        self._wanted: list[tuple[Attempt, asyncio.Future[launch_claim.Answer]]] = []
+        self._asking: asyncio.Task[None] | None = None
+
+    async def run(self) -> None:
+        """Renews what waits for its pod, until it is cancelled."""
+        while True:
+            await asyncio.sleep(launch_claim.RENEW_S)
+            self._ours = {one: ours for one, ours in self._ours.items() if one.stage in ("waiting", "creating")}
+            try:
+                await asyncio.gather(*map(self.take, self._ours))
+            except Exception as error:  # noqa: BLE001 - the result backend is another's code, away or not
+                logger.debug("claims were not renewed: %r", error)
+
+    def holds(self, attempt: Attempt) -> bool:
+        """Whether this delivery has had the claim, and has not given it back."""
+        return attempt in self._ours
+
+    def is_fresh(self, attempt: Attempt) -> bool:
+        """Whether a create may be sent now. Not after a while in which we may have been stopped."""
+        ours = self._ours.get(attempt)
+        return ours is not None and time.monotonic() - ours.asked_at < launch_claim.FRESH_S
+
+    def sent(self, attempt: Attempt) -> None:
+        """A create is sent now: from here on its pod may exist."""
+        self._ours[attempt].unanswered += 1
+
+    async def refused(self, attempt: Attempt) -> None:
+        """The server said that the last create did nothing. If no other may have, the claim is given back."""
+        ours = self._ours.get(attempt)
+        if ours is None:
+            return
+        ours.unanswered -= 1
+        await self.give_up(attempt)
+
+    async def give_up(self, attempt: Attempt) -> None:
+        """Takes our claim back, unless its pod may exist.
+
+        If the result backend is away the claim stands, which costs the task an attempt should we die now.
+        """
+        ours = self._ours.get(attempt)
+        if ours is None or ours.unanswered:
+            return
+        del self._ours[attempt]
+        try:
+            await self._swap(attempt, attempt.delivery, None)
+        except Exception as error:  # noqa: BLE001 - as above
+            logger.debug("a claim was not taken back attempt_id=%s: %r", attempt.message.id, error)
+
+    async def take(self, attempt: Attempt) -> launch_claim.Answer:
+        """Claims the launch, or renews the claim. Raises what the result backend raises."""
+        answer: asyncio.Future[launch_claim.Answer] = asyncio.get_running_loop().create_future()
+        self._wanted.append((attempt, answer))
+        if self._asking is None:
+            self._asking = asyncio.get_running_loop().create_task(self._ask())
+        return await answer
+
+    async def replace(self, attempt: Attempt, held: str) -> bool:
+        """Puts our claim where `held` stands. Says whether that stood there still. Raises as `take`."""
+        asked_at = time.monotonic()
+        is_done = await self._swap(attempt, held, self._claim(attempt))
+        if is_done:
+            self._ours[attempt] = _Ours(asked_at=asked_at)
+        return is_done
+
+    async def lose(self, attempt: Attempt, held: str) -> bool:
+        """Notes that nobody knows what became of the launch; of several dispatchers one can. Raises as `take`."""
+        return await self._swap(attempt, held, replace(self._claim(attempt), state=launch_claim.LOST))
+
+    async def release(self, attempt: Attempt) -> None:
+        """Takes back the claim of a launch, whoever made it: its message is about to be put back into its queue.
+
+        Returns once it is gone, however long the result backend is away.
+        """
+        failures = 0
+        while True:
+            try:
+                if await self._release(attempt):
+                    return
+            except Exception as error:  # noqa: BLE001 - as above
+                failures += 1
+                logger.debug("a claim is not taken back yet attempt_id=%s: %r", attempt.message.id, error)
+            jitter = random.random()
+            await asyncio.sleep(
+                retry.backoff_s(failures, jitter=jitter, first_s=BACKOFF_FIRST_S, last_s=BACKOFF_LAST_S)
+            )
+
+    async def close(self) -> None:
+        """Takes back the claims for which nothing was sent, so that the next dispatcher need not wonder."""
+        await asyncio.gather(*map(self.give_up, list(self._ours)))
+
+    async def _release(self, attempt: Attempt) -> bool:
+        answer = await self.take(attempt)
+        self._ours.pop(attempt, None)
+        if answer.held is None and not answer.is_over:
+            return await self._swap(attempt, attempt.delivery, None)
+        if answer.held is not None and launch_claim.is_of_launch(answer.held, retries=attempt.message.retries):
+            return await self._swap(attempt, answer.held, None)
+        return True  # it has ended, or is another's
+
+    def _claim(self, attempt: Attempt) -> launch_claim.Claim:
+        return launch_claim.Claim(token=attempt.delivery, retries=attempt.message.retries, owner=self.owner)
+
+    async def _ask(self) -> None:
+        """Asks for all that are wanted, as long as any are."""
+        try:
+            while self._wanted:
+                again_at = time.monotonic() + GATHER_S
+                batch, self._wanted = self._wanted[:AT_ONCE], self._wanted[AT_ONCE:]
+                await self._answer(batch)
+                await asyncio.sleep(max(0.0, again_at - time.monotonic()))
+        finally:
+            self._asking = None
+
+    async def _answer(self, batch: Sequence[tuple[Attempt, "asyncio.Future[launch_claim.Answer]"]]) -> None:
+        asked_at = time.monotonic()
+        wanted = [(one.message.id, one.delivery, self._claim(one).encode()) for one, _ in batch]
+        try:
+            answers = await self._call(self._book.take_launches, wanted)
+        except Exception as error:  # noqa: BLE001 - each that waits hears of it
+            for _, future in batch:
+                if not future.done():
+                    future.set_exception(error)
+            return
+        for (attempt, future), (held, age_s, is_over) in zip(batch, answers, strict=True):
+            answer = launch_claim.Answer(held=held, age_s=age_s, is_over=is_over)
+            if held is None and not is_over:
+                self._ours.setdefault(attempt, _Ours(asked_at=asked_at)).asked_at = asked_at
+            if not future.done():
+                future.set_result(answer)
+
+    async def _swap(self, attempt: Attempt, held: str, claim: launch_claim.Claim | None) -> bool:
+        return await self._call(self._book.swap_launch, attempt.message.id, held, claim.encode() if claim else None)
+
+    async def _call(self, call: Callable[..., T], *args: Any) -> T:
+        return await asyncio.get_running_loop().run_in_executor(self._thread, call, *args)

@@ -1,0 +1,269 @@
+"""From a task message to the manifest that is sent: the one path for launching and for rendering. ④ of the flow.
+
+`build` finds the template, reads the sender's wishes and the queue's profile, and calls `podspec.build_pod`, which is
+pure. `key_of` and `message_of` read a pod's identity back. No network.
+"""
+
+import functools
+import importlib
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from dispatcher import errors, policy
+from dispatcher.manifests import (
+    container_pod,
+    container_pod_options,
+    merge,
+    message_secret,
+    names,
+    podspec,
+    result_sidecar,
+    retry_hints,
+    template,
+)
+from dispatcher.options import Options, QueueProfile
+from dispatcher.protocol.message import Message
+
+ANY_IMAGE_TASK = "dispatcher.pod"
+"""The Celery task whose whole body is a pod of any image."""
+COMMAND = ("python", "-m", "dispatcher.pod")
+DONE_LABEL = f"{podspec.PREFIX}done"
+"""On a finished pod that is kept for people: it is out of every selector of ours."""
+START_ALLOWANCE_S = 600
+"""Added to a hard time limit for the cluster's own deadline, which counts from before images are pulled."""
+_TEMPLATES = template.Templates()
+_BARE_POD: Mapping[str, Any] = {
+    "apiVersion": "v1",
+    "kind": "Pod",
+    "metadata": {"name": "replaced-at-launch"},
+    "spec": {"restartPolicy": "Never", "automountServiceAccountToken": False},
+}
+"""What a pod of any image starts from. The queue's template is for task pods: it names a user and an image of ours."""
+
+
+def build(
+    message: Message,
+    *,
+    profile: QueueProfile,
+    options: Options,
+    owner: str,
+    task_wishes: Mapping[str, Any] | None = None,
+    deadline_s: float | None = None,
+) -> dict[str, Any]:
+    """The manifest of the pod for one message: what is launched, and what `podyard dags render` shows.
+
+    `task_wishes` are those of the task itself (`pod_override`, `pod_template_file`); what the call asks for wins over
+    them. `deadline_s` is the hard time limit; the cluster ends the pod some time after it, should nobody else do so.
+
+    Raises InvalidTemplate, InvalidOverride or InvalidPod, each naming the path and the way out, and DispatcherError for
+    a hook that cannot be imported.
+    """
+    wishes = {**(task_wishes or {}), **message.wishes}
+    text = message.encode()
+    is_secret = message.name != ANY_IMAGE_TASK and message_secret.is_secret(text, profile_payload=profile.payload)
+    common: dict[str, Any] = {
+        "identity": podspec.Identity(
+            deployment=options.deployment,
+            attempt_id=message.id,
+            retries=message.retries,
+            queue=message.queue,
+            task=message.name,
+            owner=owner,
+            message=message_secret.stub(message).encode() if is_secret else text,
+            name=tuple(wishes.get("name") or (message.name,)),
+        ),
+        "labels": wishes.get("labels") or {},
+        "learned": retry_hints.Lessons.read(message.wishes.get(retry_hints.KEY)),
+        "hook": _hook(options.pod_mutation_hook) if options.pod_mutation_hook else None,
+    }
+    if message.name == ANY_IMAGE_TASK:
+        pod = _any_image(message, profile=profile, options=options, common=common)
+    else:
+        overrides = [(task_wishes or {}).get("pod_override"), message.wishes.get("pod_override")]
+        layers = [*overrides, message_secret.layer(common["identity"].pod_name)] if is_secret else overrides
+        pod = _task_pod(wishes, layers=layers, profile=profile, options=options, common=common)
+    if deadline_s is not None:
+        pod["spec"].setdefault("activeDeadlineSeconds", math.ceil(deadline_s) + START_ALLOWANCE_S)
+    policy.check(pod, options.policy, namespaces=(profile.namespace,))
+    return pod
+
+
+def _task_pod(
+    wishes: Mapping[str, Any],
+    *,
+    layers: Sequence[Any],
+    profile: QueueProfile,
+    options: Options,
+    common: Mapping[str, Any],
+) -> dict[str, Any]:
+    """A pod that runs the message's task."""
+    env = {"PODYARD_APP": options.app_path, "PODYARD_RESULT_MAX_BYTES": str(options.result_max_bytes)}
+    if profile.credentials != "none":
+        env["PODYARD_CREDENTIALS"] = profile.credentials
+    if message_secret.is_layered(layers[-1]):
+        env[podspec.MESSAGE_FILE_ENV] = message_secret.FILE
+    return podspec.build_pod(
+        **common,
+        template=_TEMPLATES.get(wishes.get("pod_template_file") or profile.template),
+        override=[_secret_env(profile), *layers],
+        image=profile.image or options.image,
+        namespace=next(filter(None, map(_namespace_in, reversed(layers))), None) or profile.namespace,
+        command=COMMAND,
+        env={**profile.env, **env},
+    )
+
+
+def _secret_env(profile: QueueProfile) -> dict[str, Any] | None:
+    """The layer that gives a pod the keys of a Secret as environment, where its queue says so."""
+    if profile.credentials == "none" or not profile.credentials_secret:
+        return None
+    source = {"secretRef": {"name": profile.credentials_secret}}
+    return {"spec": {"containers": [{"name": merge.BASE, "envFrom": [source]}]}}
+
+
+def _any_image(
+    message: Message, *, profile: QueueProfile, options: Options, common: Mapping[str, Any]
+) -> dict[str, Any]:
+    """A pod that is all the sender's: `container_pod` says what may be asked for."""
+    if message.args:
+        raise errors.InvalidPod("dispatcher.pod: takes its arguments by name, such as image='busybox'")
+    wanted = container_pod.read(message.kwargs)
+    _check_access(wanted.access, options)
+    base = wanted.options.base
+    lower = _template_of(wanted, message.wishes)
+    _check_base(lower, base)
+    upper = merge.overlay(dict(wanted.override), merge.plain_override(message.wishes.get("pod_override"), base=base))
+    if wanted.options.result_path is not None:
+        for part in (lower, upper):
+            result_sidecar.check(part, path=wanted.options.result_path, base=base)
+        sidecar = result_sidecar.build(
+            path=wanted.options.result_path,
+            image=options.xcom_sidecar_image,
+            max_bytes=options.result_max_bytes,
+            base=base,
+            security_context=wanted.sidecar_security_context,
+        )
+        merge.overlay(upper, sidecar)
+    identity = common["identity"]
+    if wanted.name:
+        identity = replace(identity, name=(wanted.name,))
+    return podspec.build_pod(
+        **{**common, "identity": identity, "labels": {**wanted.labels, **common["labels"]}},
+        template=lower,
+        override=upper,
+        namespace=wanted.namespace or _namespace_in(upper) or _namespace_in(lower) or profile.namespace,
+        command=None,
+        base=base,
+    )
+
+
+def _template_of(wanted: container_pod.PodRequest, wishes: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The lowest layer: a file wins over a mapping in the arguments. What it leaves open is closed: no API token."""
+    file = wanted.template_file or wishes.get("pod_template_file")
+    given = _TEMPLATES.get(str(file), base=None) if file else wanted.template
+    return merge.merge_pod(_BARE_POD, given)
+
+
+def _check_base(pod: Mapping[str, Any], base: str) -> None:
+    """A template whose containers are all strangers would run beside the task container, not be it."""
+    named = [container.get("name") for container in (pod.get("spec") or {}).get("containers") or ()]
+    if named and base not in named:
+        raise errors.InvalidTemplate(
+            f"pod template: spec.containers: none is named {base!r}, which decides; name one so, or say "
+            f"base_container_name={named[0]!r}"
+        )
+
+
+def _namespace_in(pod: Any) -> str | None:
+    """The namespace that a mapping or a `V1Pod` names."""
+    metadata = pod.get("metadata") if isinstance(pod, Mapping) else getattr(pod, "metadata", None)
+    namespace = metadata.get("namespace") if isinstance(metadata, Mapping) else getattr(metadata, "namespace", None)
+    return namespace if isinstance(namespace, str) and namespace else None
+
+
+def _check_access(wanted: container_pod.Access, options: Options) -> None:
+    """An author may name the cluster, but a dispatcher has one."""
+    way_out = "a dispatcher has one cluster: run another one with these settings for a queue of its own"
+    if wanted.kubeconfig and Path(wanted.kubeconfig).expanduser() != options.kubeconfig:
+        raise errors.InvalidPod(
+            f"dispatcher.pod: config_file: is {wanted.kubeconfig}, the dispatcher's kubernetes.kubeconfig is "
+            f"{options.kubeconfig or 'not set'}; {way_out}"
+        )
+    if wanted.context and wanted.context != options.context:
+        raise errors.InvalidPod(
+            f"dispatcher.pod: cluster_context: is {wanted.context!r}, the dispatcher's kubernetes.context is "
+            f"{options.context or 'not set'}; {way_out}"
+        )
+    if None not in (wanted.in_cluster, options.in_cluster) and wanted.in_cluster != options.in_cluster:
+        raise errors.InvalidPod(f"dispatcher.pod: in_cluster: is not what the dispatcher's settings say; {way_out}")
+
+
+@functools.cache
+def _hook(path: str) -> podspec.Hook:
+    """The function that `kubernetes.pod_mutation_hook` names. Raises DispatcherError."""
+    module, _, name = path.partition(":") if ":" in path else path.rpartition(".")
+    try:
+        hook = getattr(importlib.import_module(module), name)
+    except (ImportError, AttributeError, ValueError) as error:
+        raise errors.DispatcherError(
+            f"kubernetes.pod_mutation_hook = {path!r}: cannot be imported: {error}; write module:function, and put the "
+            "module where the dispatcher finds it (PYTHONPATH)"
+        ) from error
+    if not callable(hook):
+        raise errors.DispatcherError(f"kubernetes.pod_mutation_hook = {path!r}: is no function")
+    return hook  # type: ignore[no-any-return]
+
+
+def wanted_of(message: Message) -> container_pod_options.PodOptions:
+    """What a sender asked for around the pod; what cannot be read was refused when the pod was built."""
+    if message.name != ANY_IMAGE_TASK:
+        return container_pod_options.PodOptions()
+    try:
+        return container_pod_options.read(message.kwargs)
+    except errors.InvalidPod:
+        return container_pod_options.PodOptions()
+
+
+def selector(*, deployment: str, owner: str | None = None) -> str:
+    """The label selector of all pods of a deployment, or of one dispatcher's, that are not marked as done."""
+    parts = [f"{podspec.DEPLOYMENT_LABEL}={names.label_value(deployment)}", f"!{DONE_LABEL}"]
+    if owner is not None:
+        parts.append(f"{podspec.OWNER_LABEL}={names.label_value(owner)}")
+    return ",".join(parts)
+
+
+def owner_of(pod: Mapping[str, Any]) -> str:
+    """The label of the dispatcher that has the pod."""
+    return str(((pod.get("metadata") or {}).get("labels") or {}).get(podspec.OWNER_LABEL, ""))
+
+
+def base_of(pod: Mapping[str, Any]) -> str:
+    """The name of the container that decides."""
+    annotations = (pod.get("metadata") or {}).get("annotations") or {}
+    return str(annotations.get(podspec.CONTAINER_ANNOTATION) or merge.BASE)
+
+
+def is_done(pod: Mapping[str, Any]) -> bool:
+    """Whether the outcome of a pod is stored, and the pod only kept for people."""
+    return DONE_LABEL in ((pod.get("metadata") or {}).get("labels") or {})
+
+
+def key_of(pod: Mapping[str, Any]) -> tuple[str, int] | None:
+    """(task id, retries) that a pod claims to be, or None where it does not say or says nonsense."""
+    annotations = pod.get("metadata", {}).get("annotations") or {}
+    try:
+        return annotations[podspec.ATTEMPT_ANNOTATION], int(annotations[podspec.RETRIES_ANNOTATION])
+    except (KeyError, ValueError, TypeError):
+        return None
+
+
+def message_of(pod: Mapping[str, Any]) -> Message:
+    """The task message that a pod carries. Raises ValueError where it carries none that can be read."""
+    annotations = pod.get("metadata", {}).get("annotations") or {}
+    text = annotations.get(podspec.MESSAGE_ANNOTATION)
+    if not text:
+        raise ValueError("the pod carries no task message")
+    return Message.decode(text)

@@ -1,0 +1,1 @@
+"""What runs inside a pod: `python -m dispatcher.pod`. Imports Celery and light modules alone."""

@@ -1,0 +1,178 @@
+"""Diagnosis: why an attempt waits or failed, in sentences for people, and what to do about it. Pure.
+
+One path for everybody: the exception of a result, the record, `podyard tasks explain`, Flower. What is known of an
+attempt goes in as `Symptoms`; the table of `dispatcher.status.reasons` says what it means. `python -m
+dispatcher.status.diagnosis` prints that table as the page `docs/reasons.md`.
+"""
+
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+from dispatcher.status import pod_events, reasons
+from dispatcher.status.reasons import Cause
+
+DULL = frozenset({"ContainerCreating", "PodInitializing", "NotStarted", ""})
+"""Reasons that say so little that the events of the pod say more."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Symptoms:
+    """What is known of an attempt that waits or failed."""
+
+    reason: str | None = None
+    cause: Cause | None = None
+    exit_code: int | None = None
+    message: str = ""
+    """In the words of whoever gave the reason."""
+    container: str | None = None
+    node: str | None = None
+    memory_limit: str | None = None
+    """Of the container that ended, as a quantity."""
+    events: Sequence[pod_events.Event] = ()
+    """What the cluster said about its pod, oldest first."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Diagnosis:
+    """Why, and what to do."""
+
+    reason: str
+    cause: Cause | None
+    """Whose failure it is; None for a wait."""
+    explanation: str
+    what_to_do: str
+    is_of_node: bool = False
+    """The node is at fault: another one may do better."""
+
+
+def diagnose(symptoms: Symptoms) -> Diagnosis:
+    """The diagnosis of what is known; a reason that nobody knows is told as it is."""
+    told = _by_events(symptoms)
+    reason, text = told.reason or "", told.message
+    found = list(_meanings(reason, exit_code=told.exit_code, text=text))
+    facts = {
+        "container": told.container,
+        "node": told.node,
+        "limit": told.memory_limit,
+        "code": None if told.exit_code is None else str(told.exit_code),
+    }
+    if not found:
+        return Diagnosis(
+            reason=reason or "Unknown",
+            cause=symptoms.cause,
+            explanation=f"it ended with {reason}" if reason else "nobody gives a reason",
+            what_to_do="its message, its error and its log say more: `podyard tasks logs`",
+        )
+    means = dict.fromkeys(_worded(known.means, {**facts, **groups}) for known, groups in found)
+    first = found[0][0]
+    return Diagnosis(
+        reason=reason if first.reasons != ("Error",) else symptoms.reason or "Error",
+        cause=symptoms.cause or first.cause,
+        explanation=_joined(reason, list(means)),
+        what_to_do="; or ".join(dict.fromkeys(_worded(known.to_do, {**facts, **groups}) for known, groups in found)),
+        is_of_node=first.is_of_node,
+    )
+
+
+def cause_of(reason: str | None, *, message: str = "", exit_code: int | None = None) -> Cause | None:
+    """Whose failure a reason usually is; None where the table does not know it, or it is no failure."""
+    found = next(_meanings(reason or "", exit_code=exit_code, text=message), None)
+    return found[0].cause if found else None
+
+
+def _by_events(symptoms: Symptoms) -> Symptoms:
+    """Where the reason says little, and the newest warning that the table knows says more, that is the reason."""
+    if (symptoms.reason or "") not in DULL:
+        return symptoms
+    for event in reversed(symptoms.events):
+        if event.is_warning and _entries(event.reason):
+            return Symptoms(**{**vars(symptoms), "reason": event.reason, "message": event.message})
+    return symptoms
+
+
+def _entries(reason: str) -> list[reasons.Known]:
+    return [known for known in reasons.TABLE if any(_fits(pattern, reason) for pattern in known.reasons)]
+
+
+def _fits(pattern: str, reason: str) -> bool:
+    return reason.startswith(pattern[:-1]) if pattern.endswith("*") else reason == pattern
+
+
+def _meanings(
+    reason: str, *, exit_code: int | None, text: str
+) -> Iterator[tuple[reasons.Known, Mapping[str, str | None]]]:
+    """The entry that holds, with what its pattern found; for the scheduler's words all that hold, node by node."""
+    entries = _entries(reason)
+    if not entries and not reason and exit_code:
+        entries = _entries("Error")
+    text = text.partition("preemption:")[0] if reason == reasons.UNSCHEDULABLE else text
+    is_found = False
+    for known in entries:
+        if known.exit_code not in (None, exit_code):
+            continue
+        if known.says is None:
+            if not is_found:
+                yield known, {}
+            return
+        for match in known.says.finditer(text):
+            is_found = True
+            yield known, match.groupdict()
+            if reason != reasons.UNSCHEDULABLE:
+                return
+
+
+def _joined(reason: str, means: Sequence[str]) -> str:
+    if reason != reasons.UNSCHEDULABLE or means[0].startswith("the scheduler"):
+        return means[0]
+    return f"no node takes the pod: {'; '.join(means)}"
+
+
+def _worded(text: str, found: Mapping[str, str | None]) -> str:
+    """A text of the table with what was found in the places of its names."""
+    words = {}
+    for name, (with_it, without) in reasons.WORDED.items():
+        value = found.get(name)
+        words[name] = with_it.format(value.strip()) if value and value.strip() else without
+    return text.format_map(words)
+
+
+_HEAD = """\
+# Why it waits or failed
+
+Generated from `dispatcher/status/reasons.py` by `python -m dispatcher.status.diagnosis`. `podyard tasks explain`, the
+record, the exception of a result (`details["explanation"]`, `details["what_to_do"]`) and Flower tell the same. Of
+several lines for one reason the first holds that fits exit code and message; of `Unschedulable` all that fit.
+
+Whose: an **author** failure is charged to `retries`, one of the **infrastructure** to `scheduler.infra_retries`; a wait
+costs nobody anything.
+
+"""
+
+
+def page() -> str:
+    """`docs/reasons.md`: the table for people."""
+    return "\n".join(_lines()) + "\n"
+
+
+def _lines() -> Iterator[str]:
+    yield from _HEAD.splitlines()
+    yield "| reason | whose | what it means | what to do |"
+    yield "|---|---|---|---|"
+    for known in reasons.TABLE:
+        names = ", ".join(f"`{reason}`" for reason in known.reasons)
+        code = "" if known.exit_code is None else f" {known.exit_code}"
+        whose = _WHOSE[known.cause]
+        yield f"| {names}{code} | {whose} | {_worded(known.means, {})} | {_worded(known.to_do, {})} |"
+
+
+_WHOSE: Mapping[Cause | None, str] = {
+    "application": "author",
+    "infrastructure": "infrastructure",
+    "unknown": "unknown",
+    None: "a wait",
+}
+
+
+if __name__ == "__main__":
+    sys.stdout.write(page())

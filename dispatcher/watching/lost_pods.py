@@ -1,0 +1,117 @@
+"""Missing pods: their rows say that they live, but they were deleted while no dispatcher watched.
+
+A dispatcher knows the pods of its own time from its watch. What was launched before it started it finds in the cluster
+(adoption), unless somebody deleted it meanwhile, or the cluster lost it: then only its row is left. For each row that
+is open and nobody's, the API server is asked for the pod; where it is gone, the result backend decides: an outcome
+that is stored closes the row, else the attempt is lost, which is stored as its failure (cause: infrastructure). Rows
+that only waited for a pod are removed: their message is delivered or sent again. Level-triggered, on the loop's thread.
+"""
+
+import asyncio
+import logging
+from collections.abc import Callable, Iterable, Mapping
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+from dispatcher import errors
+from dispatcher.attempts.status_store import PodRow, PodStore
+from dispatcher.kubeapi.client import Cluster
+from dispatcher.manifests import names
+
+logger = logging.getLogger(__name__)
+
+FIRST_AFTER_S = 5.0
+EVERY_S = 15.0
+QUIET_S = 10.0
+"""A row that was written more recently may have its end on the way."""
+AT_ONCE = 200
+"""Rows looked at in one round."""
+
+
+class Missing:
+    """Looks for them, for ever.
+
+    `is_known` says of (attempt id, retries) whether it is in flight here. `tell_lost` stores the failure of an attempt
+    unless an outcome is stored, and gives the state that is stored then (None: another launch goes on); it may block.
+    """
+
+    def __init__(
+        self,
+        *,
+        cluster: Cluster,
+        open_store: Callable[[], PodStore],
+        deployment: str,
+        owner: str,
+        is_known: Callable[[tuple[str, int]], bool],
+        alive: Callable[[], set[str] | None],
+        tell_lost: Callable[[PodRow], str | None],
+    ) -> None:
+        self._cluster = cluster
+        self._open_store = open_store
+        self._store: PodStore | None = None
+        self._deployment = deployment
+        self._owner = owner
+        self._is_known = is_known
+        self._alive = alive
+        self._tell_lost = tell_lost
+
+    async def run(self) -> None:
+        """Looks, waits, and looks again until it is cancelled."""
+        await asyncio.sleep(FIRST_AFTER_S)
+        while True:
+            try:
+                await self._look()
+            except (errors.StoreUnavailable, errors.ApiError, errors.ApiUnavailable) as error:
+                logger.debug("missing pods were not looked for: %s", error)
+            except Exception:
+                logger.exception("looking for missing pods failed")
+            await asyncio.sleep(EVERY_S)
+
+    async def _look(self) -> None:
+        before = datetime.now(UTC) - timedelta(seconds=QUIET_S)
+        rows = await asyncio.to_thread(lambda: self._rows().open_rows(deployment=self._deployment, before=before))
+        rows = [row for row in rows if not self._is_known((row.attempt_id, row.retries))]
+        if not rows:
+            return
+        for row in (await self._ownerless(rows))[:AT_ONCE]:
+            if row.phase == "Waiting":
+                await asyncio.to_thread(self._rows().forget, row)
+            elif await self._is_gone(row) and not self._is_known((row.attempt_id, row.retries)):
+                await self._end(row)
+
+    def _rows(self) -> PodStore:
+        if self._store is None:
+            self._store = self._open_store()
+        return self._store
+
+    async def _ownerless(self, rows: Iterable[PodRow]) -> list[PodRow]:
+        """Those of ours, from before we started, and those of dispatchers that do not answer."""
+        mine = names.label_value(self._owner)
+        owners = {names.label_value(row.owner) for row in rows} - {mine}
+        alive = await asyncio.to_thread(self._alive) if owners else set()
+        gone = (
+            {mine}
+            if alive is None
+            else {mine, *owners} - {names.label_value(name) for name in alive if name != self._owner}
+        )
+        return [row for row in rows if names.label_value(row.owner) in gone]
+
+    async def _is_gone(self, row: PodRow) -> bool:
+        try:
+            pod: Mapping[str, Any] = await self._cluster.read_pod(row.namespace, row.name)
+        except errors.ApiError as error:
+            if error.status == 404:
+                return True
+            raise
+        return row.uid is not None and pod["metadata"]["uid"] != row.uid
+
+    async def _end(self, row: PodRow) -> None:
+        try:
+            state = await asyncio.to_thread(self._tell_lost, row)
+        except Exception as error:  # noqa: BLE001 - the result backend is away: the next round looks again
+            logger.debug("a missing pod's outcome is not known pod=%s: %r", row.name, error)
+            return
+        phase = {"SUCCESS": "Succeeded", "LOST": "Lost"}.get(state or "", "Failed")
+        if state == "LOST":
+            logger.warning("pod lost attempt_id=%s namespace=%s pod=%s", row.attempt_id, row.namespace, row.name)
+        await asyncio.to_thread(self._rows().end, row, phase=phase, at=datetime.now(UTC))

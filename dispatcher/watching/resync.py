@@ -1,0 +1,164 @@
+"""The roll call: asks for attempts of which the watch has said nothing for a while.
+
+A watch may be silent though its connection stands, and a proxy may swallow a single event; the full list that would
+find it comes every five minutes. So each attempt that was quiet for some time is asked for, all of a namespace with one
+cheap list: a table of names and status words, from the API server's cache. A pod whose word is not the one that we
+expect is read and treated like an event. Who answered as expected is trusted for twice as long the next time, up to a
+minute: an end that the watch did not tell is found within `bound_s`. Level-triggered, on the loop's thread.
+"""
+
+import asyncio
+import logging
+import random
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from dispatcher import errors
+from dispatcher.attempts.attempt import Attempt, Register
+from dispatcher.kubeapi.client import Cluster
+
+logger = logging.getLogger(__name__)
+
+EVERY_S = 5.0
+TRUST_FIRST_S = 15.0
+TRUST_LAST_S = 60.0
+AT_ONCE = 50
+"""Pods that are read in one round; the others stay in doubt until the next one."""
+RENEW_AGAIN_S = 30.0
+RUNNING = "Running"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Pace:
+    """How often is asked, in seconds."""
+
+    every_s: float = EVERY_S
+    first_s: float = TRUST_FIRST_S
+    last_s: float = TRUST_LAST_S
+
+    def bound_s(self, *, ran_s: float) -> float:
+        """How long the end of a pod that ran for `ran_s` may stay unknown, beside the time of the calls themselves."""
+        return min(self.last_s, max(self.first_s, ran_s)) + 1.25 * self.every_s
+
+
+@dataclass(kw_only=True)
+class _Trust:
+    """What is known of one attempt from earlier calls."""
+
+    asked_mono: float = 0.0
+    trust_s: float
+    word: str | None = None
+
+
+class RollCall:
+    """Asks for quiet attempts, for ever.
+
+    `on_pod` takes a pod as an event of the watch would bring it, `on_missing` an attempt whose pod is gone or, as
+    `is_ours` says, another's; `renew` opens the watch of a namespace anew, because it has not told all.
+    """
+
+    def __init__(
+        self,
+        *,
+        cluster: Cluster,
+        register: Register,
+        selector: str,
+        on_pod: Callable[[Mapping[str, Any], str], None],
+        on_missing: Callable[[Attempt], None],
+        is_ours: Callable[[Mapping[str, Any]], bool],
+        renew: Callable[[str], None],
+        pace: Pace | None = None,
+    ) -> None:
+        self._cluster = cluster
+        self._register = register
+        self._selector = selector
+        self._on_pod = on_pod
+        self._on_missing = on_missing
+        self._is_ours = is_ours
+        self._renew = renew
+        self._pace = pace or Pace()
+        self._trusted: dict[tuple[str, int], _Trust] = {}
+        self._renewed_at: dict[str, float] = {}
+        self.untold = 0
+        """Ends that the watch had not told."""
+
+    async def run(self) -> None:
+        """Asks, waits, and asks again until it is cancelled."""
+        while True:
+            await asyncio.sleep(self._pace.every_s * (0.75 + random.random() / 2))
+            self._forget()
+            for namespace in sorted({attempt.namespace for attempt in self._created() if self._is_in_doubt(attempt)}):
+                try:
+                    await self._call(namespace)
+                except (errors.ApiError, errors.ApiUnavailable) as error:
+                    logger.debug("no roll call namespace=%s: %s", namespace, error)
+                except Exception:
+                    logger.exception("a roll call failed namespace=%s", namespace)
+
+    def _created(self) -> list[Attempt]:
+        return [attempt for attempt in self._register if attempt.stage == "created"]
+
+    def _forget(self) -> None:
+        here = {attempt.key for attempt in self._register}
+        self._trusted = {key: trust for key, trust in self._trusted.items() if key in here}
+
+    def _trust_of(self, attempt: Attempt) -> _Trust:
+        trust = self._trusted.setdefault(attempt.key, _Trust(trust_s=self._pace.first_s))
+        if attempt.heard_mono > trust.asked_mono:
+            trust.trust_s = self._pace.first_s
+        return trust
+
+    def _is_in_doubt(self, attempt: Attempt) -> bool:
+        trust = self._trust_of(attempt)
+        last = max(attempt.heard_mono, attempt.created_mono, trust.asked_mono)
+        return time.monotonic() - last > trust.trust_s
+
+    async def _call(self, namespace: str) -> None:
+        asked_mono = time.monotonic()
+        words = await self._cluster.list_words(namespace, selector=self._selector)
+        reads = 0
+        for attempt in self._created():
+            if attempt.namespace != namespace or attempt.created_mono >= asked_mono:
+                continue
+            trust, word = self._trust_of(attempt), words.get(attempt.pod)
+            is_expected = word is not None and word == (trust.word or (RUNNING if attempt.started_at else None))
+            if not is_expected:
+                if not self._is_in_doubt(attempt):
+                    continue  # the watch tells it, now or soon
+                if reads >= AT_ONCE:
+                    return
+                reads += 1
+                await self._read(attempt)
+            elif self._is_in_doubt(attempt):
+                trust.trust_s = min(self._pace.last_s, 2 * trust.trust_s)
+            trust.word, trust.asked_mono = word, asked_mono
+
+    async def _read(self, attempt: Attempt) -> None:
+        """Reads one pod. A list from a cache may be old: what it lacks may be there."""
+        try:
+            pod = await self._cluster.read_pod(attempt.namespace, attempt.pod)
+        except errors.ApiError as error:
+            if error.status != 404:
+                raise
+            self._on_missing(attempt)
+            self._told_nothing(attempt)
+            return
+        if self._is_ours(pod):
+            self._on_pod(pod, "MODIFIED")
+        else:
+            self._on_missing(attempt)
+        if attempt.stage != "created":
+            self._told_nothing(attempt)
+
+    def _told_nothing(self, attempt: Attempt) -> None:
+        self.untold += 1
+        namespace, now = attempt.namespace, time.monotonic()
+        if now - self._renewed_at.get(namespace, -RENEW_AGAIN_S) < RENEW_AGAIN_S:
+            return
+        self._renewed_at[namespace] = now
+        logger.warning(
+            "the watch has not told how a pod ended, it is opened anew namespace=%s pod=%s", namespace, attempt.pod
+        )
+        self._renew(namespace)

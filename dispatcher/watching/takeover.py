@@ -1,0 +1,102 @@
+"""Orphans: pods of our deployment whose dispatcher is gone are taken over, each by exactly one dispatcher.
+
+Whether a dispatcher lives is asked of Celery (a ping through the broker); one that is silent twice in a row is taken
+for gone. Ownership is a label, changed only if the pod is still the one that was seen (resourceVersion), so of several
+takers one wins; a dispatcher that was only slow sees its pod leave and drops it without a result. The pod then appears
+in the taker's watch and is adopted like any other. Runs on the loop's thread.
+"""
+
+import asyncio
+import logging
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any
+
+from dispatcher import errors
+from dispatcher.kubeapi.client import Cluster
+from dispatcher.manifests import names, podspec
+
+logger = logging.getLogger(__name__)
+
+FIRST_AFTER_S = 2.0
+EVERY_S = 15.0
+
+
+class Orphans:
+    """Looks for them, for ever. `alive` gives the node names that answer, or None where it cannot tell."""
+
+    def __init__(
+        self,
+        *,
+        cluster: Cluster,
+        selector: str,
+        owner: str,
+        namespaces: Callable[[], Iterable[str]],
+        alive: Callable[[], set[str] | None],
+        on_foreign: Callable[[Sequence[Mapping[str, Any]], float], None],
+    ) -> None:
+        self._cluster = cluster
+        self._owner = names.label_value(owner)
+        self._selector = f"{selector},{podspec.OWNER_LABEL}!={self._owner}"
+        self._namespaces = namespaces
+        self._alive = alive
+        self._on_foreign = on_foreign
+        """Is given the pods of all other owners, and when they were asked for (monotonic)."""
+        self._silent: set[str] = set()
+        """Owners that did not answer the last time."""
+
+    async def run(self) -> None:
+        """Looks, waits, and looks again until it is cancelled."""
+        await asyncio.sleep(FIRST_AFTER_S)
+        while True:
+            try:
+                again_s = FIRST_AFTER_S if await self._look() else EVERY_S
+            except (errors.ApiError, errors.ApiUnavailable) as error:
+                logger.debug("orphans were not looked for: %s", error)
+                again_s = EVERY_S
+            except Exception:
+                logger.exception("looking for orphans failed")
+                again_s = EVERY_S
+            await asyncio.sleep(again_s)
+
+    async def _look(self) -> bool:
+        """Takes what is orphaned. Says whether it wants to look again soon."""
+        asked_at = time.monotonic()
+        pods = [pod for namespace in self._namespaces() for pod in await self._foreign(namespace)]
+        self._on_foreign(pods, asked_at)
+        owners = {_owner(pod) for pod in pods}
+        if not owners:
+            self._silent = set()
+            return False
+        alive = await asyncio.to_thread(self._alive)
+        if alive is None:
+            return False
+        silent = owners - {names.label_value(name) for name in alive}
+        gone, self._silent = silent & self._silent, silent
+        for pod in pods:
+            if _owner(pod) in gone:
+                await self._take(pod)
+        return bool(silent - gone)
+
+    async def _foreign(self, namespace: str) -> list[dict[str, Any]]:
+        return (await self._cluster.list_pods(namespace, selector=self._selector)).pods
+
+    async def _take(self, pod: Mapping[str, Any]) -> None:
+        metadata = pod["metadata"]
+        patch = {
+            "metadata": {
+                "resourceVersion": metadata["resourceVersion"],
+                "labels": {podspec.OWNER_LABEL: self._owner},
+            }
+        }
+        try:
+            await self._cluster.patch_pod(metadata["namespace"], metadata["name"], patch)
+        except errors.ApiError as error:
+            if error.status not in (404, 409):
+                raise
+            return  # it is gone, has changed, or another dispatcher was faster
+        logger.info("orphan taken pod=%s from=%s", metadata["name"], _owner(pod))
+
+
+def _owner(pod: Mapping[str, Any]) -> str:
+    return str((pod["metadata"].get("labels") or {}).get(podspec.OWNER_LABEL, ""))

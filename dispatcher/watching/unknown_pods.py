@@ -1,0 +1,56 @@
+"""Findings: pods of ours that no attempt here knows, brought to adoption with their message. On the loop's thread.
+
+A message that travels in a Secret is read first. Where there is none yet, its delivery was not acknowledged and comes
+again.
+"""
+
+import asyncio
+import logging
+from collections.abc import Mapping
+from typing import Any
+
+from dispatcher import errors, retry
+from dispatcher.attempts.worker_port import Hub
+from dispatcher.background import Background
+from dispatcher.kubeapi.client import Cluster
+from dispatcher.manifests import message_secret
+
+logger = logging.getLogger(__name__)
+
+PAYLOAD_TRIES = 6
+
+
+class Findings:
+    """Passes found pods on, once each while one is being read."""
+
+    def __init__(self, cluster: Cluster, *, hub: Hub, background: Background) -> None:
+        self._cluster = cluster
+        self._hub = hub
+        self._background = background
+        self._unread: set[str] = set()
+        """uids of pods whose message is being read from its Secret."""
+
+    def found(self, pod: Mapping[str, Any], *, is_ended: bool) -> None:
+        """A pod of ours that nobody here knows."""
+        name = message_secret.name_in(pod)
+        uid = pod["metadata"]["uid"]
+        if name is None:
+            self._hub.found(pod, is_ended=is_ended)
+        elif uid not in self._unread:
+            self._unread.add(uid)
+            self._background.spawn(self._read(pod, name, is_ended=is_ended))
+
+    async def _read(self, pod: Mapping[str, Any], name: str, *, is_ended: bool) -> None:
+        namespace = pod["metadata"]["namespace"]
+        for failures in range(1, PAYLOAD_TRIES + 1):
+            try:
+                text = message_secret.text_in(await self._cluster.read_secret(namespace, name))
+            except (errors.ApiError, errors.ApiUnavailable, ValueError) as error:
+                trouble = error
+                await asyncio.sleep(retry.backoff_s(failures, jitter=0))
+            else:
+                self._hub.found(message_secret.with_message(pod, text), is_ended=is_ended)
+                break
+        else:
+            logger.warning("a pod cannot be adopted, its message is missing pod=%s: %s", name, trouble)
+        self._unread.discard(pod["metadata"]["uid"])

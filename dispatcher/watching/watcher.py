@@ -1,0 +1,129 @@
+"""The watcher: lists the pods of a namespace, then follows them, for ever. Step ⑥ of the flow.
+
+Level-triggered: a list is the truth, events only make us look sooner. A version that is too old (410, as an answer or
+as an event) means list again; silence beyond a bound means the stream is dead and is opened anew; a full list every
+few minutes closes whatever gap is left, most of them the roll call has closed before. One unreadable event is counted
+and skipped. Runs on the loop's thread, one task per namespace, so a namespace that fails leaves the others alone.
+"""
+
+import asyncio
+import logging
+import random
+import time
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from dispatcher import errors, retry
+from dispatcher.kubeapi.client import Cluster
+
+logger = logging.getLogger(__name__)
+
+SILENCE_S = 75.0
+"""Without any line for so long a stream is taken for dead. Bookmarks come about once a minute."""
+RELIST_S = 300.0
+
+
+class Watcher:
+    """Follows the pods that match a selector, in every namespace that it was told of."""
+
+    def __init__(
+        self,
+        *,
+        cluster: Cluster,
+        selector: str,
+        on_pod: Callable[[Mapping[str, Any], str], None],
+        on_list: Callable[[str, Mapping[str, Mapping[str, Any]], float], None],
+    ) -> None:
+        self._cluster = cluster
+        self._selector = selector
+        self._on_pod = on_pod
+        self._on_list = on_list
+        self._tasks: dict[str, asyncio.Task[None]] = {}
+        self._listed: set[str] = set()
+        self.skipped = 0
+        """Events that could not be read."""
+        self.relists = 0
+        self.trouble: dict[str, str] = {}
+        """Namespace -> what keeps it from being watched now."""
+
+    def watch(self, namespace: str) -> None:
+        """Watches a namespace from now on. A second call does nothing."""
+        if namespace not in self._tasks:
+            self._tasks[namespace] = asyncio.get_running_loop().create_task(self._forever(namespace))
+
+    def renew(self, namespace: str) -> None:
+        """Lists a watched namespace now and opens its watch anew."""
+        task = self._tasks.pop(namespace, None)
+        if task is not None:
+            task.cancel()
+            self.watch(namespace)
+
+    @property
+    def namespaces(self) -> tuple[str, ...]:
+        """Those that are watched."""
+        return tuple(self._tasks)
+
+    @property
+    def has_listed(self) -> bool:
+        """Whether each namespace that is watched was listed once, or cannot be."""
+        return all(namespace in self._listed or namespace in self.trouble for namespace in self._tasks)
+
+    async def _forever(self, namespace: str) -> None:
+        failures = 0
+        while True:
+            try:
+                await self._list_then_follow(namespace)
+                failures = 0
+            except (errors.ApiError, errors.ApiUnavailable) as error:
+                failures += 1
+                if namespace not in self.trouble:
+                    logger.warning("watch interrupted namespace=%s: %s", namespace, error)
+                self.trouble[namespace] = str(error)
+            except Exception:
+                failures += 1
+                logger.exception("watch failed namespace=%s", namespace)
+            if failures:
+                await asyncio.sleep(retry.backoff_s(failures, jitter=random.random()))
+
+    async def _list_then_follow(self, namespace: str) -> None:
+        """Returns when it is time to list again."""
+        asked_at = time.monotonic()
+        listed = await self._cluster.list_pods(namespace, selector=self._selector)
+        self.relists += 1
+        if self.trouble.pop(namespace, None):
+            logger.info("watch restored namespace=%s", namespace)
+        for pod in listed.pods:
+            self._look(pod, "ADDED")
+        self._on_list(namespace, {pod["metadata"]["name"]: pod for pod in listed.pods}, asked_at)
+        self._listed.add(namespace)
+        version = listed.resource_version
+        while version and time.monotonic() - asked_at < RELIST_S:
+            version = await self._follow(namespace, version)
+
+    async def _follow(self, namespace: str, version: str) -> str:
+        """Follows one stream to its end. Returns the version from which to go on; empty: list again."""
+        try:
+            async for event in self._cluster.watch_pods(
+                namespace, selector=self._selector, resource_version=version, silence_s=SILENCE_S
+            ):
+                kind, thing = event.get("type"), event.get("object") or {}
+                if kind == "ERROR":
+                    if thing.get("code") != 410:
+                        logger.warning("watch error namespace=%s: %s", namespace, thing.get("message"))
+                    return ""
+                version = (thing.get("metadata") or {}).get("resourceVersion") or version
+                if kind != "BOOKMARK":
+                    self._look(thing, str(kind))
+        except errors.ApiError as error:
+            if error.status == 410:
+                return ""
+            raise
+        return version
+
+    def _look(self, pod: Mapping[str, Any], kind: str) -> None:
+        try:
+            self._on_pod(pod, kind)
+        except Exception:
+            self.skipped += 1
+            name = (pod.get("metadata") or {}).get("name") if isinstance(pod, Mapping) else None
+            logger.exception("a pod event was skipped pod=%s type=%s", name, kind)

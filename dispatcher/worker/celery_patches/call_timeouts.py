@@ -1,0 +1,27 @@
+"""Patience: how long Celery may block the thread that serves everything, where a dispatcher runs an app.
+
+Storing and publishing happen on Celery's hub. An app may be set to try them for ever, or to wait two minutes for a
+socket, which suits a worker's child process and stops a dispatcher. Here each call has a short bound and no second
+try: what fails is kept and comes again (`result_outbox`). The settings are those of this process alone.
+"""
+
+from typing import Any
+
+SOCKET_TIMEOUT_S = 5.0
+CONNECT_TIMEOUT_S = 3.0
+PUBLISH_POLICY = {"max_retries": 1, "interval_start": 0.1, "interval_step": 0, "interval_max": 0.1}
+
+
+def shorten(app: Any) -> None:
+    """Bounds what an app may wait for. Call it before its result backend is used."""
+    conf = app.conf
+    conf.result_backend_always_retry = False
+    options = dict(conf.result_backend_transport_options or {})
+    conf.result_backend_transport_options = {**options, "retry_policy": {"max_retries": 0}}
+    conf.redis_socket_timeout = min(conf.redis_socket_timeout or SOCKET_TIMEOUT_S, SOCKET_TIMEOUT_S)
+    conf.redis_socket_connect_timeout = min(conf.redis_socket_connect_timeout or CONNECT_TIMEOUT_S, CONNECT_TIMEOUT_S)
+    conf.task_publish_retry_policy = PUBLISH_POLICY
+    backend = getattr(app._local, "backend", None)  # noqa: SLF001 - one that was made already is made anew
+    if backend is not None:
+        del app._local.backend  # noqa: SLF001 - as above
+    app._backend_cache = None  # noqa: SLF001 - as above

@@ -1,0 +1,294 @@
+"""Replays the outcome of a pod through Celery's own tracer, so that both halves report in the same words.
+
+The tracer of a Celery worker runs a body and then stores the result, sends links and the next of a chain, counts
+chords and fires signals. Here its body is a stand-in that returns or raises what the pod's body did; all that follows
+is Celery's code. Runs on the hub thread; imported by the pool alone. What it never does: run an author's body.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any, cast
+
+import kombu.exceptions
+from billiard.einfo import ExceptionInfo
+from celery import Celery, signals, states
+from celery.app.trace import build_tracer
+from celery.exceptions import Ignore, Reject, Retry
+
+from dispatcher.protocol import outcome
+from dispatcher.protocol.message import Message
+from dispatcher.worker.celery_patches import store_script
+
+_AWAY = (kombu.exceptions.OperationalError, OSError)
+"""What publishing raises while the broker is away."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Replayed:
+    """What Celery's Request wants to hear: (failed, value, seconds), as its pools say it."""
+
+    failed: bool
+    value: Any
+    runtime_s: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class _PassedOn:
+    """What a replay sent before it could not store: the next replay of the same launch sends nothing again."""
+
+    children: Sequence[Any] = ()
+    retry: Retry | None = None
+
+
+class Replay:
+    """The tracers of one app, one per task, made when first used."""
+
+    def __init__(self, app: Celery, *, hostname: str) -> None:
+        self._app = app
+        self._hostname = hostname
+        self._tracers: dict[str, tuple[Any, Callable[..., Any]]] = {}
+        self._passed_on: dict[tuple[str, int], _PassedOn] = {}
+
+    def replay(self, message: Message, ended: outcome.Outcome | BaseException) -> Replayed:
+        """Stores and announces how a launch ended, an exception being a pod that left no outcome.
+
+        Raises what the result backend or the broker raise when they cannot be reached: nothing is lost then, the
+        caller keeps the outcome and tries again.
+        """
+        stand_in, trace = self._tracer(message.name)
+        stand_in.ended = ended
+        stand_in.remote_traceback = _remote_traceback(ended)
+        stand_in.raised = None
+        passed_on = self._passed_on.pop((message.id, message.retries), None)
+        stand_in.passed_on, stand_in.retried = passed_on, None
+        runtime_s = ended.runtime_s if isinstance(ended, outcome.Outcome) else 0.0
+        stand_in.clock.start(runtime_s)
+        request = {**message.request, "hostname": self._hostname}
+        if passed_on is not None:
+            request |= {"callbacks": None, "chain": None}
+        try:
+            value, info, _, text = trace(message.id, message.args, message.kwargs, request)
+        finally:
+            stand_in.ended = None
+        if stand_in.unstored is not None:
+            error, stand_in.unstored = stand_in.unstored, None
+            if stand_in.passed_on is not None:
+                self._passed_on[message.id, message.retries] = stand_in.passed_on
+            raise error
+        if info is None:
+            return Replayed(failed=False, value=text, runtime_s=runtime_s)
+        if stand_in.remote_traceback:
+            value.traceback = stand_in.remote_traceback
+        return Replayed(failed=True, value=value, runtime_s=runtime_s)
+
+    def announced(self, message: Message, ended: outcome.Outcome) -> Replayed:
+        """What Celery's Request wants to hear of an outcome that its pod has stored itself. Stores nothing."""
+        if ended.state == "SUCCESS":
+            return Replayed(failed=False, value=ended.value, runtime_s=ended.runtime_s)
+        stand_in, _ = self._tracer(message.name)
+        error = _rebuilt(stand_in, ended.failure) if ended.failure is not None else None
+        told = {"RETRY": lambda: Retry(exc=error), "IGNORED": Ignore, "REJECTED": lambda: _rejection(ended, error)}
+        value = raised(told.get(ended.state, lambda: error or RuntimeError("the pod's outcome names no error"))())
+        if ended.failure is not None:
+            value.traceback = ended.failure.traceback
+        return Replayed(failed=True, value=value, runtime_s=ended.runtime_s)
+
+    def stored(self, message: Message) -> outcome.Outcome | None:
+        """The final state that stands in the result backend already, for people; None where there is none."""
+        meta = self._app.backend.get_task_meta(message.id)
+        if meta["status"] not in states.READY_STATES:
+            return None
+        error = meta["result"] if isinstance(meta["result"], BaseException) else None
+        failure = error and outcome.Failure(
+            type=type(error).__name__,
+            module=type(error).__module__,
+            args=error.args,
+            traceback=meta.get("traceback") or "",
+        )
+        state = "SUCCESS" if meta["status"] == states.SUCCESS else "FAILURE"
+        return outcome.Outcome(
+            id=message.id, retries=message.retries, state=state, value=repr(meta["result"]), failure=failure or None
+        )
+
+    def _tracer(self, name: str) -> tuple[Any, Callable[..., Any]]:
+        if name not in self._tracers:
+            store_script.shorten(self._app.tasks[name].backend)
+            stand_in = _stand_in(self._app.tasks[name])
+            with _unheard(signals.task_prerun), _unheard(signals.task_postrun):  # they were sent where the body ran
+                tracer = build_tracer(name, stand_in, app=self._app, hostname=self._hostname, monotonic=stand_in.clock)
+            self._tracers[name] = (stand_in, tracer)
+        return self._tracers[name]
+
+
+def raised(error: BaseException) -> ExceptionInfo:
+    """An exception as Celery's requests want it: one that was raised."""
+    try:
+        raise error  # noqa: TRY301 - raising it is the point
+    except BaseException:  # noqa: BLE001 - the one that was raised a line before
+        return ExceptionInfo()
+
+
+@contextmanager
+def _unheard(signal: Any) -> Iterator[None]:
+    """A tracer that is built meanwhile sends this signal to nobody: it takes the list of receivers with it."""
+    receivers, signal.receivers = signal.receivers, []
+    try:
+        yield
+    finally:
+        signal.receivers = receivers
+
+
+class _PodsClock:
+    """The tracer's clock: between its first and its later looks passes what the pod took, for logs and signals."""
+
+    def __init__(self) -> None:
+        self._now_s = 0.0
+        self._runtime_s = 0.0
+
+    def start(self, runtime_s: float) -> None:
+        self._now_s, self._runtime_s = 0.0, runtime_s
+
+    def __call__(self) -> float:
+        seen_s, self._now_s = self._now_s, self._runtime_s
+        return seen_s
+
+
+def _stand_in(task: Any) -> Any:
+    """A twin of the task that shares its request stack, and whose call answers with the outcome at hand."""
+    cls = type(task)
+
+    class StandIn(cls):  # type: ignore[misc, valid-type]
+        ended: outcome.Outcome | BaseException | None = None
+        raised: BaseException | None = None
+        remote_traceback = ""
+        unstored: Exception | None = None
+        retried: Retry | None = None
+        passed_on: _PassedOn | None = None
+
+        def __call__(self, *args: Any, **kwargs: Any) -> Any:  # noqa: ARG002 - the signature is Celery's
+            return _answer(self, self.ended)
+
+        def before_start(self, *args: Any) -> None:
+            """It ran in the pod."""
+
+        def on_failure(self, exc: Any, task_id: Any, args: Any, kwargs: Any, einfo: Any) -> Any:
+            einfo.traceback = self.remote_traceback or einfo.traceback
+            return super().on_failure(exc, task_id, args, kwargs, einfo)
+
+        def on_retry(self, exc: Any, task_id: Any, args: Any, kwargs: Any, einfo: Any) -> Any:
+            einfo.traceback = self.remote_traceback or einfo.traceback
+            return super().on_retry(exc, task_id, args, kwargs, einfo)
+
+        @property
+        def backend(self) -> Any:
+            return _PodsBackend(super().backend, self)
+
+    twin = StandIn.__new__(StandIn)
+    twin.__dict__.update(task.__dict__)
+    twin.clock = _PodsClock()
+    twin.track_started = False  # the pool has said STARTED, with the pod's own time
+    twin.track_started = False  # the pool said so when the container started
+    return twin
+
+
+def _answer(task: Any, ended: outcome.Outcome | BaseException | None) -> Any:
+    if not isinstance(ended, outcome.Outcome):
+        raise ended or RuntimeError("a replay without an outcome")
+    if ended.state == "SUCCESS":
+        return ended.value
+    if ended.state == "IGNORED":
+        raise Ignore
+    error = task.raised = _rebuilt(task, ended.failure) if ended.failure is not None else None
+    if ended.state == "REJECTED":
+        raise _rejection(ended, error)
+    if ended.state == "RETRY":
+        if task.passed_on is not None and task.passed_on.retry is not None:
+            raise task.passed_on.retry
+        wanted = {key: value for key, value in (ended.retry or {}).items() if key != "reason"}
+        try:
+            task.retry(exc=error, **wanted)
+        except Retry as retry:
+            task.retried = retry
+            raise
+        except Reject as rejected:  # Celery gives up a retry that it cannot send; here it comes again
+            if isinstance(rejected.reason, _AWAY):
+                task.unstored = rejected.reason
+            raise
+    raise error or RuntimeError("the pod's outcome names no error")
+
+
+def _rejection(ended: outcome.Outcome, error: BaseException | None) -> Reject:
+    """The Reject of the body; its second argument asks for the message to be put back."""
+    reason, requeue, *_ = [*(ended.failure.args if ended.failure else ()), None, None]
+    return Reject(reason or str(error), requeue=requeue is True)
+
+
+def _rebuilt(task: Any, failure: outcome.Failure) -> BaseException:
+    """The exception, of its own class where this process knows it, else of a class of the same name (Celery's rule)."""
+    fields = {"exc_type": failure.type, "exc_module": failure.module, "exc_message": list(failure.args)}
+    error = task.app.backend.exception_to_python(fields)
+    if isinstance(error, BaseException) and type(error).__module__ == failure.module:
+        return error
+    unknown = type(failure.type, (Exception,), {"__module__": failure.module})
+    return cast("BaseException", unknown(*failure.args))
+
+
+def _remote_traceback(ended: outcome.Outcome | BaseException) -> str:
+    if isinstance(ended, outcome.Outcome) and ended.failure is not None:
+        return ended.failure.traceback
+    return ""
+
+
+class _PodsBackend:
+    """The task's result backend, but failures are stored with the pod's traceback, and a failure to store is kept.
+
+    Celery's tracer turns an error of the backend into a failure of the task; here it must reach the caller instead.
+    """
+
+    def __init__(self, backend: Any, stand_in: Any) -> None:
+        self._backend = backend
+        self._stand_in = stand_in
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._backend, name)
+
+    def mark_as_done(self, *args: Any, **kwargs: Any) -> Any:
+        if self._stand_in.passed_on is not None:
+            self._stand_in.request.children[:] = self._stand_in.passed_on.children
+        return self._stored(self._backend.mark_as_done, *args, **kwargs)
+
+    def mark_as_failure(self, task_id: str, exc: BaseException, traceback: Any = None, **kwargs: Any) -> Any:
+        """Stores the pod's own exception: the tracer wraps one whose class this process does not know.
+
+        A body that succeeded has not failed because the next of its chain could not be sent.
+        """
+        ended = self._stand_in.ended
+        if isinstance(exc, _AWAY) and isinstance(ended, outcome.Outcome) and ended.state == "SUCCESS":
+            self._stand_in.unstored = self._stand_in.unstored or exc
+            return None
+        text = self._stand_in.remote_traceback or traceback
+        return self._stored(self._backend.mark_as_failure, task_id, self._stand_in.raised or exc, text, **kwargs)
+
+    def mark_as_retry(self, task_id: str, exc: BaseException, traceback: Any = None, **kwargs: Any) -> Any:
+        text = self._stand_in.remote_traceback or traceback
+        return self._stored(self._backend.mark_as_retry, task_id, exc, text, **kwargs)
+
+    def _stored(self, store: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+        if self._stand_in.unstored is not None:
+            return None  # the tracer reports its own trouble; the outcome is kept and comes again
+        try:
+            return store(*args, **kwargs)
+        except self._backend_errors() as error:
+            self._stand_in.unstored = error
+            if self._stand_in.passed_on is None:
+                children = list(self._stand_in.request.children)
+                self._stand_in.passed_on = _PassedOn(children=children, retry=self._stand_in.retried)
+            raise
+
+    def _backend_errors(self) -> tuple[type[Exception], ...]:
+        return (
+            *getattr(self._backend, "connection_errors", ()),
+            *getattr(self._backend, "channel_errors", ()),
+            OSError,
+        )

@@ -1,0 +1,42 @@
+"""A standstill: this dispatcher did not turn for a while, so others may have taken its pods and told their outcomes.
+
+SIGSTOP, a paused machine, a hub that hangs: whatever the cause, pings were not answered meanwhile (`takeover`). What
+was read before is acted on afterwards as if no time had passed; that is what this tells. Pure; times are given, in
+seconds.
+"""
+
+from dataclasses import dataclass
+
+LIMIT_S = 3.0
+"""Shorter than it takes others to find out that we are silent."""
+EVERY_S = 1.0
+"""How often the hub says that it turns."""
+
+
+@dataclass(frozen=True)
+class Moment:
+    """One moment by two clocks: `mono_s` may stand still while the machine is suspended, `boot_s` does not."""
+
+    mono_s: float
+    boot_s: float
+
+
+class Standstill:
+    """Knows when the hub turned last, and when the last standstill ended."""
+
+    def __init__(self, now: Moment) -> None:
+        self._turned = now
+        self._ended_s: float | None = None
+
+    def turned(self, now: Moment) -> None:
+        """The hub turns."""
+        if self._is_too_long(now):
+            self._ended_s = now.mono_s
+        self._turned = now
+
+    def was_since(self, since_s: float, now: Moment) -> bool:
+        """Whether there was a standstill after `since_s` on the monotonic clock; one that ends just now counts."""
+        return self._is_too_long(now) or (self._ended_s is not None and since_s < self._ended_s)
+
+    def _is_too_long(self, now: Moment) -> bool:
+        return max(now.mono_s - self._turned.mono_s, now.boot_s - self._turned.boot_s) > LIMIT_S

@@ -1,0 +1,1 @@
+"""The settings: one reader, one table of keys."""

@@ -1,0 +1,193 @@
+"""The collector: what the workers of both halves reported, as outcomes that can be merged.
+
+It blocks on one list, so that a report wakes it at once, and looks up results in bulk. It decides nothing and writes
+nothing; the scheduler's loop calls it. Raises ResultsUnavailable where the result backend is away.
+"""
+
+import contextlib
+import json
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any
+
+import redis
+
+from routing.results import backend, reported
+
+DRAIN = 1000
+"""Reports taken at once."""
+CHUNK_BYTES = 16 * 1024 * 1024
+CHUNK_KEYS = 500
+DEFAULT_SIZE = 4096
+
+
+class ResultsUnavailable(Exception):  # noqa: N818 - says what is the matter
+    """The result backend cannot be reached: wait and try again."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Heard:
+    """What came in: outcomes to merge, and whether somebody asked to look at the database."""
+
+    outcomes: Sequence[reported.Outcome] = ()
+    is_wake: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class Seen:
+    """What the keys of open attempts say."""
+
+    outcomes: Sequence[reported.Outcome] = ()
+    holders: Mapping[str, str] = field(default_factory=dict)
+    """Attempt without a result -> the worker (its instance) that claimed it."""
+    blocked: frozenset[str] = frozenset()
+
+
+class Collector:
+    """Reads reports, results and claims through the app's result backend."""
+
+    def __init__(self, reporting: backend.ReportingBackend) -> None:
+        self._backend = reporting
+        self._redis = reporting.client
+        self._kept: list[Mapping[str, Any]] = []
+
+    def listen(self, timeout_s: float, *, now: datetime) -> Heard:
+        """Wait for reports, at most `timeout_s`. What cannot be looked up now is kept for the next call."""
+        with _mapped():
+            reports = [*self._kept, *self._take(timeout_s)]
+            self._kept = reports
+            heard = self._read(reports, now)
+            self._kept = []
+        return heard
+
+    def look_up(self, attempt_ids: Sequence[str], *, now: datetime) -> Seen:
+        """Ask for the results and claims of these attempts, whether anybody reported or not."""
+        with _mapped():
+            results = self._results(attempt_ids, sizes={}, now=now)
+            rest = [attempt_id for attempt_id in attempt_ids if attempt_id not in results]
+            claims = self._claims(rest)
+        started = [reported.read_started({"id": attempt_id, **claim}) for attempt_id, claim in claims.items()]
+        return Seen(
+            outcomes=[*results.values(), *(start for start in started if start is not None)],
+            holders={attempt_id: str(claim["instance"]) for attempt_id, claim in claims.items() if "instance" in claim},
+            blocked=frozenset(attempt_id for attempt_id, claim in claims.items() if backend.BLOCKED in claim),
+        )
+
+    def dead(self, instances: Collection[str]) -> set[str]:
+        """Those workers that give no sign of life now."""
+        asked = sorted(instances)
+        with _mapped():
+            pulses = self._redis.mget([self._backend.keys.pulse(instance) for instance in asked]) if asked else []
+        return {instance for instance, pulse in zip(asked, pulses, strict=True) if pulse is None}
+
+    def bodies(self, attempt_ids: Sequence[str]) -> set[str]:
+        """Those attempts of which a Celery worker says now that their bodies run."""
+        with _mapped():
+            beats = self._redis.mget([self._backend.keys.body(one) for one in attempt_ids]) if attempt_ids else []
+        return {attempt_id for attempt_id, beat in zip(attempt_ids, beats, strict=True) if beat is not None}
+
+    def block(self, attempt_id: str) -> bool:
+        """Make sure that no Celery worker runs an attempt any more; False if one has begun."""
+        with _mapped():
+            return self._backend.block(attempt_id)
+
+    def doubt(self, attempt_id: str) -> None:
+        """Make sure that an attempt gets no second pod, though its claim is lost."""
+        with _mapped():
+            self._backend.doubt(attempt_id)
+
+    def _take(self, timeout_s: float) -> list[Mapping[str, Any]]:
+        key = self._backend.keys.reports
+        if timeout_s > 0:
+            first = self._redis.blpop([key], timeout=timeout_s)
+            if first is None:
+                return []
+            raw = [first[1], *(self._redis.lpop(key, DRAIN) or [])]
+        else:
+            raw = self._redis.lpop(key, DRAIN) or []
+        return [report for report in map(_decoded, raw) if report is not None]
+
+    def _read(self, reports: Iterable[Mapping[str, Any]], now: datetime) -> Heard:
+        starts: list[reported.Outcome] = []
+        ended: dict[str, int] = {}
+        is_wake = False
+        for report in reports:
+            kind, attempt_id = report.get("kind"), report.get("id")
+            if kind == "wake":
+                is_wake = True
+            elif kind == "ended" and isinstance(attempt_id, str):
+                ended[attempt_id] = int(report.get("size") or DEFAULT_SIZE)
+            elif kind == "started" and (start := reported.read_started(report)) is not None:
+                starts.append(start)
+        results = self._results(list(ended), sizes=ended, now=now)
+        known = {start.attempt_id for start in starts}
+        silent = [one for one, end in results.items() if isinstance(end, reported.Ended) and end.started is None]
+        claims = self._claims([attempt_id for attempt_id in silent if attempt_id not in known])
+        for attempt_id, claim in claims.items():
+            if (start := reported.read_started({"id": attempt_id, **claim})) is not None:
+                starts.append(start)
+        return Heard(outcomes=[*starts, *results.values()], is_wake=is_wake)
+
+    def _results(
+        self, attempt_ids: Sequence[str], *, sizes: Mapping[str, int], now: datetime
+    ) -> dict[str, reported.Outcome]:
+        """The verdicts that are stored. A result that cannot be read is a failure of its attempt alone."""
+        found: dict[str, reported.Outcome] = {}
+        for chunk in _chunks(attempt_ids, sizes):
+            keys = [self._backend.get_key_for_task(attempt_id) for attempt_id in chunk]
+            for attempt_id, text in zip(chunk, self._redis.mget(keys), strict=True):
+                ended = None if text is None else _result(attempt_id, text, now)
+                if ended is not None:
+                    found[attempt_id] = ended
+        return found
+
+    def _claims(self, attempt_ids: Sequence[str]) -> dict[str, Mapping[str, Any]]:
+        found: dict[str, Mapping[str, Any]] = {}
+        for chunk in _chunks(attempt_ids, {}):
+            values = self._redis.mget([self._backend.keys.claim(attempt_id) for attempt_id in chunk])
+            claims = zip(chunk, (None if value is None else _decoded(value) for value in values), strict=True)
+            found.update({attempt_id: claim for attempt_id, claim in claims if claim is not None})
+        return found
+
+
+def _result(attempt_id: str, text: bytes, now: datetime) -> reported.Outcome | None:
+    try:
+        meta = json.loads(text)
+        if not isinstance(meta, dict):
+            return reported.unreadable(attempt_id, f"it is a {type(meta).__name__}, not an object", at=now)
+        return reported.read_result(attempt_id, meta, now=now)
+    except (ValueError, RecursionError) as error:
+        return reported.unreadable(attempt_id, str(error), at=now)
+
+
+def _decoded(text: bytes) -> Mapping[str, Any] | None:
+    """A report or claim; None if it is none (another program may write into the same server)."""
+    try:
+        fields = json.loads(text)
+    except (ValueError, RecursionError):
+        return None
+    return fields if isinstance(fields, dict) else None
+
+
+def _chunks(attempt_ids: Sequence[str], sizes: Mapping[str, int]) -> Iterator[list[str]]:
+    """Ids in groups whose values fit in memory together."""
+    chunk: list[str] = []
+    weight = 0
+    for attempt_id in attempt_ids:
+        size = sizes.get(attempt_id, DEFAULT_SIZE)
+        if chunk and (weight + size > CHUNK_BYTES or len(chunk) >= CHUNK_KEYS):
+            yield chunk
+            chunk, weight = [], 0
+        chunk.append(attempt_id)
+        weight += size
+    if chunk:
+        yield chunk
+
+
+@contextlib.contextmanager
+def _mapped() -> Iterator[None]:
+    try:
+        yield
+    except (redis.RedisError, OSError) as error:
+        raise ResultsUnavailable(str(error).strip() or type(error).__name__) from error

@@ -1,0 +1,138 @@
+"""The sweeper: looks at every open attempt now and then, so that no lost report, message or worker leaves one open.
+
+It asks for results and claims whether anybody reported or not, declares attempts of dead workers lost, has messages
+sent again that nobody has, and stops attempts that nobody wants any more. It decides; the scheduler's loop acts.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from itertools import compress
+
+from routing.results import collector, reported
+from routing.store import entries
+
+RESEND_AFTER_S = 60.0
+RESEND_MAX_S = 3600.0
+SUSPECT_S = 7.0
+"""So long after an outage of the broker a message sent before it that nobody has is taken for lost. Longer than a
+worker takes to say again which bodies it runs: their claims may be lost, too."""
+TOLD_S = 60.0
+"""So long after its pod's end was seen an attempt without a result is asked for: its result may be lost."""
+UNCLAIMED_S = 30.0
+"""So long must a running attempt be without result, claim and sign of life to be taken for lost."""
+
+Backlog = Callable[[str], int]
+"""Queue -> messages that wait in it."""
+
+
+@dataclass(kw_only=True)
+class Findings:
+    """What a page of open attempts needs."""
+
+    outcomes: list[reported.Outcome] = field(default_factory=list)
+    resend: list[str] = field(default_factory=list)
+    revoke: list[str] = field(default_factory=list)
+
+
+class Sweeper:
+    """Remembers only since when each worker has been without a pulse, and which bodies nobody knows."""
+
+    def __init__(self, collecting: collector.Collector, *, lost_after_s: float) -> None:
+        """`lost_after_s`: so long must a pulse be missing, beside the time that it holds by itself."""
+        self._collector = collecting
+        self._lost_after_s = lost_after_s
+        self._missing: dict[str, float] = {}
+        self._unclaimed: dict[str, float] = {}
+        self._outage_at: datetime | None = None
+
+    def suspect(self, *, now: datetime) -> None:
+        """The broker was away until now: what was on its way then may be lost."""
+        self._outage_at = now
+
+    def inspect(self, rows: Sequence[entries.Waiting], *, now: datetime, clock_s: float, backlog: Backlog) -> Findings:
+        """Look at a page. Raises ResultsUnavailable, and what `backlog` raises."""
+        seen = self._collector.look_up([row.id for row in rows], now=now)
+        ended = {one.attempt_id for one in seen.outcomes if isinstance(one, reported.Ended)}
+        gone = self._gone(set(seen.holders.values()), clock_s)
+        running = {row.id for row in rows if row.state == "running"}
+        is_news = [isinstance(one, reported.Ended) or one.attempt_id not in running for one in seen.outcomes]
+        findings = Findings(outcomes=list(compress(seen.outcomes, is_news)))
+        silent = []
+        bodiless = self._bodiless([row for row in rows if row.id not in ended | seen.holders.keys()], clock_s)
+        for row in rows:
+            if row.id in ended:
+                continue
+            if row.state == "running" and bodiless.get(row.id, 0.0) > UNCLAIMED_S:
+                findings.outcomes.append(reported.lost(row.id, _FORGOTTEN, at=now))
+            elif seen.holders.get(row.id) in gone:
+                findings.outcomes.append(reported.lost(row.id, _LOST, at=now))
+            elif row.is_unwanted:
+                self._stop(row, findings, now)
+            elif row.is_told or (row.state == "sent" and not row.has_pod and row.id in bodiless):
+                silent.append(row)
+        overdue = _overdue([row for row in silent if self._is_late(row, now)], backlog)
+        for row in overdue:
+            if row.is_launched:
+                self._collector.doubt(row.id)
+        findings.resend.extend(row.id for row in overdue)
+        return findings
+
+    def _bodiless(self, rows: Sequence[entries.Waiting], clock_s: float) -> dict[str, float]:
+        """Of attempts without a claim those whose body no Celery worker runs, with the seconds since it runs none.
+
+        A claim that is gone was lost with the server's data: its worker says again and again that the body runs.
+        """
+        alive = self._collector.bodies([row.id for row in rows if row.side == "celery"])
+        since = {row.id: self._unclaimed.get(row.id, clock_s) for row in rows if row.id not in alive}
+        began = {row.id for row in rows if row.side == "celery" and row.state == "running"}
+        kept = {one: at for one, at in self._unclaimed.items() if one not in alive and clock_s - at < 10 * UNCLAIMED_S}
+        self._unclaimed = {**kept, **{one: at for one, at in since.items() if one in began}}
+        return {one: clock_s - at for one, at in since.items()}
+
+    def _is_late(self, row: entries.Waiting, now: datetime) -> bool:
+        if row.sent_at is None:
+            return False
+        if self._outage_at is not None and row.sent_at <= self._outage_at:
+            return now - self._outage_at > timedelta(seconds=SUSPECT_S)
+        return now - row.sent_at > _patience(row.sends)
+
+    def _gone(self, instances: set[str], clock_s: float) -> set[str]:
+        """Workers without a pulse for long enough."""
+        dead = self._collector.dead(instances)
+        self._missing = {one: self._missing.get(one, clock_s) for one in (self._missing.keys() - instances) | dead}
+        self._missing = {
+            one: since for one, since in self._missing.items() if clock_s - since < 10 * self._lost_after_s
+        }
+        return {one for one in dead if clock_s - self._missing.get(one, clock_s) > self._lost_after_s}
+
+    def _stop(self, row: entries.Waiting, findings: Findings, now: datetime) -> None:
+        """Nobody wants this attempt: keep it from starting, or stop it.
+
+        What could be blocked has neither begun on a worker nor been given a pod, and will not: that ends it, whether a
+        dispatcher lives that has its message or not. A pod of which only the claim was forgotten is stopped.
+        """
+        is_blocked = self._collector.block(row.id)
+        if row.side == "kubernetes" or not is_blocked:
+            findings.revoke.append(row.id)
+        if is_blocked and row.state != "running" and not row.is_launched:
+            findings.outcomes.append(reported.revoked(row.id, "stopped before it began", at=now))
+
+
+_LOST = "its worker gives no sign of life any more: it was killed, or its machine is gone"
+
+_FORGOTTEN = "its worker does not run it any more, and its result was lost with the data of the result backend"
+
+
+def _overdue(late: Sequence[entries.Waiting], backlog: Backlog) -> list[entries.Waiting]:
+    """Attempts sent long ago that nobody began, from queues in which no message waits: their messages got lost.
+
+    If a message is only slow, its attempt has a second one for a while; the claim lets one of them run. With them those
+    whose pod ended without leaving a result: whoever gets the message finds the pod, or says that it is lost.
+    """
+    empty = {queue: backlog(queue) == 0 for queue in {row.queue for row in late}}
+    return [row for row in late if empty[row.queue]]
+
+
+def _patience(sends: int) -> timedelta:
+    return timedelta(seconds=min(RESEND_AFTER_S * 2 ** max(0, sends - 1), RESEND_MAX_S))

@@ -1,0 +1,160 @@
+"""The one place that configures Celery, for workers, dispatchers and the scheduler.
+
+JSON only. Messages are acknowledged when a body is about to run; the claim, not the acknowledgement, keeps a body from
+running twice, and the record, not the broker, notices what was lost (docs/adr/0003-celery-half.md).
+"""
+
+import socket
+from typing import Any, Literal
+
+from celery import Celery, signals
+
+from dispatcher import options, policy
+from dispatcher.worker.celery_patches import broker_loss
+from routing import router
+from routing.config.settings import Settings
+
+Role = Literal["worker", "dispatcher", "scheduler"]
+
+BACKEND = "routing.results.backend:ReportingBackend"
+VISIBILITY_S = 60
+"""After so long an unacknowledged message is delivered again: it only waits in a worker, it does not run."""
+RESTORE_EVERY_S = 10
+_KEEPALIVE = {
+    getattr(socket, name): value
+    for name, value in {"TCP_KEEPIDLE": 20, "TCP_KEEPINTVL": 10, "TCP_KEEPCNT": 3, "TCP_USER_TIMEOUT": 50_000}.items()
+    if hasattr(socket, name)
+}
+"""A broker whose host is gone without a word is noticed within a minute, not when TCP gives up."""
+
+
+def build(settings: Settings, role: Role) -> Celery:
+    """Return the app of one process. Connects to nothing."""
+    app = Celery("podyard", set_as_current=role != "scheduler", fixups=())
+    app.conf.update(_config(settings, role))
+    if role == "worker":
+        _prepare_worker(app, settings)
+    elif role == "dispatcher":
+        _prepare_dispatcher(app, settings)
+    return app
+
+
+def _config(settings: Settings, role: Role) -> dict[str, Any]:
+    return {
+        "broker_url": settings.broker.url,
+        "broker_connection_retry_on_startup": True,
+        "broker_connection_max_retries": None,
+        "broker_transport_options": _transport_options(settings.broker.url, role),
+        "result_backend": result_backend_url(settings.results.url),
+        "result_expires": settings.results.expires_s,
+        "result_backend_always_retry": role == "worker",  # a dispatcher has a back-off of its own that blocks nobody
+        "redis_socket_timeout": 15.0,
+        "redis_socket_connect_timeout": 5.0,
+        "podyard_deployment": settings.deployment,
+        "task_serializer": "json",
+        "result_serializer": "json",
+        "accept_content": ["json"],
+        "result_accept_content": ["json"],
+        "task_default_queue": router.DEFAULT_QUEUE,
+        "task_create_missing_queues": True,
+        "task_track_started": role == "dispatcher",  # on a worker the claim says it
+        "task_acks_late": False,
+        "task_send_sent_event": False,
+        "worker_send_task_events": True,  # what Flower shows
+        "worker_prefetch_multiplier": 1,
+        "worker_disable_prefetch": role == "worker" and settings.broker.url.startswith(("redis", "sentinel")),
+        "worker_cancel_long_running_tasks_on_connection_loss": False,
+        "enable_utc": True,
+        "timezone": "UTC",
+    }
+
+
+def result_backend_url(url: str) -> str:
+    """The result backend as Celery spells it: our class, and a unix socket without the broker's prefix."""
+    return f"{BACKEND}+{url.removeprefix('redis+') if url.startswith('redis+socket:') else url}"
+
+
+def _transport_options(url: str, role: Role) -> dict[str, Any]:
+    if not url.startswith(("redis", "sentinel")):
+        return {}
+    options = {
+        "visibility_timeout": VISIBILITY_S,
+        "unacked_restore_interval": RESTORE_EVERY_S,
+        "unacked_restore_throttle": 1,  # otherwise messages of a killed worker come back after minutes only
+        "socket_connect_timeout": 5,
+        "socket_keepalive": True,
+        "socket_keepalive_options": _KEEPALIVE,
+    }
+    if role == "scheduler":
+        options["socket_timeout"] = 10  # it only publishes; a worker blocks on its queues
+    return options
+
+
+def _prepare_worker(app: Celery, settings: Settings) -> None:
+    from routing.worker import (
+        heartbeat,
+        run,
+        self_report,
+    )
+
+    app.steps["worker"].update({heartbeat.Pulse, self_report.step_into(settings.health.folder)})
+    app.steps["consumer"].add(broker_loss.SurviveBrokerLoss)
+    signals.worker_process_init.connect(heartbeat.die_with_worker)
+
+    def claim(attempt_id: str, holder: str) -> bool:
+        return bool(app.backend.claim(attempt_id, holder))
+
+    folder = settings.dags.folder.absolute()
+    run.register(app, folder=folder, claim=claim, logs=settings.logs, max_bytes=settings.results.max_bytes)
+
+
+def _prepare_dispatcher(app: Celery, settings: Settings) -> None:
+    from dispatcher.manifests import pod_task
+    from routing.worker import run
+
+    pod_task.register(app)
+    run.register(app, folder=settings.dags.folder.absolute(), max_bytes=settings.results.max_bytes)
+    app.conf.podyard = dispatcher_options(settings)
+
+
+def dispatcher_options(settings: Settings) -> options.Options:
+    """What a dispatcher of this installation is told."""
+
+    def profile_for(queue: str) -> options.QueueProfile:
+        route = settings.router.route(queue)
+        if route.side != "kubernetes":
+            raise LookupError(
+                f"the queue {queue!r} is Celery's (rule {route.rule}): the dispatcher must not consume it"
+            )
+        return route.profile
+
+    kubernetes = settings.kubernetes
+    profiles = [rule.profile for rule in settings.queues.values() if rule.side == "kubernetes"]
+    return options.Options(
+        profile_for=profile_for,
+        app_path=kubernetes.app,
+        deployment=settings.deployment,
+        namespaces=tuple(sorted({kubernetes.namespace, *(profile.namespace for profile in profiles)})),
+        kubeconfig=kubernetes.kubeconfig,
+        context=kubernetes.context,
+        in_cluster=kubernetes.in_cluster,
+        verify_ssl=kubernetes.verify_ssl,
+        max_pods=kubernetes.max_pods,
+        max_pods_by_namespace=kubernetes.max_pods_by_namespace,
+        create_rate=kubernetes.create_rate,
+        create_burst=kubernetes.create_burst,
+        limits_namespace=kubernetes.namespace,
+        image=kubernetes.image,
+        database_url=settings.database.url,
+        log_folder=settings.logs.folder,
+        health_folder=settings.health.folder,
+        log_max_bytes=settings.logs.max_bytes,
+        result_max_bytes=settings.results.max_bytes,
+        policy=policy.Policy(**{key: _frozen(value) for key, value in settings.policy.model_dump().items()}),
+        pod_mutation_hook=kubernetes.pod_mutation_hook,
+        xcom_sidecar_image=kubernetes.xcom_sidecar_image,
+    )
+
+
+def _frozen(value: Any) -> Any:
+    return tuple(value) if isinstance(value, list) else value

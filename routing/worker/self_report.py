@@ -1,0 +1,46 @@
+"""The self-report of a Celery worker: its broker and result backend asked for signs of life, beside its own work.
+
+As the pulse it speaks from a thread of the worker's main process, because the worker's event loop stands still while
+the broker is away. What is found stands in a file for `podyard health` (`dispatcher.worker.process_health`).
+"""
+
+from pathlib import Path
+from typing import Any
+
+from celery import bootsteps
+
+from dispatcher.worker import health_checks, process_health
+
+TURN_S = 2.0
+
+
+def step_into(folder: Path) -> type[bootsteps.StartStopStep]:
+    """The worker's step that reports into `folder`."""
+
+    class SelfReport(bootsteps.StartStopStep):
+        requires = ("celery.worker.components:Pool",)  # children are forked before there is a thread
+
+        def __init__(self, parent: Any, **kwargs: Any) -> None:
+            super().__init__(parent, **kwargs)
+            self._vitals = process_health.Vitals(
+                kind="worker",
+                name=parent.hostname,
+                folder=folder,
+                asks={
+                    "broker": lambda: health_checks.of_broker(parent.app),
+                    "result backend": lambda: health_checks.of_results(parent.app),
+                },
+            )
+
+        def start(self, parent: Any) -> None:
+            """Begins to ask and to write."""
+            parent.timer.call_repeatedly(TURN_S, self._vitals.turned)
+            self._vitals.start()
+
+        def stop(self, parent: Any) -> None:  # noqa: ARG002 - the signature is Celery's
+            """Takes the file away."""
+            self._vitals.stop()
+
+        terminate = stop
+
+    return SelfReport

@@ -1,0 +1,239 @@
+"""Which of the waiting attempts may be created now, and what people read of the others."""
+
+from collections.abc import Mapping
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+
+from dispatcher.admission.admission import Admission, Allowed
+from dispatcher.admission.fair_share import Need
+from dispatcher.admission.holdoff import EVERYWHERE
+from dispatcher.admission.slots import Slots
+from dispatcher.admission.token_bucket import TokenBucket
+from dispatcher.attempts import limits
+from dispatcher.attempts.attempt import Attempt, Callbacks
+from dispatcher.attempts.limits import Hold, Limits
+from dispatcher.options import QueueProfile
+from dispatcher.protocol.message import Message
+
+START = datetime(2026, 1, 1, tzinfo=UTC)
+NOBODY = Callbacks(accept=print, done=print, error=print, timeout=print)
+
+
+def attempt(number: int, *, queue: str = "q", namespace: str = "n", max_pods: int = 100) -> Attempt:
+    """One that was received as the `number`th."""
+    return Attempt(
+        message=Message(name="t", id=str(number), delivery_info={"routing_key": queue}),
+        profile=QueueProfile(max_pods=max_pods),
+        callbacks=NOBODY,
+        received_at=START + timedelta(seconds=number),
+        pod=f"pod-{number}",
+        namespace=namespace,
+    )
+
+
+def admission(
+    *waiting: Attempt,
+    overall: int | None = None,
+    by_namespace: Mapping[str, int] | None = None,
+    allowed: Allowed = lambda _, limit: limit,
+    rate: float = 0.0,
+    burst: int = 1,
+    own_limit: int = 1000,
+    create_concurrency: int = 1000,
+) -> Admission:
+    """An admission before which those wait."""
+    found = Admission(
+        slots=Slots(lambda: None),
+        bounds=Limits(overall=overall, by_namespace=by_namespace or {}),
+        allowed=allowed,
+        bucket=TokenBucket(rate=rate, burst=burst),
+        own_limit=own_limit,
+        create_concurrency=create_concurrency,
+    )
+    for one in waiting:
+        found.lines.add(one)
+    return found
+
+
+def taken(found: Admission, now_s: float = 0.0) -> list[str]:
+    """All that may be created now."""
+    out = []
+    while (one := found.take(now_s)) is not None:
+        out.append(one.message.id)
+    return out
+
+
+def held(found: Admission, one: Attempt, now_s: float = 0.0) -> Hold:
+    """Why it waits."""
+    hold = found.hold(one, now_s)
+    assert hold is not None
+    return hold
+
+
+def test_a_queue_has_no_more_pods_than_its_limit() -> None:
+    """The next goes when one has ended, and until then it says what holds it."""
+    ones = [attempt(number, max_pods=2) for number in range(4)]
+    found = admission(*ones)
+    assert taken(found) == ["0", "1"]
+    text = "max_pods of the queue q is 2: 2 pods of this dispatcher, 0 slots of other dispatchers"
+    assert held(found, ones[2]) == Hold("QueueLimit", text)
+    found.answered(ones[0])  # nothing was made
+    assert taken(found) == ["2"]
+
+
+@pytest.mark.parametrize(
+    ("bounds", "reason", "text"),
+    [
+        ({"overall": 1}, "OverallLimit", "kubernetes.max_pods is 1"),
+        ({"by_namespace": {"n": 1}}, "NamespaceLimit", "max_pods of the namespace n is 1"),
+        ({"own_limit": 1}, "DispatcherLimit", "this dispatcher may have 1 pods, and has 1"),
+        ({"create_concurrency": 1}, "CreatesUnderWay", "1 creates have not been answered yet"),
+        ({"rate": 1.0}, "CreateRate", "kubernetes.create_rate is reached: 1 a second, 1 at once"),
+    ],
+)
+def test_each_limit_says_that_it_is_the_one(bounds: dict[str, Any], reason: str, text: str) -> None:
+    """With its setting and its number."""
+    ones = [attempt(0), attempt(1)]
+    found = admission(*ones, **bounds)
+    assert taken(found) == ["0"]
+    assert held(found, ones[1]).reason == reason
+    assert held(found, ones[1]).text.startswith(text)
+
+
+def test_what_other_dispatchers_hold_is_told() -> None:
+    """How much of the limit is theirs."""
+    ones = [attempt(number, max_pods=10) for number in range(5)]
+    found = admission(*ones, allowed=lambda _, limit: limit - 7)
+    assert taken(found) == ["0", "1", "2"]
+    assert held(found, ones[3]).text.endswith("3 pods of this dispatcher, 7 slots of other dispatchers")
+
+
+def test_a_share_that_is_not_known_holds() -> None:
+    """And says why it is not."""
+    unknown = Hold("LimitsUnknown", "the API server is away")
+    one = attempt(0)
+    found = admission(one, allowed=lambda *_: unknown)
+    assert (taken(found), held(found, one)) == ([], unknown)
+
+
+def test_a_namespace_that_pauses_holds_no_other_one_of_its_queue() -> None:
+    """What was received later goes first, then, and the order within the namespace is kept."""
+    ones = [attempt(number, namespace="ab"[number % 2]) for number in range(6)]
+    found = admission(*ones)
+    quota = Hold("QuotaExceeded", "exceeded quota")
+    found.pauses.pause("a", quota, begun_at=0.0, now_s=1.0, wanted_s=5.0, jitter=0.0)
+    assert taken(found, 2.0) == ["1", "3", "5"]
+    assert held(found, ones[0], 2.0) == quota
+    assert found.again_in_s(2.0) == 4.0
+    assert taken(found, 6.0) == ["0"], "one goes ahead"
+    found.created(ones[0], uid="u", now_s=6.1)
+    found.answered(ones[0])
+    found.pauses.worked("a", now_s=6.1)
+    assert taken(found, 6.1) == ["2", "4"]
+
+
+def test_a_stop_holds_everybody() -> None:
+    """429 and 401 are about us, not about a namespace."""
+    busy = Hold("TooManyRequests", "slow down")
+    one = attempt(0)
+    found = admission(one)
+    found.pauses.pause(EVERYWHERE, busy, begun_at=0.0, now_s=0.0, wanted_s=2.0, jitter=0.0)
+    assert held(found, one, 1.0) == busy
+    assert taken(found, 2.0) == ["0"]
+
+
+def test_queues_take_turns_at_the_overall_limit() -> None:
+    """A long line of one queue does not keep the other from its part."""
+    long = [attempt(number, queue="long") for number in range(4)]
+    short = [attempt(number, queue="short") for number in range(10, 12)]
+    assert taken(admission(*long, *short, overall=4)) == ["0", "10", "1", "11"]
+
+
+def test_a_full_queue_holds_no_other_queue() -> None:
+    """Its limit is its own."""
+    ones = [attempt(0, queue="full", max_pods=1), attempt(1, queue="full", max_pods=1), attempt(2, queue="free")]
+    assert taken(admission(*ones)) == ["0", "2"]
+
+
+def test_what_may_exist_keeps_its_slot() -> None:
+    """A create without an answer may have worked: nobody else gets its slot, and it needs no other one."""
+    first, second = attempt(0, max_pods=1), attempt(1, max_pods=1)
+    found = admission(first, second)
+    assert found.take(0.0) is first
+    found.park(first, is_in_doubt=True)
+    found.answered(first)
+    assert held(found, second).reason == "QueueLimit"
+    assert found.take(0.0) is first
+    found.answered(first)
+    assert found.take(0.0) is second
+
+
+def test_what_is_withdrawn_leaves_no_slot_behind() -> None:
+    """Not even where a create of it was in doubt."""
+    one = attempt(0)
+    found = admission(one)
+    assert found.take(0.0) is one
+    found.park(one, is_in_doubt=True)
+    found.answered(one)
+    assert found.withdraw(one)
+    assert found.slots.count(limits.ALL) == 0
+    assert not found.withdraw(one)
+
+
+def test_what_waits_by_itself_holds_nobody_and_comes_back_to_its_place() -> None:
+    """Ahead of what was received after it."""
+    first, second, third = attempt(0), attempt(1), attempt(2)
+    found = admission(first, second, third, overall=1)
+    assert found.take(0.0) is first
+    found.park(first, is_in_doubt=False, until_s=2.0)
+    found.answered(first)
+    assert found.take(0.5) is second
+    assert found.again_in_s(0.5) == 1.5
+    found.answered(second)
+    assert found.take(2.0) is first
+
+
+def test_what_waits_by_itself_can_be_withdrawn() -> None:
+    """With the slot that it kept."""
+    one = attempt(0)
+    found = admission(one)
+    assert found.take(0.0) is one
+    found.park(one, is_in_doubt=True, until_s=2.0)
+    found.answered(one)
+    assert found.withdraw(one)
+    assert found.slots.count(limits.ALL) == 0
+    assert found.take(2.0) is None
+    assert found.again_in_s(2.0) is None
+
+
+def test_the_rate_is_kept_and_waited_for() -> None:
+    """No longer than the next token takes."""
+    ones = [attempt(number) for number in range(4)]
+    found = admission(*ones, rate=2.0, burst=2)
+    assert taken(found, 10.0) == ["0", "1"]
+    assert found.again_in_s(10.0) == 0.5
+    assert taken(found, 10.5) == ["2"]
+
+
+def test_what_could_use_no_slot_wants_none() -> None:
+    """Others need not leave room for what a pause or the limit of its queue holds."""
+    full = [attempt(number, queue="full", max_pods=2) for number in range(9)]
+    paused = [attempt(number, namespace="paused") for number in range(20, 25)]
+    found = admission(*full, *paused, overall=100)
+    found.pauses.pause("paused", Hold("QuotaExceeded", ""), begun_at=0.0, now_s=0.0, wanted_s=9.0, jitter=0.0)
+    assert taken(found, 1.0) == ["0", "1"]
+    needs = found.needs(START + timedelta(seconds=12), 1.0)
+    assert needs["all"] == Need(used=2, waits=0, oldest_s=10.0)
+    assert needs["queue/full"] == Need(used=2, waits=7, oldest_s=10.0)
+    assert "queue/q" not in needs
+
+
+def test_of_each_key_the_limit_is_found() -> None:
+    """None where nobody set one."""
+    bounds = Limits(overall=7, by_namespace={"n": 3})
+    found = {key: bounds.of_key(key, max_pods_of=len) for key in limits.keys("four", "n")}
+    assert found == {"queue/four": 4, "namespace/n": 3, "all": 7}
+    assert Limits().of_key("namespace/n", max_pods_of=len) is None
+    assert Limits().of_key("all", max_pods_of=len) is None

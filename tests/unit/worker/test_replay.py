@@ -1,0 +1,232 @@
+"""Replaying an outcome leaves what Celery's own worker would have left: state, result, traceback, signals, links."""
+
+import itertools
+from dataclasses import replace
+from typing import ClassVar
+
+import kombu.exceptions
+import pytest
+from celery import Celery, signals
+from celery.backends.cache import CacheBackend
+
+from dispatcher import errors
+from dispatcher.protocol import outcome
+from dispatcher.protocol.message import Message
+from dispatcher.worker.celery_patches import call_timeouts
+from dispatcher.worker.replay import Replay
+
+RAN: list[str] = []
+_ids = itertools.count()
+
+
+class FlakyBackend(CacheBackend):
+    """Celery's backend in memory, which can be away."""
+
+    is_away = False
+    heard: ClassVar[list[str]] = []
+    connection_errors = (ConnectionError,)
+
+    def _set_with_state(self, key, value, state):
+        self.heard.append(state)
+        return super()._set_with_state(key, value, state)
+
+    def set(self, key, value):
+        if self.is_away:
+            raise ConnectionError("the backend is away")
+        return super().set(key, value)
+
+
+@pytest.fixture
+def app() -> Celery:
+    """An app with a result backend in memory, and tasks whose bodies must never run here."""
+    RAN.clear()
+    FlakyBackend.is_away = False
+    app = Celery(
+        "replayed",
+        broker="memory://",
+        backend="tests.unit.worker.test_replay:FlakyBackend+memory://",
+        set_as_current=False,
+    )
+
+    class Hooked(app.Task):
+        abstract = True
+
+        def __call__(self, *args, **kwargs):
+            RAN.append("body")
+
+        def before_start(self, *args):
+            RAN.append("before_start")
+
+        def on_success(self, retval, task_id, args, kwargs):
+            RAN.append(f"on_success {retval}")
+
+        def on_failure(self, exc, task_id, args, kwargs, einfo):
+            RAN.append(f"on_failure {exc!r}")
+
+    @app.task(name="double", shared=False)
+    def double(number):
+        RAN.append("body")
+
+    @app.task(name="hooked", base=Hooked, shared=False)
+    def hooked():
+        RAN.append("body")
+
+    app.finalize()
+    return app
+
+
+def ended(state: str, value: object = None, **fields: object) -> outcome.Outcome:
+    """An outcome."""
+    return outcome.Outcome(id="-", retries=0, state=state, value=value, runtime_s=12.5, **fields)
+
+
+def message(name: str = "double") -> Message:
+    """The message of a task of its own."""
+    task_id = f"replayed-{next(_ids)}"
+    return Message(name=name, id=task_id, args=[2], headers={"id": task_id, "task": name, "retries": 0})
+
+
+def test_a_success_is_stored_with_the_pods_value_and_told_with_the_pods_runtime(app: Celery) -> None:
+    """The replay takes a millisecond; what counts is the pod's time."""
+    sent = message()
+    replayed = Replay(app, hostname="dispatcher@here").replay(sent, ended("SUCCESS", {"four": 4}))
+
+    result = app.AsyncResult(sent.id)
+    assert (result.state, result.result) == ("SUCCESS", {"four": 4})
+    assert (replayed.failed, replayed.runtime_s) == (False, 12.5)
+    assert RAN == []
+
+
+def test_a_failure_is_stored_with_its_own_class_and_the_pods_traceback(app: Celery) -> None:
+    """Neither class nor traceback are the replay's."""
+    sent = message()
+    failure = outcome.Failure(type="KeyError", module="builtins", args=["ä"], traceback="Traceback: in the pod\n")
+
+    replayed = Replay(app, hostname="d").replay(sent, ended("FAILURE", failure=failure))
+
+    result = app.AsyncResult(sent.id)
+    assert (result.state, type(result.result), result.result.args) == ("FAILURE", KeyError, ("ä",))
+    assert result.traceback == replayed.value.traceback == "Traceback: in the pod\n"
+
+
+def test_an_exception_class_that_is_not_known_here_keeps_its_name(app: Celery) -> None:
+    """The pod's image may have packages that the dispatcher has not."""
+    sent = message()
+    failure = outcome.Failure(type="Overflow", module="nobody.has.this", args=["too much"], traceback="")
+
+    Replay(app, hostname="d").replay(sent, ended("FAILURE", failure=failure))
+
+    error = app.AsyncResult(sent.id).result
+    assert (type(error).__name__, str(error)) == ("Overflow", "too much")
+
+
+def test_a_lost_pod_is_a_failure_with_its_details(app: Celery) -> None:
+    """AsyncResult.get() raises PodFailed, which says what it knows."""
+    sent = message()
+    lost = errors.PodFailed("the pod x failed: OOMKilled", {"reason": "OOMKilled", "exit_code": 137})
+
+    Replay(app, hostname="d").replay(sent, lost)
+
+    error = app.AsyncResult(sent.id).result
+    assert isinstance(error, errors.PodFailed)
+    assert (str(error), error.details) == ("the pod x failed: OOMKilled", {"reason": "OOMKilled", "exit_code": 137})
+
+
+def test_hooks_of_the_tasks_class_run_and_its_body_does_not(app: Celery) -> None:
+    """on_success and on_failure are told here; __call__ and before_start were the pod's."""
+    replay = Replay(app, hostname="d")
+
+    replay.replay(message("hooked"), ended("SUCCESS", 1))
+    replay.replay(message("hooked"), errors.PodFailed("gone"))
+
+    assert RAN == ["on_success 1", "on_failure PodFailed('gone', {})"]
+
+
+def test_an_ignored_task_stores_nothing(app: Celery) -> None:
+    """`raise Ignore` in the pod means the same here."""
+    sent = message()
+    replayed = Replay(app, hostname="d").replay(sent, ended("IGNORED"))
+
+    assert replayed.failed
+    assert app.AsyncResult(sent.id).state == "PENDING"
+
+
+def test_signals_of_the_worker_are_sent(app: Celery) -> None:
+    """task_success has the pod's value."""
+    heard: list[object] = []
+
+    def hear(sender: object, result: object, **_: object) -> None:
+        heard.append(result)
+
+    signals.task_success.connect(hear)
+    try:
+        Replay(app, hostname="d").replay(message(), ended("SUCCESS", "said in the pod"))
+    finally:
+        signals.task_success.disconnect(hear)
+
+    assert heard == ["said in the pod"]
+
+
+def test_an_outcome_that_cannot_be_stored_is_given_back(app: Celery) -> None:
+    """The caller keeps it and tries again; the second time it is stored, and nothing was announced twice."""
+    replay = Replay(app, hostname="d")
+    hooked = message("hooked")
+    FlakyBackend.is_away = True
+    with pytest.raises(ConnectionError, match="away"):
+        replay.replay(hooked, ended("SUCCESS", 7))
+    FlakyBackend.is_away = False
+
+    replay.replay(hooked, ended("SUCCESS", 7))
+
+    assert app.AsyncResult(hooked.id).result == 7
+    assert RAN.count("on_success 7") == 1
+
+
+@pytest.mark.parametrize("state", ["SUCCESS", "RETRY"])
+def test_what_cannot_be_sent_on_is_no_failure_of_the_task(app: Celery, state: str) -> None:
+    """The next of a chain, or a retry, while the broker is away: nothing is stored, and the caller tries again."""
+    app.conf.broker_url = "redis://127.0.0.1:1/0"
+    call_timeouts.shorten(app)
+    sent = message()
+    following = app.signature("double", args=(2,), app=app, immutable=True)
+    sent = replace(sent, embed={"chain": [following]})
+
+    with pytest.raises(kombu.exceptions.OperationalError):
+        Replay(app, hostname="d").replay(sent, ended(state, 4, retry={"countdown": 0} if state == "RETRY" else None))
+
+    assert app.AsyncResult(sent.id).state == "PENDING"
+
+
+@pytest.mark.parametrize("state", ["SUCCESS", "RETRY"])
+def test_what_was_sent_on_before_the_outcome_could_be_stored_is_not_sent_again(app: Celery, state: str) -> None:
+    """The next of a chain, or the retry, goes out once; the outcome is stored in the end, with its child."""
+    replay, sent = Replay(app, hostname="d"), message()
+    following = app.signature("double", args=(2,), app=app, immutable=True, queue="next")
+    sent = replace(sent, embed={"chain": [following]}, delivery_info={"routing_key": "next", "exchange": ""})
+    told = ended(state, 4, retry={"countdown": 0} if state == "RETRY" else None)
+    with app.connection_for_write() as connection:
+        queue = connection.SimpleQueue("next")
+        queue.clear()
+        FlakyBackend.is_away = True
+        for _ in range(3):
+            with pytest.raises(ConnectionError, match="away"):
+                replay.replay(sent, told)
+        FlakyBackend.is_away = False
+        replay.replay(sent, told)
+        assert queue.qsize() == 1
+    result = app.AsyncResult(sent.id)
+    assert result.state == state
+    if state == "SUCCESS":
+        assert len(result.children) == 1
+
+
+def test_the_replay_is_no_second_start(app: Celery) -> None:
+    """STARTED was stored when the pod's container started; the replay stores the end alone."""
+    app.tasks["double"].track_started = True
+    sent = message()
+    stored: list[str] = []
+    FlakyBackend.heard = stored
+
+    Replay(app, hostname="d").replay(sent, ended("SUCCESS", 1))
+
+    assert stored == ["SUCCESS"]
