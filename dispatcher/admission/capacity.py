@@ -14,7 +14,7 @@ from dispatcher.admission.shared_limits import Ledger
 from dispatcher.admission.slots import Slots
 from dispatcher.admission.token_bucket import TokenBucket
 from dispatcher.attempts.limits import Limits
-from dispatcher.kubeapi.client import Cluster
+from dispatcher.kubeapi import client
 from dispatcher.options import Options, QueueProfile
 
 
@@ -23,7 +23,7 @@ class Capacity:
 
     def __init__(
         self,
-        cluster: Cluster,
+        cluster: client.KubeClient,
         *,
         options: Options,
         owner: str,

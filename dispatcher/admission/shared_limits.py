@@ -20,7 +20,7 @@ from dispatcher.admission import fair_share
 from dispatcher.admission.fair_share import Entry, Need
 from dispatcher.admission.peers import Others, Plan
 from dispatcher.attempts.limits import Hold
-from dispatcher.kubeapi.client import Cluster
+from dispatcher.kubeapi import client
 from dispatcher.manifests import names, podspec
 
 logger = logging.getLogger(__name__)
@@ -55,7 +55,7 @@ class Ledger:
     def __init__(
         self,
         *,
-        cluster: Cluster,
+        cluster: client.KubeClient,
         namespace: str,
         deployment: str,
         owner: str,

@@ -18,7 +18,7 @@ from typing import Any
 from dispatcher import errors, retry
 from dispatcher.background import Background
 from dispatcher.finishing import pod_log
-from dispatcher.kubeapi.client import Cluster
+from dispatcher.kubeapi import client
 from dispatcher.manifests import builder, names
 from dispatcher.manifests.container_pod_options import PodOptions
 from dispatcher.options import Options, QueueProfile
@@ -51,7 +51,7 @@ class Ended:
 class Janitor:
     """Cleans up behind pods."""
 
-    def __init__(self, *, cluster: Cluster, options: Options, on_saved: Callable[[Ended, str], None]) -> None:
+    def __init__(self, *, cluster: client.KubeClient, options: Options, on_saved: Callable[[Ended, str], None]) -> None:
         self._cluster = cluster
         self._options = options
         self._on_saved = on_saved

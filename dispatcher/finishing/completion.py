@@ -13,7 +13,7 @@ from dispatcher.attempts.status_notes import Notes
 from dispatcher.attempts.worker_port import Hub
 from dispatcher.background import Background
 from dispatcher.finishing import result_reader
-from dispatcher.kubeapi.client import Cluster
+from dispatcher.kubeapi import client
 from dispatcher.manifests import result_sidecar
 from dispatcher.status import observation
 
@@ -25,7 +25,7 @@ class Endings:
 
     def __init__(
         self,
-        cluster: Cluster,
+        cluster: client.KubeClient,
         *,
         register: Register,
         notes: Notes,

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from dispatcher import errors
-from dispatcher.kubeapi.client import Cluster
+from dispatcher.kubeapi import client
 from dispatcher.manifests.container_pod_options import Logs
 from dispatcher.protocol import outcome
 
@@ -23,7 +23,7 @@ def containers(pod: Mapping[str, Any], logs: Logs, *, base: str) -> list[str]:
 
 
 async def read(
-    cluster: Cluster, namespace: str, pod: str, *, names: Sequence[str], limit_bytes: int, has_prefix: bool
+    cluster: client.KubeClient, namespace: str, pod: str, *, names: Sequence[str], limit_bytes: int, has_prefix: bool
 ) -> bytes | None:
     """The logs of some containers of a pod, one after the other; None where a single one has none.
 
@@ -40,7 +40,9 @@ async def read(
     return b"".join(parts)
 
 
-async def _read_one(cluster: Cluster, namespace: str, pod: str, container: str, *, limit_bytes: int) -> bytes | None:
+async def _read_one(
+    cluster: client.KubeClient, namespace: str, pod: str, container: str, *, limit_bytes: int
+) -> bytes | None:
     try:
         log = await cluster.read_log(namespace, pod, container=container, limit_bytes=limit_bytes)
     except errors.ApiError as error:

@@ -14,7 +14,7 @@ from typing import Any
 from dispatcher import errors, retry
 from dispatcher.attempts import wait_rules
 from dispatcher.attempts.attempt import Attempt
-from dispatcher.kubeapi.client import Cluster
+from dispatcher.kubeapi import client
 from dispatcher.manifests import result_sidecar
 from dispatcher.protocol import outcome
 from dispatcher.status import diagnosis, observation, pod_events
@@ -29,7 +29,7 @@ _NO_ANSWER = (errors.ApiError, errors.ApiUnavailable)
 
 
 async def read(
-    cluster: Cluster,
+    cluster: client.KubeClient,
     attempt: Attempt,
     seen: observation.Observation,
     *,
@@ -47,7 +47,7 @@ async def read(
     return await explained(cluster, attempt, result) if isinstance(result, errors.PodFailed) else result
 
 
-async def explained(cluster: Cluster, attempt: Attempt, failure: errors.PodFailed) -> errors.PodFailed:
+async def explained(cluster: client.KubeClient, attempt: Attempt, failure: errors.PodFailed) -> errors.PodFailed:
     """The failure with the last warning about its pod in its message; all events go into `attempt.epilogue`."""
     if isinstance(failure, errors.PodSkipped) or attempt.uid is None:
         return diagnosed(failure)
@@ -90,7 +90,7 @@ def diagnosed(failure: errors.PodFailed, *, events: Sequence[pod_events.Event] =
     return type(failure)(failure.message, details)
 
 
-async def _task(cluster: Cluster, attempt: Attempt, seen: observation.Observation) -> Result:
+async def _task(cluster: client.KubeClient, attempt: Attempt, seen: observation.Observation) -> Result:
     message = seen.outcome or ""
     try:
         told = outcome.decode(message, task_id=attempt.message.id, retries=attempt.message.retries)
@@ -110,7 +110,7 @@ async def _task(cluster: Cluster, attempt: Attempt, seen: observation.Observatio
 
 
 async def _any_image(
-    cluster: Cluster,
+    cluster: client.KubeClient,
     attempt: Attempt,
     seen: observation.Observation,
     *,
@@ -145,7 +145,7 @@ def is_skipped(attempt: Attempt, seen: observation.Observation) -> bool:
 
 
 async def _result_bytes(
-    cluster: Cluster, attempt: Attempt, told: result_sidecar.Told, path: str, max_bytes: int
+    cluster: client.KubeClient, attempt: Attempt, told: result_sidecar.Told, path: str, max_bytes: int
 ) -> bytes:
     """The bytes of the result's file. Raises PodFailed."""
     if told.kind in ("nothing", "here"):

@@ -8,7 +8,7 @@ import asyncio
 from collections.abc import Iterable, Sequence
 
 from dispatcher import errors
-from dispatcher.kubeapi.client import Cluster
+from dispatcher.kubeapi import client
 
 NEEDED: Sequence[tuple[str, str, str]] = (
     ("create", "pods", ""),
@@ -30,7 +30,7 @@ NEEDED: Sequence[tuple[str, str, str]] = (
 that the dispatcher makes itself, for large or confidential messages; the cluster deletes them with their pods."""
 
 
-async def missing(cluster: Cluster, *, namespaces: Iterable[str]) -> list[str]:
+async def missing(cluster: client.KubeClient, *, namespaces: Iterable[str]) -> list[str]:
     """What is not allowed, a line each, such as `tasks: create pods`. Empty where the server cannot be asked that.
 
     Raises ApiUnavailable.

@@ -132,7 +132,7 @@ def _tls_of(configuration: Any, *, verify: bool) -> ssl.SSLContext | bool:
     return context
 
 
-class Cluster:
+class KubeClient:
     """An open connection to one API server. An async context manager; all calls belong to one event loop."""
 
     def __init__(self, access: Access, *, connections: int = 64) -> None:

@@ -28,7 +28,7 @@ class Connection:
             except errors.DispatcherError as error:
                 await self._wait(error)
 
-    async def answers(self, api: client.Cluster) -> None:
+    async def answers(self, api: client.KubeClient) -> None:
         """Returns once the server has told its version."""
         while True:
             try:

@@ -20,7 +20,7 @@ from dispatcher.admission.admission import Admission
 from dispatcher.admission.holdoff import EVERYWHERE
 from dispatcher.attempts.attempt import Attempt, Register
 from dispatcher.attempts.limits import Hold
-from dispatcher.kubeapi.client import Cluster
+from dispatcher.kubeapi import client
 from dispatcher.launching import create_errors
 from dispatcher.launching.launch_guard import Permits
 from dispatcher.manifests import builder, message_secret, names
@@ -49,7 +49,7 @@ class Launcher:
     def __init__(
         self,
         *,
-        cluster: Cluster,
+        cluster: client.KubeClient,
         register: Register,
         admission: Admission,
         options: Options,

@@ -49,7 +49,7 @@ LET_GO_S = 1.0
 class _Parts:
     """What works once there is a cluster to work on."""
 
-    cluster: client.Cluster
+    cluster: client.KubeClient
     launcher: launcher.Launcher
     watcher: watcher.Watcher
     janitor: cleanup.Janitor
@@ -106,7 +106,7 @@ class Lifecycle:
             await asyncio.wait([notes])
 
     async def _work(self, notes: asyncio.Task[None]) -> None:
-        async with client.Cluster(await self._connection.access()) as api:
+        async with client.KubeClient(await self._connection.access()) as api:
             await self._connection.answers(api)
             self._parts = self._made(api)
             for namespace in (*self._options.namespaces, *self._options.policy.plain_namespaces):
@@ -128,7 +128,7 @@ class Lifecycle:
                 await asyncio.wait_for(self._claims.close(), LET_GO_S)
         await parts.capacity.ledger.leave()
 
-    def _made(self, api: client.Cluster) -> _Parts:
+    def _made(self, api: client.KubeClient) -> _Parts:
         endings = Endings(
             api,
             register=self._register,
@@ -255,7 +255,7 @@ class Lifecycle:
             clues=Clues(parts.cluster, notes=self._notes, background=self._background),
         )
 
-    async def _check_permissions(self, api: client.Cluster) -> None:
+    async def _check_permissions(self, api: client.KubeClient) -> None:
         try:
             self._missing = await access_review.missing(api, namespaces=self._options.namespaces)
         except errors.ApiUnavailable as error:

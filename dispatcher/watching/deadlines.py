@@ -15,7 +15,7 @@ from dispatcher.attempts.attempt import Attempt
 from dispatcher.background import Background
 from dispatcher.finishing import result_reader
 from dispatcher.finishing.completion import Endings
-from dispatcher.kubeapi.client import Cluster
+from dispatcher.kubeapi import client
 from dispatcher.manifests import builder, names
 from dispatcher.status import observation
 
@@ -36,7 +36,7 @@ class Deadlines:
 
     def __init__(
         self,
-        cluster: Cluster,
+        cluster: client.KubeClient,
         *,
         owner: str,
         endings: Endings,

@@ -13,7 +13,7 @@ from dispatcher.attempts import wait_rules
 from dispatcher.attempts.attempt import Attempt
 from dispatcher.attempts.status_notes import Notes
 from dispatcher.background import Background
-from dispatcher.kubeapi.client import Cluster
+from dispatcher.kubeapi import client
 from dispatcher.status import pod_events
 
 logger = logging.getLogger(__name__)
@@ -28,7 +28,7 @@ _PROGRESS = frozenset({"Created", "Pulled", "Pulling", "Started", "SuccessfulAtt
 class Clues:
     """Looks for them."""
 
-    def __init__(self, cluster: Cluster, *, notes: Notes, background: Background) -> None:
+    def __init__(self, cluster: client.KubeClient, *, notes: Notes, background: Background) -> None:
         self._cluster = cluster
         self._notes = notes
         self._background = background

@@ -15,7 +15,7 @@ from typing import Any
 
 from dispatcher import errors
 from dispatcher.attempts.status_store import PodRow, PodStore
-from dispatcher.kubeapi.client import Cluster
+from dispatcher.kubeapi import client
 from dispatcher.manifests import names
 
 logger = logging.getLogger(__name__)
@@ -38,7 +38,7 @@ class Missing:
     def __init__(
         self,
         *,
-        cluster: Cluster,
+        cluster: client.KubeClient,
         open_store: Callable[[], PodStore],
         deployment: str,
         owner: str,

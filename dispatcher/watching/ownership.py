@@ -11,7 +11,7 @@ from collections.abc import Callable
 
 from dispatcher import errors, retry
 from dispatcher.attempts.attempt import Attempt
-from dispatcher.kubeapi.client import Cluster
+from dispatcher.kubeapi import client
 from dispatcher.manifests import builder, names
 
 logger = logging.getLogger(__name__)
@@ -20,7 +20,7 @@ logger = logging.getLogger(__name__)
 class Ownership:
     """Asks for as long as it takes. `is_over` says whether an outcome is stored; it may block, and raise."""
 
-    def __init__(self, cluster: Cluster, *, owner: str, is_over: Callable[[Attempt], bool]) -> None:
+    def __init__(self, cluster: client.KubeClient, *, owner: str, is_over: Callable[[Attempt], bool]) -> None:
         self._cluster = cluster
         self._owner = names.label_value(owner)
         self._is_over = is_over

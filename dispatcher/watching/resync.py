@@ -17,7 +17,7 @@ from typing import Any
 
 from dispatcher import errors
 from dispatcher.attempts.attempt import Attempt, Register
-from dispatcher.kubeapi.client import Cluster
+from dispatcher.kubeapi import client
 
 logger = logging.getLogger(__name__)
 
@@ -62,7 +62,7 @@ class RollCall:
     def __init__(
         self,
         *,
-        cluster: Cluster,
+        cluster: client.KubeClient,
         register: Register,
         selector: str,
         on_pod: Callable[[Mapping[str, Any], str], None],

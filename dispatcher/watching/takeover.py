@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 from dispatcher import errors
-from dispatcher.kubeapi.client import Cluster
+from dispatcher.kubeapi import client
 from dispatcher.manifests import names, podspec
 
 logger = logging.getLogger(__name__)
@@ -28,7 +28,7 @@ class Orphans:
     def __init__(
         self,
         *,
-        cluster: Cluster,
+        cluster: client.KubeClient,
         selector: str,
         owner: str,
         namespaces: Callable[[], Iterable[str]],

@@ -12,7 +12,7 @@ from typing import Any
 from dispatcher import errors, retry
 from dispatcher.attempts.worker_port import Hub
 from dispatcher.background import Background
-from dispatcher.kubeapi.client import Cluster
+from dispatcher.kubeapi import client
 from dispatcher.manifests import message_secret
 
 logger = logging.getLogger(__name__)
@@ -23,7 +23,7 @@ PAYLOAD_TRIES = 6
 class Findings:
     """Passes found pods on, once each while one is being read."""
 
-    def __init__(self, cluster: Cluster, *, hub: Hub, background: Background) -> None:
+    def __init__(self, cluster: client.KubeClient, *, hub: Hub, background: Background) -> None:
         self._cluster = cluster
         self._hub = hub
         self._background = background

@@ -14,7 +14,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from dispatcher import errors, retry
-from dispatcher.kubeapi.client import Cluster
+from dispatcher.kubeapi import client
 
 logger = logging.getLogger(__name__)
 
@@ -29,7 +29,7 @@ class Watcher:
     def __init__(
         self,
         *,
-        cluster: Cluster,
+        cluster: client.KubeClient,
         selector: str,
         on_pod: Callable[[Mapping[str, Any], str], None],
         on_list: Callable[[str, Mapping[str, Mapping[str, Any]], float], None],

@@ -18,7 +18,7 @@ from routing.cli.session import Session, common_options, pass_session
 
 if TYPE_CHECKING:
     from dispatcher.finishing.retention import Rule
-    from dispatcher.kubeapi.client import Cluster
+    from dispatcher.kubeapi import client
 
 AT_ONCE = 16
 _AGE = re.compile(r"(\d+(?:\.\d+)?)([smhd]?)")
@@ -91,7 +91,7 @@ def cleanup(
     rule = retention.Rule(older_than_s=older_than, outcome=outcome)
 
     async def work() -> tuple[list[Leftover], Counter[str]]:
-        async with client.Cluster(access) as api:
+        async with client.KubeClient(access) as api:
             return await _clean(api, places, rule, deployment=deployment or settings.deployment, dry_run=dry_run)
 
     found, others = asyncio.run(work())
@@ -113,7 +113,7 @@ def _namespaces(session: Session) -> list[str]:
 
 
 async def _clean(
-    api: "Cluster", namespaces: Sequence[str], rule: "Rule", *, deployment: str, dry_run: bool
+    api: "client.KubeClient", namespaces: Sequence[str], rule: "Rule", *, deployment: str, dry_run: bool
 ) -> tuple[list[Leftover], Counter[str]]:
     """The leftovers and what became of them, and how many pods were left alone and why."""
     from dispatcher.finishing import retention
@@ -137,7 +137,7 @@ async def _clean(
     return list(await asyncio.gather(*map(one, meant))), others
 
 
-async def _delete(api: "Cluster", pod: Mapping[str, Any], *, dry_run: bool) -> Leftover:
+async def _delete(api: "client.KubeClient", pod: Mapping[str, Any], *, dry_run: bool) -> Leftover:
     from dispatcher import errors
     from dispatcher.finishing import retention
 

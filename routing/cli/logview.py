@@ -82,7 +82,7 @@ def print_live(
     printer = Printer()
 
     async def read() -> None:
-        async with client.Cluster(access) as api:
+        async with client.KubeClient(access) as api:
             if not follow:
                 printer.feed(await api.read_log(namespace, pod, container=container, tail_lines=tail))
                 return

@@ -64,7 +64,7 @@ def kubernetes(settings: Settings) -> str:
     selector = f"podyard.dev/deployment={names.label_value(settings.deployment)}"
 
     async def ask() -> str:
-        async with asyncio.timeout(4 * TIMEOUT_S), client.Cluster(access) as api:
+        async with asyncio.timeout(4 * TIMEOUT_S), client.KubeClient(access) as api:
             version = await api.read_version()
             pods = [len((await api.list_pods(namespace, selector=selector)).pods) for namespace in namespaces]
         here = ", ".join(f"{count} pods in {name}" for name, count in zip(namespaces, pods, strict=True))
@@ -82,7 +82,7 @@ def permissions(settings: Settings) -> str:
     namespaces = sorted({rule.profile.namespace for rule in settings.router.rules if rule.side == "kubernetes"})
 
     async def ask() -> list[str]:
-        async with asyncio.timeout(4 * TIMEOUT_S), client.Cluster(access) as api:
+        async with asyncio.timeout(4 * TIMEOUT_S), client.KubeClient(access) as api:
             return await rights.missing(api, namespaces=namespaces)
 
     try:

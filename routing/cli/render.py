@@ -113,7 +113,7 @@ async def _validate(settings: "Settings", manifests: list[dict[str, Any]]) -> No
     from dispatcher.kubeapi import client
 
     access = client.connect_as(settings.kubernetes)
-    async with client.Cluster(access) as api:
+    async with client.KubeClient(access) as api:
         for one in manifests:
             metadata = one["metadata"]
             try:

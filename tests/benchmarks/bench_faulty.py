@@ -54,7 +54,7 @@ class Watched:
         return (len(self.times) - 1) / (self.times[-1] - self.times[0])
 
     async def watch(self, kubeconfig: Path, *, deployment: str, ready: threading.Event, stop: threading.Event) -> None:
-        async with client.Cluster(client.connect(kubeconfig=kubeconfig)) as api:
+        async with client.KubeClient(client.connect(kubeconfig=kubeconfig)) as api:
             selector = f"{podspec.DEPLOYMENT_LABEL}={deployment}"
             listed = await api.list_pods("default", selector=selector)
             ready.set()
@@ -112,7 +112,7 @@ async def bare(kubeconfig: Path, *, deployment: str, trace: Path) -> None:
             else:
                 return
 
-    async with client.Cluster(client.connect(kubeconfig=kubeconfig)) as api:
+    async with client.KubeClient(client.connect(kubeconfig=kubeconfig)) as api:
         await asyncio.gather(*map(post, bodies))
 
 

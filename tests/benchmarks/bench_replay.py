@@ -90,7 +90,7 @@ def latencies(yard: Yard) -> list[float]:
     ready = threading.Event()
 
     async def watch() -> None:
-        async with client.Cluster(client.connect(kubeconfig=yard.kubeconfig)) as api:
+        async with client.KubeClient(client.connect(kubeconfig=yard.kubeconfig)) as api:
             selector = builder.selector(deployment=yard.deployment)
             listed = await api.list_pods("default", selector=selector)
             ready.set()

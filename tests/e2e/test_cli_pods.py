@@ -116,7 +116,7 @@ def create(kubeconfig: Path, *pods: dict[str, Any]) -> None:
     """Creates pods, and waits until they have ended."""
 
     async def work() -> None:
-        async with client.Cluster(client.connect(kubeconfig=kubeconfig)) as api:
+        async with client.KubeClient(client.connect(kubeconfig=kubeconfig)) as api:
             for pod in pods:
                 await api.create_pod("default", json.dumps(pod).encode())
 

@@ -23,7 +23,7 @@ def untrusted(local_cluster: parts.LocalCluster, tmp_path: Path) -> Path:
 
 def version_of(access: client.Access) -> str:
     async def ask() -> str:
-        async with client.Cluster(access) as api:
+        async with client.KubeClient(access) as api:
             return (await api.read_version())["gitVersion"]
 
     return asyncio.run(ask())

@@ -55,7 +55,7 @@ def pod(labels: dict[str, str]) -> bytes:
 class Watched:
     """A watcher at work, and what it said."""
 
-    def __init__(self, api: client.Cluster) -> None:
+    def __init__(self, api: client.KubeClient) -> None:
         self.api = api
         self.names: set[str] = set()
         self.lists: list[int] = []
@@ -84,7 +84,7 @@ def working(server: parts.LocalCluster, test: Callable[[Watched], Awaitable[None
     """Runs a test with a watcher of its own."""
 
     async def run() -> None:
-        async with client.Cluster(client.connect(kubeconfig=server.kubeconfig)) as api:
+        async with client.KubeClient(client.connect(kubeconfig=server.kubeconfig)) as api:
             await test(Watched(api))
 
     asyncio.run(run())

@@ -16,7 +16,7 @@ ROLE = Path(__file__).parents[2] / "compose" / "kubernetes" / "dispatcher-role.y
 
 
 @asynccontextmanager
-async def server(*, denied: Collection[tuple[str, str]] = (), code: int = 201) -> AsyncIterator[client.Cluster]:
+async def server(*, denied: Collection[tuple[str, str]] = (), code: int = 201) -> AsyncIterator[client.KubeClient]:
     """An API server that knows one role: what is in `denied` is not in it."""
 
     async def review(request: web.BaseRequest) -> web.Response:
@@ -31,7 +31,7 @@ async def server(*, denied: Collection[tuple[str, str]] = (), code: int = 201) -
     host, port = runner.addresses[0][:2]
     access = client.Access(host=f"http://{host}:{port}", token=lambda: None, tls=True)
     try:
-        async with client.Cluster(access) as api:
+        async with client.KubeClient(access) as api:
             yield api
     finally:
         await runner.cleanup()
@@ -75,7 +75,7 @@ def test_a_server_that_cannot_be_asked_says_nothing() -> None:
 
 def test_the_local_cluster_allows_everything(local_cluster: parts.LocalCluster) -> None:
     async def ask() -> list[str]:
-        async with client.Cluster(client.connect(kubeconfig=local_cluster.kubeconfig)) as api:
+        async with client.KubeClient(client.connect(kubeconfig=local_cluster.kubeconfig)) as api:
             assert not await api.may("create", "unicorns", namespace="default")
             return await access_review.missing(api, namespaces=("default",))
 

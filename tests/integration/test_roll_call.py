@@ -49,7 +49,7 @@ def faults(kubeconfig: Path) -> Iterator[fault_client.Faults]:
 class Follower:
     """What a dispatcher's loop does with pods, as far as it matters here."""
 
-    def __init__(self, api: client.Cluster) -> None:
+    def __init__(self, api: client.KubeClient) -> None:
         self.register = attempts.Register()
         self.watcher = watcher.Watcher(cluster=api, selector=SELECTOR, on_pod=self.on_pod, on_list=lambda *_: None)
         self.roll_call = resync.RollCall(
@@ -102,7 +102,7 @@ def follow(kubeconfig: Path, story: Callable[[Follower], Awaitable[None]]) -> No
     """Runs a story while watcher and roll call work."""
 
     async def run() -> None:
-        async with client.Cluster(client.connect(kubeconfig=kubeconfig)) as api:
+        async with client.KubeClient(client.connect(kubeconfig=kubeconfig)) as api:
             follower = Follower(api)
             follower.watcher.watch("default")
             calling = asyncio.create_task(follower.roll_call.run())
