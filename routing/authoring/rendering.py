@@ -78,7 +78,10 @@ def check(where: str, template: Template) -> Pulls:
         tree = environment.parse(template.text)
     except TemplateSyntaxError as error:
         raise InvalidDag(f"{where}: {template.path}: not a Jinja template: {error.message}") from None
-    for name in sorted(meta.find_undeclared_variables(tree)):
+    generator = meta.TrackingCodeGenerator(environment)
+    generator.optimizer = None  # as `find_undeclared_variables`, which would compute the template's constants
+    generator.visit(tree)
+    for name in sorted(generator.undeclared_identifiers):
         if name not in NAMES and name not in environment.globals:
             raise InvalidDag(f"{where}: {template.path}: {{{{ {name} }}}} is not known; {_hint(name)}")
     return _pulls(tree)
@@ -193,13 +196,19 @@ def _environment_for(text: str) -> jinja2.Environment:
 
 @cache
 def _environment(*, has_comments: bool) -> jinja2.Environment:
-    from jinja2 import StrictUndefined, sandbox
+    from jinja2 import StrictUndefined, pass_context, sandbox
+
+    @pass_context  # what needs the context cannot be asked before there is one
+    def _unchanged(_: jinja2.runtime.Context, value: Any) -> Any:
+        return value
 
     marks = {} if has_comments else {"comment_start_string": "{#\0", "comment_end_string": "\0#}"}
     environment = sandbox.ImmutableSandboxedEnvironment(
         undefined=StrictUndefined,
         autoescape=False,  # the text becomes arguments of programs, never HTML
         keep_trailing_newline=True,
+        optimized=False,  # Jinja computes constants while it reads a template, `'x' * 10**9` included …
+        finalize=_unchanged,  # … in the process that loads the file; so they wait for the one that renders
         **marks,
     )
     environment.filters.update(

@@ -21,6 +21,8 @@ def shorten(app: Any) -> None:
     conf.redis_socket_timeout = min(conf.redis_socket_timeout or SOCKET_TIMEOUT_S, SOCKET_TIMEOUT_S)
     conf.redis_socket_connect_timeout = min(conf.redis_socket_connect_timeout or CONNECT_TIMEOUT_S, CONNECT_TIMEOUT_S)
     conf.task_publish_retry_policy = PUBLISH_POLICY
+    # Celery publishes the next of a chain by another way, where the connection has a policy of its own.
+    conf.broker_transport_options = {**(conf.broker_transport_options or {}), **PUBLISH_POLICY}
     backend = getattr(app._local, "backend", None)  # noqa: SLF001 - one that was made already is made anew
     if backend is not None:
         del app._local.backend  # noqa: SLF001 - as above

@@ -136,6 +136,8 @@ def test_whoever_moves_when_the_limit_is_never_exceeded(limit: int, count: int, 
         chance.choice([lambda: player.turn(ledger, limit), player.create, player.create, player.end])()  # noqa: B023 - called at once
         assert sum(player.pods for player in players) <= limit
     for _ in range(40 * count + 200):
+        if not any(player.waits or player.pods for player in players):
+            break
         for player in players:
             player.turn(ledger, limit)
             player.create()

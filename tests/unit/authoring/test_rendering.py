@@ -1,5 +1,6 @@
 """Templates: which texts are, what they become, whose results they ask for, and what is said of mistakes."""
 
+import tracemalloc
 from collections.abc import Iterator
 from typing import Any
 
@@ -128,6 +129,18 @@ def occasion(**fields: Any) -> messages.Occasion:
             **fields,
         }
     )
+
+
+@pytest.mark.parametrize("text", ["{{ 'x' * 10**7 }}", "{% set far = 'x' * 10**7 %}", "{{ 'x' | center(10**7) }}"])
+def test_a_template_is_not_computed_where_it_is_read(text: str) -> None:
+    """It may ask for all memory there is: only the process that renders, which is bounded, may find out."""
+    rendering.check("dag.task", spec.Template("warm", "{{ ds }}"))
+    tracemalloc.start()
+    try:
+        rendering.check("dag.task", spec.Template("arguments[0]", text))
+        assert tracemalloc.get_traced_memory()[1] < 1_000_000
+    finally:
+        tracemalloc.stop()
 
 
 @pytest.fixture

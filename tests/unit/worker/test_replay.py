@@ -1,6 +1,7 @@
 """Replaying an outcome leaves what Celery's own worker would have left: state, result, traceback, signals, links."""
 
 import itertools
+import time
 from dataclasses import replace
 from typing import ClassVar
 
@@ -191,9 +192,11 @@ def test_what_cannot_be_sent_on_is_no_failure_of_the_task(app: Celery, state: st
     following = app.signature("double", args=(2,), app=app, immutable=True)
     sent = replace(sent, embed={"chain": [following]})
 
+    began = time.monotonic()
     with pytest.raises(kombu.exceptions.OperationalError):
         Replay(app, hostname="d").replay(sent, ended(state, 4, retry={"countdown": 0} if state == "RETRY" else None))
 
+    assert time.monotonic() - began < 5, "the hub's thread waited for the broker"
     assert app.AsyncResult(sent.id).state == "PENDING"
 
 
