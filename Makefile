@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 .NOTPARALLEL:
 
-.PHONY: help demo test check bench chaos outages clean
+.PHONY: help demo quick test check bench chaos outages clean
 .DEFAULT_GOAL := help
 
 help: ## what can be made
@@ -14,6 +14,9 @@ help: ## what can be made
 
 demo: $(VENV)/.has-demo ## a mixed DAG on this machine: some tasks in Celery workers, some in pods
 	@$(BIN)/podyard demo
+
+quick: $(VENV)/.has-dev ## the tests that need no server: less than a minute
+	@$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder -m 'not processes' tests/unit tests/contract
 
 test: $(VENV)/.has-dev ## every ring of tests, on real parts
 	@$(BIN)/python -m pytest

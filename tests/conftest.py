@@ -26,6 +26,13 @@ RINGS = ("unit", "contract", "integration", "e2e", "chaos")
 SECOND_LOOK = frozenset({"integration", "e2e"})
 """Rings of many processes, where a busy machine can be slower than a bound: a test that fails is run once more, and
 named at the end if it passed then. Not chaos: what it finds once was found."""
+SERVERS = frozenset(
+    {
+        *("valkey_server", "own_valkey", "postgres_server", "local_cluster_server", "own_local_cluster"),
+        "server",  # of the contract ring: it asks for the local cluster only where no real one is given
+    }
+)
+"""Fixtures that start a process: a test that needs one of them, whatever its ring, is not one of `make quick`."""
 
 
 @pytest.fixture(scope="session")
@@ -103,17 +110,27 @@ def _ring_of(nodeid: str) -> str:
     return words[1] if len(words) > 2 and words[0] == "tests" else "other"
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Quick rings first, a second look where it is due, and no `kubectl` test where the program is absent."""
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Order, marks that follow from what a test is, and no `kubectl` test where the program is absent."""
     order = {ring: place for place, ring in enumerate(RINGS)}
-    items.sort(key=lambda item: order.get(_ring_of(item.nodeid), len(order)))
+    # Alone, what is quick comes first. Side by side, what is long: at the end, no process waits for one long file.
+    direction = -1 if _is_parallel(config) else 1
+    items.sort(key=lambda item: direction * order.get(_ring_of(item.nodeid), len(order)))
     for item in items:
+        if SERVERS.intersection(getattr(item, "fixturenames", ())):
+            item.add_marker(pytest.mark.processes)
         if _ring_of(item.nodeid) in SECOND_LOOK:
             item.add_marker(pytest.mark.flaky(reruns=1))
     if shutil.which("kubectl") is None:
         for item in items:
             if item.get_closest_marker("kubectl"):
                 item.add_marker(pytest.mark.skip(reason="the program kubectl is not on this machine"))
+
+
+def _is_parallel(config: pytest.Config) -> bool:
+    """Whether this is one of several processes that share the tests."""
+    return hasattr(config, "workerinput")
 
 
 def _is_full_run(config: pytest.Config) -> bool:

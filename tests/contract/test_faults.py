@@ -13,6 +13,7 @@ from dispatcher.localcluster.faults import client, kinds
 from tests import parts
 from tests.contract.conftest import LABEL, Api, terminated, waiting
 
+pytestmark = pytest.mark.processes
 Json = dict[str, Any]
 LONG = "echo up; exec sleep 60"
 

@@ -10,6 +10,8 @@ from dispatcher.localcluster.faults import client
 from tests import history, parts
 from tests.contract.conftest import Api, ended, watched
 
+pytestmark = pytest.mark.processes
+
 
 @pytest.fixture(scope="module")
 def liar(tmp_path_factory: pytest.TempPathFactory) -> Iterator[parts.LocalCluster]:
