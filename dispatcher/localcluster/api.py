@@ -1,7 +1,6 @@
 """The HTTP side: each request is let in by its token, understood, counted, and answered in Kubernetes' words."""
 
 import asyncio
-import contextlib
 import hmac
 import logging
 from collections.abc import Callable, Mapping
@@ -10,13 +9,11 @@ from typing import Any
 from aiohttp import web
 
 from dispatcher.localcluster import access, answers, calls, discovery, refusal, stats, verbs
-from dispatcher.localcluster.faults import door, kinds, plan, words
+from dispatcher.localcluster.faults import door, injection, plan, words
 
 log = logging.getLogger(__name__)
 Json = dict[str, Any]
 _HEALTH = frozenset({"/healthz", "/livez", "/readyz"})
-_SUCCEEDED_S = 0.2
-"""A stream whose caller is to see a failure after it succeeded goes on for so long."""
 
 
 class Api:
@@ -27,15 +24,14 @@ class Api:
     ) -> None:
         self.address = ""
         self._does = does
-        self._faults = faults
+        self._injection = injection.Injection(faults)
         self._stats = counted
         self._door = own
         self._authorization = f"Bearer {token}".encode()
-        self._closing = asyncio.Event()
 
     def close(self) -> None:
         """Ends all watches; a stopping server waits for nothing else."""
-        self._closing.set()
+        self._injection.close()
         self._does.live.close()
         for collection in self._does.rules.store.collections.values():
             collection.changed.ring()
@@ -65,24 +61,26 @@ class Api:
 
     async def _answer(self, request: web.BaseRequest) -> web.StreamResponse:
         path = request.path
+        if path.startswith(door.PREFIX):  # before all faults: whoever asked for them must be able to end them
+            return await self._door.answer(request)
         if path.startswith("/api/v1/"):
             at = calls.target(path)
             if at is None:
                 raise refusal.no_such_path()
             return await self._on_target(request, at)
-        if path.startswith(door.PREFIX):
-            return await self._door.answer(request)
         if path == access.PATH and request.method == "POST":
-            reviewed = access.review(await calls.mapping(request), denies=self._denies)
-            return answers.plain(reviewed, status=201)
-        if path in _HEALTH:
-            return web.Response(text="ok")
-        found = self._about_itself(path.rstrip("/"))
-        if found is None or request.method != "GET":
-            raise refusal.no_such_path()
-        return answers.plain(found)
+            call = plan.Call(verb="create", resource=words.REVIEWS)
+            return await self._injection.run(request, call, lambda: self._review(request))
+        call = plan.Call(verb=request.method.lower(), resource=path)
+        return await self._injection.run(request, call, lambda: self._about_itself(request))
 
-    def _about_itself(self, path: str) -> Json | None:
+    async def _review(self, request: web.BaseRequest) -> web.Response:
+        reviewed = access.review(await calls.mapping(request), denies=self._injection.denies)
+        return answers.plain(reviewed, status=201)
+
+    async def _about_itself(self, request: web.BaseRequest) -> web.Response:
+        if request.path in _HEALTH:
+            return web.Response(text="ok")
         said: Mapping[str, Callable[[], Json]] = {
             "/version": discovery.version,
             "/api": lambda: discovery.core_versions(self.address),
@@ -92,9 +90,10 @@ class Api:
             "/openapi/v3": discovery.openapi,
             "/openapi/v3/api/v1": discovery.openapi_core,
         }
-        return said[path]() if path in said else None
-
-    # --- objects ---
+        path = request.path.rstrip("/")
+        if path not in said or request.method != "GET":
+            raise refusal.no_such_path()
+        return answers.plain(said[path]())
 
     async def _on_target(self, request: web.BaseRequest, at: calls.Target) -> web.StreamResponse:
         name = calls.verb(request, at)
@@ -102,43 +101,10 @@ class Api:
             raise refusal.method_not_allowed()
         self._stats.asked(at.resource.plural, name)
         verb = self._does.by_name[name]
-        if self._faults.is_empty:
+        if self._injection.is_idle:  # most often: the body of a create is then read once, where it is needed
             return await verb(request, at)
         right, resource = calls.right(at, verb=name)
-        if self._denies(right, resource, at.namespace):
+        if self._injection.denies(right, resource, at.namespace):
             raise refusal.not_permitted(verb=right, resource=resource, namespace=at.namespace, name=at.name)
         call = await calls.as_seen(request, at, verb=name)
-        effect = self._faults.effect(call, at=asyncio.get_running_loop().time())
-        if effect.delay_s:
-            await asyncio.sleep(effect.delay_s)
-        if effect.failure is None:
-            return await verb(request, at)
-        if effect.failure.done:
-            return await self._do_and_fail(verb(request, at), request, call, effect.failure)
-        return await self._fail(request, call, effect.failure)
-
-    def _denies(self, verb: str, resource: str, namespace: str) -> bool:
-        return self._faults.denies(verb, resource, namespace, at=asyncio.get_running_loop().time())
-
-    async def _do_and_fail(
-        self, doing: Any, request: web.BaseRequest, call: plan.Call, failure: kinds.Fail
-    ) -> web.StreamResponse:
-        """It succeeds, but the caller sees the failure; where it does not succeed the caller is told why."""
-        response: web.StreamResponse | None = None
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(_SUCCEEDED_S):  # a watch would go on
-                response = await doing
-        if response is None or response.prepared:  # a stream has a status already: it can only break off
-            return self._cut(request)
-        return await self._fail(request, call, failure)
-
-    async def _fail(self, request: web.BaseRequest, call: plan.Call, failure: kinds.Fail) -> web.StreamResponse:
-        if failure.how == "answer":
-            raise words.answer(failure, call)
-        if failure.how == "hang":
-            await self._closing.wait()  # or until the caller gives up, which cancels this
-        return self._cut(request)
-
-    def _cut(self, request: web.BaseRequest) -> web.StreamResponse:
-        calls.abort(request)
-        return web.Response(status=500)  # nobody will see it
+        return await self._injection.run(request, call, lambda: verb(request, at))

@@ -500,3 +500,103 @@ def test_rights_can_be_denied(faulty: Api, faults: client.Faults) -> None:
         return allowed
 
     assert (may("get", "log"), may("get", "")) == (False, True)
+
+
+# --- answers that are none ---
+
+
+@pytest.mark.parametrize(
+    ("body", "code", "said"),
+    [
+        ("null", 201, b"null"),
+        ("object", 201, b"{}"),
+        ("list", 201, b"[]"),
+        ("empty", 204, b""),
+        ("html", 201, b"<html><body><h1>It works!</h1></body></html>\n"),
+    ],
+)
+def test_a_success_can_be_answered_with_nonsense(
+    faulty: Api, faults: client.Faults, body: str, code: int, said: bytes
+) -> None:
+    """The status is a success, the body is none; nothing was done."""
+    faults.garble("create", body, resource="pods", times=1)
+    manifest, name = _manifest(faulty)
+    answer = faulty.open("POST", faulty.pods, manifest)
+    assert (answer.status, answer.read()) == (code, said)
+    assert faulty.call("GET", f"{faulty.pods}/{name}").code == 404
+
+
+@pytest.mark.parametrize("done", [False, True])
+def test_an_answer_can_be_cut_short_or_no_utf8(faulty: Api, faults: client.Faults, *, done: bool) -> None:
+    """JSON that cannot be decoded, whether the pod was created or not."""
+    for body, error in (("truncated", json.JSONDecodeError), ("latin1", UnicodeDecodeError)):
+        faults.garble("create", body, resource="pods", times=1, done=done)
+        manifest, name = _manifest(faulty)
+        answer = faulty.open("POST", faulty.pods, manifest)
+        assert answer.status == 201
+        with pytest.raises(error):
+            json.loads(answer.read().decode())
+        assert faulty.call("GET", f"{faulty.pods}/{name}").code == (200 if done else 404)
+
+
+def test_an_answer_can_be_broken_off(faulty: Api, faults: client.Faults) -> None:
+    """Fewer bytes than its Content-Length says, and the connection is gone."""
+    faults.garble("list", "broken_off", resource="pods", times=1)
+    with pytest.raises(HTTPError):
+        faulty.open("GET", faulty.pods).read()
+
+
+@pytest.mark.parametrize(
+    ("verb", "ask"),
+    [
+        ("get", lambda api: api.open("GET", f"{api.pods}/x")),
+        ("list", lambda api: api.open("GET", api.pods)),
+        ("watch", lambda api: api.open("GET", api.pods, watch="1")),
+        ("log", lambda api: api.open("GET", f"{api.pods}/x/log")),
+        ("update", lambda api: api.open("PUT", f"{api.pods}/x", {})),
+        ("patch", lambda api: api.open("PATCH", f"{api.pods}/x", {})),
+        ("delete", lambda api: api.open("DELETE", f"{api.pods}/x")),
+        ("deletecollection", lambda api: api.open("DELETE", api.pods)),
+        ("evict", lambda api: api.open("POST", f"{api.pods}/x/eviction", {})),
+    ],
+)
+def test_every_verb_can_be_answered_with_nonsense(faulty: Api, faults: client.Faults, verb: str, ask: Any) -> None:
+    """With the status that was asked for, too."""
+    faults.garble(verb, "null", times=1, status=202)
+    answer = ask(faulty)
+    assert (answer.status, answer.read()) == (202, b"null")
+
+
+def test_what_is_no_object_can_be_answered_with_nonsense(faulty: Api, faults: client.Faults) -> None:
+    """Access reviews by their resource, other addresses by their path."""
+    faults.garble("create", "list", resource="selfsubjectaccessreviews", times=1)
+    faults.garble("get", "object", resource="/version", times=1)
+    review = faulty.call("POST", "/apis/authorization.k8s.io/v1/selfsubjectaccessreviews", {})
+    assert (review.code, review.body) == (201, [])
+    assert faulty.call("GET", "/version").body == {}
+    assert faulty.call("GET", "/version").body["major"] == "1"
+
+
+# --- a restart of the API server ---
+
+
+def test_an_api_server_that_restarts_is_away_and_then_forbids(faulty: Api, faults: client.Faults) -> None:
+    """Connections are cut; then its roles are not read yet; then all is as before, and pods went on."""
+    pod = faulty.running(faulty.create(LONG))
+    events = _watch(faulty)
+    faulty.create(LONG)
+    next(events)
+    faults.restart_apiserver(down_s=0.5, forbidden_s=1.0)
+    with pytest.raises(HTTPError):
+        list(events)
+    with pytest.raises(HTTPError):
+        faulty.call("GET", "/readyz")
+    parts.eventually(lambda: _code(faulty, "GET", "/version") == 403, 5)
+    refused = faulty.call("POST", faulty.pods, faulty.manifest("true"))
+    assert (refused.code, refused.body["reason"]) == (403, "Forbidden")
+    assert 'cannot create resource "pods"' in refused.body["message"]
+    review = faulty.call("POST", "/apis/authorization.k8s.io/v1/selfsubjectaccessreviews", {})
+    assert (review.code, "cannot create resource" in review.body["message"]) == (403, True)
+    parts.eventually(lambda: _code(faulty, "GET", faulty.pods) == 200, 5)
+    assert faulty.read(pod)["metadata"]["uid"] == pod["metadata"]["uid"]
+    assert faulty.read(pod)["status"]["phase"] == "Running"

@@ -73,6 +73,14 @@ class Faults:
         """Calls of a verb fail (`kinds.Fail`); gives the fault's number."""
         return self.add(kinds.Fail(verb=verb, status=status, **fields)).number
 
+    def garble(self, verb: str, body: str = "null", **fields: Any) -> int:
+        """Calls of a verb are answered with success and nonsense (`kinds.Garble`); gives the fault's number."""
+        return self.add(kinds.read({"kind": "garble", "verb": verb, "body": body, **fields})).number
+
+    def restart_apiserver(self, down_s: float = 1.0, forbidden_s: float = 0.0) -> None:
+        """The API server goes and comes back (`kinds.RestartApiserver`)."""
+        self.add(kinds.RestartApiserver(down_s=down_s, forbidden_s=forbidden_s))
+
     def delay(self, verb: str, seconds: float, **fields: Any) -> int:
         """Calls of a verb take longer (`kinds.Delay`); gives the fault's number."""
         return self.add(kinds.Delay(verb=verb, seconds=seconds, **fields)).number

@@ -26,7 +26,7 @@ from dispatcher.localcluster import (
     times,
     verbs,
 )
-from dispatcher.localcluster.faults import kinds, plan
+from dispatcher.localcluster.faults import kinds, plan, words
 
 Json = dict[str, Any]
 _FINAL = frozenset({"Succeeded", "Failed"})
@@ -109,6 +109,8 @@ class Havoc:
                 return self._restore_node()
             case kinds.RemoveNode():
                 return self._remove_node()
+            case kinds.RestartApiserver():
+                return self._restart_apiserver(happening)
         return [name for pod in self._choose(happening) if (name := self._on_pod(happening, pod))]
 
     def _on_watches(self, happening: kinds.CutWatches | kinds.SilenceWatches | kinds.ExpireVersions) -> list[str]:
@@ -126,6 +128,14 @@ class Havoc:
             live.abort(pattern)
         else:
             self._end_watches(pattern)
+        return met
+
+    def _restart_apiserver(self, happening: kinds.RestartApiserver) -> list[str]:
+        """Gives what was watched."""
+        met = [stream.resource for stream in self._victims.live.of()]
+        self._victims.live.abort()
+        for fault in words.restart(happening):
+            self.faults.add(fault, at=_now())
         return met
 
     def _end_watches(self, pattern: str) -> None:

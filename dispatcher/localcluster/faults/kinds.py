@@ -36,7 +36,7 @@ class _OfCalls(_Standing, frozen=True, kw_only=True):
     verb: str = "*"
     """create, get, list, watch, update, patch, delete, deletecollection, log, evict."""
     resource: str = "*"
-    """pods, secrets, configmaps, events …"""
+    """pods, secrets, configmaps, events …, selfsubjectaccessreviews; what is no object by its path: /version."""
     namespace: str = "*"
     name: str = "*"
     """Of the object; a create is matched by the name in its body, lists and watches have an empty name."""
@@ -54,6 +54,18 @@ class Fail(_OfCalls, frozen=True, kw_only=True, tag="fail"):
     reason: str = ""
     """Kubernetes' word; empty: the usual one of the status."""
     message: str = ""
+
+
+class Garble(_OfCalls, frozen=True, kw_only=True, tag="garble"):
+    """Calls are answered with success, and with a body that is not what was asked for, as broken proxies do."""
+
+    body: Literal["null", "object", "list", "latin1", "empty", "truncated", "broken_off", "html"] = "null"
+    """JSON's `null`, `{}` or `[]`; JSON in Latin-1 bytes; nothing at all; JSON that ends too early; an answer whose
+    connection is closed before the promised length; a page for people."""
+    status: Annotated[int, msgspec.Meta(ge=200, le=299)] | None = None
+    """None: 204 for an `empty` body, else 201 of what creates and 200 of all others."""
+    done: bool = False
+    """True: what was asked for is done nevertheless. False: nothing was done. Streams (watch, log) are never begun."""
 
 
 class Delay(_OfCalls, frozen=True, kw_only=True, tag="delay"):
@@ -187,8 +199,21 @@ class RemoveNode(_Happening, frozen=True, kw_only=True, tag="remove_node"):
     until `restore_node`."""
 
 
-OfCalls = Fail | Delay
-Standing = Fail | Delay | Disturb | Unpullable | Unschedulable | Deny
+class RestartApiserver(_Happening, frozen=True, kw_only=True, tag="restart_apiserver"):
+    """The API server restarts under running pods: connections are cut, calls get no answer for a while, then 403.
+
+    Objects stay, as in a real cluster whose etcd lives on. An API server that has just started may not have read its
+    roles yet, and refuses what it allowed before and will allow again.
+    """
+
+    down_s: Seconds = 1.0
+    """Connections are closed without an answer for so long."""
+    forbidden_s: Seconds = 0.0
+    """Then everything is 403 Forbidden in RBAC's words, access reviews too, for so long."""
+
+
+OfCalls = Fail | Garble | Delay
+Standing = Fail | Garble | Delay | Disturb | Unpullable | Unschedulable | Deny
 ToPods = Evict | Preempt | Oom | Kill | Delete
 Happening = (
     CutWatches
@@ -202,9 +227,10 @@ Happening = (
     | LoseNode
     | RestoreNode
     | RemoveNode
+    | RestartApiserver
 )
 Fault = Standing | Happening
-STANDING = (Fail, Delay, Disturb, Unpullable, Unschedulable, Deny)
+STANDING = (Fail, Garble, Delay, Disturb, Unpullable, Unschedulable, Deny)
 
 
 class Script(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

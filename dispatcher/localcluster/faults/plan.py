@@ -34,7 +34,7 @@ class Effect:
     """What becomes of a call."""
 
     delay_s: float = 0.0
-    failure: kinds.Fail | None = None
+    failure: kinds.Fail | kinds.Garble | None = None
 
 
 @dataclass(eq=False, kw_only=True)
@@ -111,14 +111,15 @@ class Plan:
     # --- standing faults ---
 
     def effect(self, call: Call, *, at: float) -> Effect:
-        """What becomes of a call: all delays that match, and the first failure."""
-        delay_s, failure = 0.0, None
+        """What becomes of a call: all delays that match, and the first failure or garbled answer."""
+        delay_s = 0.0
+        failure: kinds.Fail | kinds.Garble | None = None
         for entry in self._standing(at):
             fault = entry.fault
             if isinstance(fault, kinds.Delay) and _meets(fault, call) and self._use(entry):
                 delay_s += fault.seconds + self._jitter(fault.jitter_s)
-            elif failure is None and isinstance(fault, kinds.Fail) and _meets(fault, call) and self._use(entry):
-                failure = fault
+            elif failure is None and isinstance(fault, kinds.Fail | kinds.Garble):
+                failure = fault if _meets(fault, call) and self._use(entry) else None
         return Effect(delay_s=delay_s, failure=failure)
 
     def disturb(self, resource: str, lines: Sequence[bytes], *, at: float) -> list[bytes]:

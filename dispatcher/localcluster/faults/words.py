@@ -1,6 +1,7 @@
 """How faults are worded, as an API server, a scheduler or a container runtime would. Pure tables."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 
 from dispatcher.localcluster import refusal
 from dispatcher.localcluster.faults import kinds, plan
@@ -30,6 +31,17 @@ _MESSAGES: Mapping[int, str] = {
     503: "the server is currently unable to handle the request",
     504: "the server was unable to return a response in the time allotted, but may still be processing the request",
 }
+_GARBLED: Mapping[str, bytes] = {
+    "null": b"null",
+    "object": b"{}",
+    "list": b"[]",
+    "latin1": '{"kind":"Status","apiVersion":"v1","metadata":{},"message":"caf\xe9"}'.encode("latin-1"),
+    "empty": b"",
+    "html": b"<html><body><h1>It works!</h1></body></html>\n",
+}
+_BEGUN = b'{"kind":"List","apiVersion":"v1","metadata":{"resourceVersion":"1"},"items":[{"kind":'
+_CREATES = frozenset({"create", "evict"})
+REVIEWS = "selfsubjectaccessreviews"
 _PULLS: Mapping[str, str] = {
     "not_found": 'failed to resolve reference "{image}": {image}: not found',
     "denied": (
@@ -60,7 +72,48 @@ def answer(fault: kinds.Fail, call: plan.Call) -> refusal.Refusal:
     return refusal.Refusal(fault.status, reason, fault.message or _message(fault.status, call), details=details)
 
 
+@dataclass(frozen=True, kw_only=True)
+class Nonsense:
+    """An answer that is a success by its status and none by its body. `promised` is its Content-Length."""
+
+    status: int
+    body: bytes
+    promised: int
+    content_type: str
+
+
+def nonsense(fault: kinds.Garble, call: plan.Call, *, real: bytes = b"") -> Nonsense:
+    """The answer that a garbled call gets; `real` is the true body where the call was done."""
+    usual = 204 if fault.body == "empty" else 201 if call.verb in _CREATES else 200
+    whole = real or _BEGUN * 2
+    body = _GARBLED.get(fault.body, whole[: len(whole) // 2])
+    return Nonsense(
+        status=fault.status or usual,
+        body=body,
+        promised=len(whole) if fault.body == "broken_off" else len(body),
+        content_type="text/html" if fault.body == "html" else "application/json",
+    )
+
+
+def restart(happening: kinds.RestartApiserver) -> Iterator[kinds.Standing]:
+    """The standing faults that a restart of the API server consists of."""
+    if happening.down_s:
+        yield kinds.Fail(how="cut", for_s=happening.down_s)
+    if happening.forbidden_s:
+        begin_s, for_s = happening.down_s, happening.forbidden_s
+        yield kinds.Deny(after_s=begin_s, for_s=for_s)
+        # reviews and addresses without objects need a right too: who has none may not even ask what it may do
+        for resource in (REVIEWS, "/*"):
+            yield kinds.Fail(resource=resource, status=403, after_s=begin_s, for_s=for_s)
+
+
 def _message(status: int, call: plan.Call) -> str:
+    if status == 403 and call.resource.startswith("/"):
+        return f'forbidden: User "podyard" cannot {call.verb} path "{call.resource}"'
+    if status == 403 and call.resource == REVIEWS:
+        group = "authorization.k8s.io"
+        what = f'User "podyard" cannot create resource "{REVIEWS}" in API group "{group}" at the cluster scope'
+        return f"{REVIEWS}.{group} is forbidden: {what}"
     if status == 403 and call.verb == "create":
         used = f"requested: {call.resource}=1, used: {call.resource}=10, limited: {call.resource}=10"
         return f'{call.resource} "{call.name}" is forbidden: exceeded quota: podyard-faults, {used}'

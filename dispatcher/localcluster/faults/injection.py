@@ -1,0 +1,89 @@
+"""What a fault makes of one HTTP request: it waits, is refused, cut, left hanging, or answered with nonsense."""
+
+import asyncio
+import contextlib
+from collections.abc import Awaitable, Callable
+
+from aiohttp import web
+
+from dispatcher.localcluster import calls
+from dispatcher.localcluster.faults import kinds, plan, words
+
+_DONE_S = 0.2
+"""A stream whose caller is to see a failure after it succeeded goes on for so long."""
+_STREAMS = frozenset({"watch", "log"})
+Answer = Callable[[], Awaitable[web.StreamResponse]]
+"""Does what was asked for."""
+
+
+class Injection:
+    """Stands before every request. Belongs to the cluster's event loop."""
+
+    def __init__(self, faults: plan.Plan) -> None:
+        self._faults = faults
+        self._closing = asyncio.Event()
+
+    @property
+    def is_idle(self) -> bool:
+        """Whether no fault is planned, as most often."""
+        return self._faults.is_empty
+
+    def close(self) -> None:
+        """The cluster stops: calls that hang are let go."""
+        self._closing.set()
+
+    def denies(self, verb: str, resource: str, namespace: str) -> bool:
+        """Whether a fault takes a right away, in RBAC's words: `get`, `pods/log`."""
+        return self._faults.denies(verb, resource, namespace, at=asyncio.get_running_loop().time())
+
+    async def run(self, request: web.BaseRequest, call: plan.Call, answer: Answer) -> web.StreamResponse:
+        """The answer as the caller gets it; raises Refusal."""
+        effect = self._faults.effect(call, at=asyncio.get_running_loop().time())
+        if effect.delay_s:
+            await asyncio.sleep(effect.delay_s)
+        match effect.failure:
+            case None:
+                return await answer()
+            case kinds.Garble() as fault:
+                return await self._garble(request, call, fault, answer)
+            case kinds.Fail(done=True) as fault:
+                return await self._do_and_fail(request, call, fault, answer)
+            case fault:
+                return await self._fail(request, call, fault)
+
+    async def _do_and_fail(
+        self, request: web.BaseRequest, call: plan.Call, fault: kinds.Fail, answer: Answer
+    ) -> web.StreamResponse:
+        """It succeeds, but the caller sees the failure; where it does not succeed the caller is told why."""
+        response: web.StreamResponse | None = None
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(_DONE_S):  # a watch would go on
+                response = await answer()
+        if response is None or response.prepared:  # a stream has a status already: it can only break off
+            return self._cut(request)
+        return await self._fail(request, call, fault)
+
+    async def _fail(self, request: web.BaseRequest, call: plan.Call, fault: kinds.Fail) -> web.StreamResponse:
+        if fault.how == "answer":
+            raise words.answer(fault, call)
+        if fault.how == "hang":
+            await self._closing.wait()  # or until the caller gives up, which cancels this
+        return self._cut(request)
+
+    async def _garble(
+        self, request: web.BaseRequest, call: plan.Call, fault: kinds.Garble, answer: Answer
+    ) -> web.StreamResponse:
+        real = await answer() if fault.done and call.verb not in _STREAMS else None
+        body = real.body if isinstance(real, web.Response) and isinstance(real.body, bytes) else b""
+        said = words.nonsense(fault, call, real=body)
+        headers = {"Content-Type": said.content_type}
+        if said.promised == len(said.body):
+            return web.Response(status=said.status, body=said.body, headers=headers)
+        response = web.StreamResponse(status=said.status, headers=headers | {"Content-Length": str(said.promised)})
+        await response.prepare(request)
+        await response.write(said.body)
+        return self._cut(request)
+
+    def _cut(self, request: web.BaseRequest) -> web.StreamResponse:
+        calls.abort(request)
+        return web.Response(status=500)  # nobody will see it
