@@ -1,28 +1,37 @@
-"""A Celery pool whose slots are Kubernetes pods, and the names that authors use to describe pods.
+"""A Celery pool whose slots are Kubernetes pods, and the names that people import.
 
-Importing this is cheap, for pods import it too: each name is loaded when it is first used.
+Importing this is cheap, for pods and senders import it too: each name is loaded when it is first asked for.
 """
 
+from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from dispatcher.errors import PodFailed
     from dispatcher.manifests.call_options import on_pod
     from dispatcher.manifests.kubernetes_types import Secret, Volume, VolumeMount
+    from dispatcher.options import Options, QueueProfile
 
-__all__ = ["Secret", "Volume", "VolumeMount", "on_pod"]
+__all__ = ["Options", "PodFailed", "QueueProfile", "Secret", "Volume", "VolumeMount", "on_pod"]
+
+_HOMES = {
+    "Options": "options",
+    "PodFailed": "errors",
+    "QueueProfile": "options",
+    "Secret": "manifests.kubernetes_types",
+    "Volume": "manifests.kubernetes_types",
+    "VolumeMount": "manifests.kubernetes_types",
+    "on_pod": "manifests.call_options",
+}
 
 
 def __getattr__(name: str) -> Any:
-    """The public names, from where they are defined."""
-    if name not in __all__:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    if name == "on_pod":
-        from dispatcher.manifests import call_options
-
-        return call_options.on_pod
-    from dispatcher.manifests import kubernetes_types
-
-    return getattr(kubernetes_types, name)
+    home = _HOMES.get(name)
+    if home is None:
+        raise AttributeError(f"module 'dispatcher' has no attribute {name!r}; it has {', '.join(__all__)}")
+    value = getattr(import_module(f"dispatcher.{home}"), name)
+    globals()[name] = value
+    return value
 
 
 def __dir__() -> list[str]:

@@ -4,6 +4,7 @@ DispatcherError                    about us: something that we were given cannot
 ├── InvalidTemplate                a pod template cannot be read or breaks a rule
 ├── InvalidOverride                an override cannot be merged
 ├── InvalidPod                     the final manifest may not be launched
+├── MissingExtra                   a package of a part is not installed
 ├── StoreUnavailable               the pods' table cannot be read or written now
 ├── ApiError                       the API server answered with an error status
 └── ApiUnavailable                 the API server gave no answer: nothing is known of the call's effect
@@ -29,6 +30,10 @@ class InvalidOverride(DispatcherError, ValueError):  # noqa: N818 - as above
 
 class InvalidPod(DispatcherError, ValueError):  # noqa: N818 - as above
     """The final manifest may not be launched; the message names the path and the rule."""
+
+
+class MissingExtra(DispatcherError, ImportError):  # noqa: N818 - as above
+    """A package that a part needs is not installed; the message ends with the command that installs it."""
 
 
 class StoreUnavailable(DispatcherError):  # noqa: N818 - as above

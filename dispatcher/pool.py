@@ -1,4 +1,14 @@
-"""The address that people write into `CELERY_CUSTOM_WORKER_POOL`: `dispatcher.pool:KubernetesPool`."""
+"""The address that people write into `CELERY_CUSTOM_WORKER_POOL`: `dispatcher.pool:KubernetesPool`.
+
+Only a Celery worker that is about to start imports it: one whose packages are not all installed ends with one line.
+"""
+
+from dispatcher import errors, extras
+
+try:
+    extras.require("dispatcher", for_what="the pool dispatcher.pool:KubernetesPool")
+except errors.MissingExtra as error:
+    raise SystemExit(f"podyard: {error}") from None
 
 from dispatcher.worker.pool import KubernetesPool
 

