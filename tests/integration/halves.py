@@ -24,7 +24,8 @@ from tests import parts
 WORKER = """
 import sys
 from pathlib import Path
-from routing import celery_app, settings
+from routing.config import settings
+from routing.worker import celery_app
 app = celery_app.build(settings.load(Path(sys.argv[1])), "worker")
 app.worker_main(["worker", "-c", sys.argv[2], "-n", sys.argv[3], "-Q", sys.argv[4], "--loglevel", "WARNING"])
 """

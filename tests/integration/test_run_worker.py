@@ -44,7 +44,7 @@ APP = """
     from pathlib import Path
     from types import SimpleNamespace
     from celery import Celery
-    from routing import run
+    from routing.worker import run
 
     here = Path(os.environ["PODYARD_TEST_HERE"])
     app = Celery("w", broker=os.environ["PODYARD_TEST_URL"], backend=os.environ["PODYARD_TEST_URL"])

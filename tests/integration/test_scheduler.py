@@ -201,7 +201,7 @@ PAIRS = 100
 SCHEDULER = """
 import logging, sys, threading
 from pathlib import Path
-from routing import settings
+from routing.config import settings
 from routing.scheduling import service
 logging.basicConfig(level=logging.INFO)
 service.run(settings.load(Path(sys.argv[1]), environ={}), stop=threading.Event())

@@ -56,7 +56,7 @@ def dag(dag_id: str = "d", **tasks: str) -> spec.DagSpec:
 
 
 def save(store: Store, *dags: spec.DagSpec, errors: tuple[loading.LoadError, ...] = ()) -> None:
-    store.save_dags(loading.Loaded(dags, store_errors), at=AT)
+    store.save_dags(loading.Loaded(dags, errors), at=AT)
 
 
 def record_attempt(store: Store, run: rows.RunRow, task_id: str = "a") -> str:
