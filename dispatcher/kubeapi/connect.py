@@ -2,46 +2,52 @@
 
 import asyncio
 import logging
+from typing import Any
 
-from dispatcher import errors
+from dispatcher import errors, retry
 from dispatcher.kubeapi import client
-from dispatcher.options import Options
 
 logger = logging.getLogger(__name__)
 
-AGAIN_S = 2.0
+AGAIN = retry.Backoff(first_s=2.0, last_s=2.0, jitter=lambda: 0.0)
+"""A server that starts is found soon; one question every two seconds costs it nothing."""
 
 
 class Connection:
     """How to reach the API server, and what keeps us from it. On the loop's thread."""
 
-    def __init__(self, options: Options) -> None:
-        self._options = options
+    def __init__(self, wanted: client.Wanted) -> None:
+        self._wanted = wanted
+        self._tried = asyncio.Event()
         self.trouble: str | None = "not connected yet"
         """What is wrong now; None once the server has answered."""
 
     async def access(self) -> client.Access:
         """Address and credentials, as soon as the kubeconfig or the service account gives them."""
-        while True:
-            try:
-                return await asyncio.to_thread(client.connect_as, self._options)
-            except errors.DispatcherError as error:
-                await self._wait(error)
+        return await retry.until_done(
+            lambda: asyncio.to_thread(client.connect_as, self._wanted),
+            catch=errors.DispatcherError,
+            backoff=AGAIN,
+            on_failure=self._failed,
+        )
 
     async def answers(self, api: client.KubeClient) -> None:
         """Returns once the server has told its version."""
-        while True:
-            try:
-                version = await api.read_version()
-            except (errors.ApiError, errors.ApiUnavailable) as error:
-                await self._wait(error)
-            else:
-                self.trouble = None
-                logger.info("connected to Kubernetes version=%s", version.get("gitVersion"))
-                return
+        version: dict[str, Any] = await retry.until_done(
+            api.read_version, catch=(errors.ApiError, errors.ApiUnavailable), backoff=AGAIN, on_failure=self._failed
+        )
+        self.trouble = None
+        self._tried.set()
+        logger.info("connected to Kubernetes version=%s", version.get("gitVersion"))
 
-    async def _wait(self, error: Exception) -> None:
-        if str(error) != self.trouble:
-            logger.warning("waiting for Kubernetes: %s", error)
-        self.trouble = str(error)
-        await asyncio.sleep(AGAIN_S)
+    async def check(self) -> None:
+        """Raises ApiUnavailable with what keeps us from the server, once there was a first try; it waits for that."""
+        await self._tried.wait()
+        if self.trouble is not None:
+            raise errors.ApiUnavailable(self.trouble)
+
+    def _failed(self, failure: retry.Failure) -> None:
+        if str(failure.error) != self.trouble:
+            logger.warning("waiting for Kubernetes: %s", failure.error)
+        self.trouble = str(failure.error)
+        self._tried.set()

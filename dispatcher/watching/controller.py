@@ -279,9 +279,9 @@ class Lifecycle:
 
     async def server_answers(self) -> None:
         """Returns if the API server gives a sign of life; raises what keeps us from it."""
-        if self._parts is None:
-            raise errors.ApiUnavailable(self._connection.trouble or "not connected yet")
-        await self._parts.cluster.read_version()
+        await self._connection.check()
+        if self._parts is not None:
+            await self._parts.cluster.read_version()
 
     def submit(self, attempt: Attempt) -> None:
         """Takes an attempt in; one that is in flight already is not launched again."""
