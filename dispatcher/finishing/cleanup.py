@@ -143,9 +143,13 @@ class Janitor:
         )
 
     async def _mark_done(self, ended: Ended) -> None:
-        await self._cluster.patch_pod(
-            ended.namespace, ended.pod, {"metadata": {"uid": ended.uid, "labels": {builder.DONE_LABEL: "true"}}}
-        )
+        """Marks this very pod; one that has its name by now is another's, and stays as it is."""
+        patch = {"metadata": {"uid": ended.uid, "labels": {builder.DONE_LABEL: "true"}}}
+        try:
+            await self._cluster.patch_pod(ended.namespace, ended.pod, patch)
+        except errors.ApiError as error:
+            if error.status not in (409, 422):  # 422 says that a uid does not change, 409 that it was a precondition
+                raise
 
     async def _delete(self, ended: Ended) -> None:
         await self._cluster.delete_pod(ended.namespace, ended.pod, uid=ended.uid, grace_s=0)

@@ -110,6 +110,14 @@ def number(query: Mapping[str, str], name: str) -> int | None:
     return int(text)
 
 
+def version(query: Mapping[str, str]) -> int | None:
+    """The resourceVersion that is asked for; raises Refusal 500 for one that is no number, as a real server does."""
+    text = query.get("resourceVersion", "")
+    if text and not (text.isascii() and text.isdigit()):
+        raise refusal.unreadable_version(text)
+    return int(text) if text else None
+
+
 def match(at: Target, query: Mapping[str, str]) -> store.Match:
     """Namespace and selectors of a list or watch; with a name in the address only that object."""
     wanted = query.get("fieldSelector", "")

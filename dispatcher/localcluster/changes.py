@@ -42,7 +42,7 @@ def _by_kind(resource: resources.Resource, old: Json, new: Json) -> Iterator[Cau
 
 
 def _pod(old: Json, new: Json) -> Iterator[Cause]:
-    if _fixed(old) != _fixed(new):
+    if _fixed(old) != _fixed(_with_old_grace(old, new)):
         yield causes.forbidden("spec", _POD_WORDS)
     kept = new.get("tolerations") or []
     if any(toleration not in kept for toleration in old.get("tolerations") or []):
@@ -55,6 +55,13 @@ def _pod(old: Json, new: Json) -> Iterator[Cause]:
     elif before_s is not None and after_s is not None and after_s > before_s:
         words = "must be less than or equal to previous value"
         yield causes.invalid("spec.activeDeadlineSeconds", after_s, words)
+
+
+def _with_old_grace(old: Json, new: Json) -> Json:
+    """The new spec, with a grace period that may be set to 1 where it was negative taken as unchanged."""
+    key = "terminationGracePeriodSeconds"
+    may_change = old.get(key, 0) < 0 and new.get(key) == 1
+    return new | {key: old[key]} if may_change else new
 
 
 def _fixed(spec: Mapping[str, Any]) -> Json:

@@ -85,7 +85,7 @@ def _environment(field: str, container: manifest.Container) -> Iterator[Cause]:
         if variable.value_from is not None:
             yield from _value_from(f"{where}.valueFrom", variable)
     for index, source in enumerate(container.env_from or []):
-        yield from _env_from(f"{field}.envFrom[{index}]", source)
+        yield from _env_from(f"{field}.envFrom", index, source)
 
 
 def _value_from(field: str, variable: manifest.EnvVar) -> Iterator[Cause]:
@@ -118,7 +118,8 @@ def _value_from(field: str, variable: manifest.EnvVar) -> Iterator[Cause]:
                 yield from naming.config_key(f"{field}.{name}.key", ref.key)
 
 
-def _env_from(field: str, source: manifest.EnvFrom) -> Iterator[Cause]:
+def _env_from(field: str, index: int, source: manifest.EnvFrom) -> Iterator[Cause]:
+    """A real server names the list where the number of sources is wrong, and the entry where a source is."""
     refs = {"configMapRef": source.config_map_ref, "secretRef": source.secret_ref}
     number = sum(ref is not None for ref in refs.values())
     if number > 1:
@@ -127,7 +128,7 @@ def _env_from(field: str, source: manifest.EnvFrom) -> Iterator[Cause]:
         yield causes.invalid(field, "", "must specify one of: `configMapRef` or `secretRef`")
     for name, ref in refs.items():
         if ref is not None:
-            yield from naming.subdomain(f"{field}.{name}.name", ref.name)
+            yield from naming.subdomain(f"{field}[{index}].{name}.name", ref.name)
 
 
 # --- mounts, ports ---
@@ -151,10 +152,11 @@ def _mounts(field: str, container: manifest.Container, volumes: set[str]) -> Ite
                 f"{where}.subPathExpr", mount.sub_path_expr, "subPathExpr and subPath are mutually exclusive"
             )
         for name, path in (("subPath", mount.sub_path or ""), ("subPathExpr", mount.sub_path_expr or "")):
+            inside = f"{field}.volumeMounts.{name}"  # a real server names no index for what leaves its volume
             if path.startswith("/"):
-                yield causes.invalid(f"{where}.{name}", path, "must be a relative path")
+                yield causes.invalid(inside, path, "must be a relative path")
             elif ".." in path.split("/"):
-                yield causes.invalid(f"{where}.{name}", path, "must not contain '..'")
+                yield causes.invalid(inside, path, "must not contain '..'")
 
 
 def _ports(field: str, ports: list[manifest.Port]) -> Iterator[Cause]:

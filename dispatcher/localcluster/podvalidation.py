@@ -91,9 +91,6 @@ def _policy(spec: manifest.PodSpec) -> Iterator[Cause]:
     deadline = spec.active_deadline_seconds
     if deadline is not None and not 1 <= deadline <= _LONGEST_S:
         yield causes.invalid("spec.activeDeadlineSeconds", deadline, f"must be between 1 and {_LONGEST_S}, inclusive")
-    grace = spec.termination_grace_period_seconds
-    if grace is not None and grace < 0:
-        yield causes.invalid("spec.terminationGracePeriodSeconds", grace, "must be greater than or equal to 0")
 
 
 def _names(spec: manifest.PodSpec) -> Iterator[Cause]:

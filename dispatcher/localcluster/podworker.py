@@ -156,7 +156,7 @@ class PodWorker:
     async def _end_sidecars(self) -> None:
         """SIGTERM in reverse order, each when the one after it has ended; SIGKILL when the grace period is over."""
         if not self._containers.is_stopping:
-            self._due.later(self.pod.spec.termination_grace_period_seconds or 0, self._containers.kill)
+            self._due.later(self._grace_s, self._containers.kill)
         self._containers.stop()
         for name in reversed(self._sidecars):
             self._containers.terminate(name)
@@ -191,6 +191,12 @@ class PodWorker:
 
     # --- the end ---
 
+    @property
+    def _grace_s(self) -> int:
+        """The pod's own grace period; a negative one is as short as can be."""
+        grace_s = self.pod.spec.termination_grace_period_seconds or 0
+        return grace_s if grace_s >= 0 else 1
+
     def stop(self, grace_s: float) -> None:
         """SIGTERM now, SIGKILL after `grace_s` seconds; a shorter period replaces a longer one."""
         if not self._containers.is_stopping and grace_s:
@@ -216,7 +222,7 @@ class PodWorker:
         self._report.event(
             "DeadlineExceeded", "Pod was active on the node longer than specified deadline", warning=True
         )
-        self.stop(self.pod.spec.termination_grace_period_seconds or 0)
+        self.stop(self._grace_s)
 
     def _give_up(self) -> None:
         """After an error of our own: nothing runs on, and the pod says whose fault it was."""

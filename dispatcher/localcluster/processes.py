@@ -136,10 +136,14 @@ class ProcessSandbox:
         self.notes = limits.notes(pod, self._folder / "volumes")
 
     def mount(self) -> None:
-        """Makes the volumes; raises NotReady `FailedMount`."""
-        if self._pod.spec.volumes:
+        """Makes the volumes that a container mounts; raises NotReady `FailedMount`.
+
+        As a kubelet: what nobody mounts is not looked at, and its source need not be there.
+        """
+        wanted = volumes.in_use(self._pod)
+        if wanted:
             self._volumes = volumes.make(
-                self._pod.spec.volumes,
+                wanted,
                 folder=self._folder / "volumes",
                 claims=self._owner.folder.with_name("claims") / (self._pod.metadata.namespace or ""),
                 lookup=self._lookup,

@@ -36,8 +36,9 @@ class Refusal(Exception):  # noqa: N818 - the caller's mistake or the world's st
             "metadata": {},
             "status": "Failure",
             "message": self.message,
-            "reason": self.reason,
         }
+        if self.reason:
+            status["reason"] = self.reason
         if self.details:
             status["details"] = self.details
         return status | {"code": self.code}
@@ -133,6 +134,12 @@ def too_large(limit_bytes: int) -> Refusal:
 def expired(wanted: int, oldest: int) -> Refusal:
     """The version is too old: its history is gone."""
     return Refusal(410, "Expired", f"too old resource version: {wanted} ({oldest})")
+
+
+def unreadable_version(text: str) -> Refusal:
+    """The version is no number: an API server calls that an error of its own, without a reason."""
+    why = f'strconv.ParseUint: parsing "{text}": invalid syntax'
+    return Refusal(500, "", f'resourceVersion: Invalid value: "{text}": {why}')
 
 
 def version_too_large(wanted: int, current: int) -> Refusal:

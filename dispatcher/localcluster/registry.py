@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
-from dispatcher.localcluster import admission, changes, forms, pods, refusal, resources, statuses, store, times
+from dispatcher.localcluster import admission, causes, changes, forms, pods, refusal, resources, statuses, store, times
 
 Json = dict[str, Any]
 _SUFFIX_LETTERS = "bcdfghjklmnpqrstvwxz2456789"
@@ -120,13 +120,14 @@ class Registry:
         thing: Json,
         *,
         subresource: str = "",
+        is_patch: bool = False,
         dry_run: bool = False,
     ) -> store.Snapshot:
         """Replaces an object, or its status; raises Refusal 400, 409 or 422."""
         thing = forms.without_nulls(thing)
         forms.check_types(resource, thing)
         old = before.read()
-        self._check_identity(resource, before, thing)
+        self._check_identity(resource, before, thing, is_patch=is_patch)
         metadata = thing.setdefault("metadata", {})
         metadata.pop("managedFields", None)
         for key in _KEPT_METADATA:
@@ -164,18 +165,25 @@ class Registry:
         pod["spec"]["nodeName"] = node
         return self.store.put(resources.PODS, pod | {"status": status})
 
-    def _check_identity(self, resource: resources.Resource, before: store.Snapshot, thing: Json) -> None:
+    def _check_identity(
+        self, resource: resources.Resource, before: store.Snapshot, thing: Json, *, is_patch: bool
+    ) -> None:
+        """The uid is a precondition of a replacement (409), and a field that a patch must not change (422)."""
         metadata = thing.get("metadata") or {}
         name = metadata.get("name", before.name)
         if name != before.name:
             raise refusal.bad_request(
                 f"the name of the object ({name}) does not match the name on the URL ({before.name})"
             )
-        if metadata.get("uid", before.uid) != before.uid:
+        is_another = metadata.get("uid", before.uid) != before.uid
+        if is_another and not is_patch:
             why = f"Precondition failed: UID in precondition: {metadata['uid']}, UID in object meta: {before.uid}"
             raise refusal.conflict(resource.plural, before.name, why)
         if metadata.get("resourceVersion", "") not in {"", str(before.version)}:
             raise refusal.modified(resource.plural, before.name)
+        if is_another:
+            wrong = causes.invalid("metadata.uid", metadata["uid"], "field is immutable")
+            raise refusal.invalid(resource.kind, before.name, [wrong])
 
     def _put(self, resource: resources.Resource, before: store.Snapshot, new: Json) -> store.Snapshot:
         """Stores a change; the last finalizer of an object that waits for nothing else takes it away."""
@@ -218,9 +226,11 @@ class Registry:
         pod = before.read()
         grace_s = pod["spec"].get("terminationGracePeriodSeconds", pods.GRACE_S)
         if options.grace_s is not None:
-            grace_s = max(options.grace_s, 0)
+            grace_s = options.grace_s
         if not pod["spec"].get("nodeName") or pod["status"].get("phase") in _FINAL_PHASES:
             grace_s = 0
+        if grace_s < 0:  # accepted, and as short as can be
+            grace_s = 1
         metadata = pod["metadata"]
         if "deletionTimestamp" in metadata:
             old_s = metadata.get("deletionGracePeriodSeconds", 0)

@@ -48,15 +48,19 @@ def _finalizers(finalizers: list[str]) -> Iterator[Cause]:
 
 
 def _owners(owners: list[manifest.Owner]) -> Iterator[Cause]:
-    for index, owner in enumerate(owners):
-        parts = {"apiVersion": owner.api_version, "kind": owner.kind, "name": owner.name, "uid": owner.uid}
-        for name, value in parts.items():
+    field = "metadata.ownerReferences"  # a real server names no index here
+    for owner in owners:
+        if not owner.api_version:
+            yield causes.invalid(f"{field}.apiVersion", "", "version must not be empty")
+        for name, value in (("kind", owner.kind), ("name", owner.name), ("uid", owner.uid)):
             if not value:
-                yield causes.invalid(f"metadata.ownerReferences[{index}].{name}", "", "must not be empty")
-    controllers = [owner.name for owner in owners if owner.controller]
-    if len(controllers) > 1:
-        words = f"Only one reference can have Controller set to true. Found: {', '.join(controllers)}"
-        yield causes.invalid("metadata.ownerReferences", "", words)
+                yield causes.invalid(f"{field}.{name}", "", "must not be empty")
+        if (owner.api_version, owner.kind) == ("v1", "Event"):
+            yield causes.invalid(field, "", "/v1, Kind=Event is disallowed from being an owner")
+    controllers = [f"{owner.kind}/{owner.name}" for owner in owners if owner.controller]
+    for further in controllers[1:]:
+        found = f'Found "true" in references for {controllers[0]} and {further}'
+        yield causes.invalid(field, "", f"Only one reference can have Controller set to true. {found}")
 
 
 def check_data(config: manifest.ConfigData) -> list[Cause]:

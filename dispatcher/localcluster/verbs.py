@@ -88,7 +88,7 @@ class Verbs:
 
     def _check_version(self, query: Mapping[str, str]) -> None:
         """A list may ask for a version: this cluster only has the latest one."""
-        wanted = calls.number(query, "resourceVersion") or 0
+        wanted = calls.version(query) or 0
         current = self.rules.store.version
         if wanted > current:
             raise refusal.version_too_large(wanted, current)
@@ -180,7 +180,9 @@ class Verbs:
         if not isinstance(patched, dict):
             raise refusal.bad_request("the patch leaves no object")
         unknown = calls.check_fields(request.query, at, patched)
-        changed = self.rules.update(at.resource, before, patched, subresource=at.subresource, dry_run=dry_run)
+        changed = self.rules.update(
+            at.resource, before, patched, subresource=at.subresource, is_patch=True, dry_run=dry_run
+        )
         return answers.raw(changed.body, warnings=unknown)
 
     async def _delete(self, request: web.BaseRequest, at: calls.Target) -> web.StreamResponse:

@@ -25,6 +25,13 @@ def make(volumes: list[manifest.Volume], *, folder: Path, claims: Path, lookup: 
         raise runtime.NotReady("FailedMount", f"the volumes cannot be made: {error}") from error
 
 
+def in_use(pod: manifest.Pod) -> list[manifest.Volume]:
+    """The volumes that at least one container mounts."""
+    containers = [*(pod.spec.init_containers or []), *(pod.spec.containers or [])]
+    names = {mount.name for container in containers for mount in container.volume_mounts or []}
+    return [volume for volume in pod.spec.volumes or [] if volume.name in names]
+
+
 def _make_one(volume: manifest.Volume, folder: Path, lookup: environment.Lookup) -> Path:
     if volume.host_path is not None:
         return Path(volume.host_path.path)

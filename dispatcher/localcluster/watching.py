@@ -24,8 +24,8 @@ class Options:
 
 
 def options(query: Mapping[str, str]) -> Options:
-    """Reads the query; raises Refusal 400."""
-    version = calls.number(query, "resourceVersion")
+    """Reads the query; raises Refusal 400, or 500 for a version that is none."""
+    version = calls.version(query)
     initial = calls.flag(query, "sendInitialEvents")
     bookmarks = calls.flag(query, "allowWatchBookmarks")
     if initial and query.get("resourceVersionMatch") != "NotOlderThan":

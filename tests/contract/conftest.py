@@ -61,6 +61,9 @@ class Api:
         self.host = configuration.host.rstrip("/")
         self._pool = client.ApiClient(configuration).rest_client.pool_manager
         self._token = configuration.get_api_key_with_prefix("BearerToken", alias="authorization")
+        configuration.cert_file = configuration.key_file = None
+        self.bare_pool = client.ApiClient(configuration).rest_client.pool_manager
+        """Without the client certificate of the kubeconfig, which a server would take where a token is wrong."""
 
     # --- requests ---
 
@@ -79,9 +82,10 @@ class Api:
         if self._token:
             given["Authorization"] = self._token
         given |= headers or {}
+        pool = self.bare_pool if "Authorization" in (headers or {}) else self._pool
         data = body if body is None or isinstance(body, bytes) else json.dumps(body).encode()
         text = urlencode({key: value for key, value in query.items() if value is not None})
-        return self._pool.request(
+        return pool.request(
             method,
             f"{self.host}{path}{'?' + text if text else ''}",
             body=data,

@@ -1,20 +1,33 @@
 """Who is let in, and what the API says about itself."""
 
+import json
 import stat
+from pathlib import Path
 
 import pytest
+import yaml
 
 from tests.contract.conftest import Api
 
 
 @pytest.mark.parametrize("token", ["", "Bearer wrong", "Basic eDp5"])
 def test_without_the_token_every_request_is_refused(api: Api, token: str) -> None:
-    """A request without the token is a 401 Status, whatever it asks for."""
+    """A request without the token, and without a certificate, is a 401 Status, whatever it asks for."""
     for path in (api.pods, "/version", "/api/v1/nodes"):
         answer = api.call("GET", path, headers={"Authorization": token})
         if not api.is_local and answer.code in {200, 403} and token == "":
             continue  # a real server may let anonymous users see some addresses
         assert (answer.code, answer.body["kind"], answer.body["reason"]) == (401, "Status", "Unauthorized")
+
+
+def test_a_request_with_another_token_carries_no_certificate(api: Api, tmp_path: Path) -> None:
+    """An administrator's kubeconfig has a client certificate: with it a server lets in whatever the token says."""
+    said = yaml.safe_load(api.kubeconfig.read_text())
+    said["users"][0]["user"] = {"client-certificate-data": "bm90aGluZw==", "client-key-data": "bm90aGluZw=="}
+    (tmp_path / "config").write_text(json.dumps(said))
+    administrator = Api(kubeconfig=tmp_path / "config", image="x", namespace="default", is_local=True)
+    assert administrator._pool.connection_pool_kw["cert_file"]
+    assert administrator.bare_pool.connection_pool_kw["cert_file"] is None
 
 
 def test_the_kubeconfig_is_private(local: Api) -> None:

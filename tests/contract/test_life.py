@@ -39,9 +39,15 @@ def test_another_exit_code_is_failed(api: Api) -> None:
 
 
 def test_a_signal_is_128_and_its_number(api: Api) -> None:
-    """A container that is killed from inside."""
+    """A process that is killed inside of its container, whose main process says how it ended."""
+    pod = api.ended(api.create("sh -c 'kill -9 $$$$'; exit $?"))
+    assert (pod["status"]["phase"], terminated(pod)["exitCode"]) == ("Failed", 137)
+
+
+def test_a_main_process_can_kill_itself_where_it_is_not_process_1(api: Api) -> None:
+    """In a real container it is: the kernel ignores the signal, and the shell ends well. Here it is not."""
     pod = api.ended(api.create("kill -9 $$$$"))
-    assert terminated(pod)["exitCode"] == 137
+    assert terminated(pod)["exitCode"] == (137 if api.is_local else 0)
 
 
 def test_a_running_pod_is_ready(api: Api) -> None:
@@ -240,7 +246,7 @@ def test_volumes_are_folders_with_files(api: Api) -> None:
 def test_a_missing_volume_source_keeps_the_pod_pending(api: Api) -> None:
     """The pod waits in ContainerCreating, and an event says why."""
     volumes = [{"name": "map", "configMap": {"name": api.name()}}]
-    pod = api.create("true", volumes=volumes)
+    pod = api.create("true", base={"volumeMounts": [{"name": "map", "mountPath": "/map"}]}, volumes=volumes)
 
     def told() -> list[str]:
         about = f"involvedObject.uid={pod['metadata']['uid']}"
@@ -253,10 +259,23 @@ def test_a_missing_volume_source_keeps_the_pod_pending(api: Api) -> None:
     assert (now["status"]["phase"], waiting(now)["reason"]) == ("Pending", "ContainerCreating")
 
 
+def test_a_volume_that_no_container_mounts_is_not_looked_at(api: Api) -> None:
+    """Its source need not be there: a kubelet makes what is mounted."""
+    volumes = [
+        {"name": "map", "configMap": {"name": api.name()}},
+        {"name": "hidden", "secret": {"secretName": api.name()}},
+        {"name": "used", "emptyDir": {}},
+    ]
+    init = [{"name": "init", "image": api.image, "command": ["sh", "-c", "echo x > /used/x"]}]
+    init[0] |= {"volumeMounts": [{"name": "used", "mountPath": "/used"}]}
+    pod = api.ended(api.create("true", initContainers=init, volumes=volumes))
+    assert pod["status"]["phase"] == "Succeeded"
+
+
 def test_a_volume_that_the_local_cluster_does_not_have_is_said(local: Api) -> None:
     """Never left out in silence."""
     volumes = [{"name": "disk", "nfs": {"server": "10.0.0.1", "path": "/"}}]
-    pod = local.create("true", volumes=volumes)
+    pod = local.create("true", base={"volumeMounts": [{"name": "disk", "mountPath": "/disk"}]}, volumes=volumes)
     told = parts.eventually(lambda: _events(local, pod, "FailedMount"), 10)
     assert "the local cluster does not have" in told[0]
 

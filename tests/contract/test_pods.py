@@ -248,8 +248,23 @@ def test_a_patch_of_an_older_version_is_409(api: Api) -> None:
     old = {"metadata": {"resourceVersion": pod["metadata"]["resourceVersion"], "labels": {"one": "2"}}}
     answer = api.patch(path, old)
     assert (answer.code, answer.body["reason"]) == (409, "Conflict")
+
+
+def test_another_uid_is_409_in_a_replacement_and_422_in_a_patch(api: Api) -> None:
+    """A precondition of the one, a field that does not change of the other; neither changes anything."""
+    pod = api.create("sleep 5")
+    path = f"{api.pods}/{pod['metadata']['name']}"
     other = {"metadata": {"uid": "00000000-0000-0000-0000-000000000000", "labels": {"one": "2"}}}
-    assert api.patch(path, other).code == 409
+    for kind in ("application/merge-patch+json", "application/strategic-merge-patch+json"):
+        patched = api.patch(path, other, kind=kind)
+        assert (patched.code, patched.body["reason"]) == (422, "Invalid")
+        assert [cause["field"] for cause in patched.body["details"]["causes"]] == ["metadata.uid"]
+    put = api.read(pod)
+    put["metadata"]["uid"] = other["metadata"]["uid"]
+    put["metadata"].pop("resourceVersion")
+    answer = api.call("PUT", path, put)
+    assert (answer.code, answer.body["reason"]) == (409, "Conflict")
+    assert "one" not in api.read(pod)["metadata"]["labels"]
 
 
 def test_a_change_of_nothing_makes_no_version(api: Api) -> None:

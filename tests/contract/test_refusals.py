@@ -42,7 +42,9 @@ UNSUPPORTED = "FieldValueNotSupported"
             "env[0].valueFrom.secretKeyRef.key",
             REQUIRED,
         ),
-        ({"envFrom": [{"prefix": "A_"}]}, "envFrom[0]", INVALID),
+        ({"envFrom": [{"prefix": "A_"}]}, "envFrom", INVALID),
+        ({"envFrom": [{"configMapRef": {"name": "a"}, "secretRef": {"name": "a"}}]}, "envFrom", INVALID),
+        ({"envFrom": [{"configMapRef": {"name": "A_"}}]}, "envFrom[0].configMapRef.name", INVALID),
         ({"ports": [{"containerPort": 70_000}]}, "ports[0].containerPort", INVALID),
         ({"ports": [{"name": "web"}]}, "ports[0].containerPort", REQUIRED),
         ({"ports": [{"containerPort": 1, "protocol": "ICMP"}]}, "ports[0].protocol", UNSUPPORTED),
@@ -88,7 +90,7 @@ def test_a_path_is_mounted_once(api: Api) -> None:
     found = _causes(api, manifest)
     assert found == {
         f"{BASE}.volumeMounts[1].mountPath": INVALID,
-        f"{BASE}.volumeMounts[1].subPath": INVALID,
+        f"{BASE}.volumeMounts.subPath": INVALID,
     }
 
 
@@ -131,7 +133,6 @@ def test_a_volume_of_no_kind_is_an_empty_one(api: Api) -> None:
             "spec.tolerations[0].effect",
             INVALID,
         ),
-        ({"terminationGracePeriodSeconds": -5}, "spec.terminationGracePeriodSeconds", INVALID),
         ({"hostname": "Not_A_Label"}, "spec.hostname", INVALID),
         ({"nodeSelector": {"a b": "c"}}, "spec.nodeSelector", INVALID),
         ({"dnsPolicy": "Guess"}, "spec.dnsPolicy", UNSUPPORTED),
@@ -140,6 +141,19 @@ def test_a_volume_of_no_kind_is_an_empty_one(api: Api) -> None:
 def test_a_pod_that_cannot_be_is_refused(api: Api, spec: Json, field: str, reason: str) -> None:
     """The field's path, and the machine word."""
     assert (field, reason) in _causes(api, api.manifest("true", **spec)).items()
+
+
+def test_a_negative_grace_period_is_taken_and_is_a_second(api: Api) -> None:
+    """201 as it is; a delete makes it as short as can be, and a patch may say so."""
+    pod = api.create("trap '' TERM; echo ready; while :; do sleep 0.05; done", terminationGracePeriodSeconds=-1)
+    path = f"{api.pods}/{pod['metadata']['name']}"
+    assert pod["spec"]["terminationGracePeriodSeconds"] == -1
+    assert api.patch(path, {"spec": {"terminationGracePeriodSeconds": 5}}).code == 422
+    assert api.patch(path, {"spec": {"terminationGracePeriodSeconds": 1}}).code == 200
+    api.running(pod)
+    other = api.running(api.create("trap '' TERM; while :; do sleep 0.05; done", terminationGracePeriodSeconds=-1))
+    deleted = api.call("DELETE", f"{api.pods}/{other['metadata']['name']}").ok()
+    assert deleted["metadata"]["deletionGracePeriodSeconds"] == 1
 
 
 def test_an_init_container_that_ends_needs_no_probe(api: Api) -> None:

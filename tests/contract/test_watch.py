@@ -105,9 +105,13 @@ def test_a_watch_ends_when_its_time_is_over(api: Api) -> None:
     assert 0.5 < time.monotonic() - began < 10
 
 
-def test_a_version_that_is_no_number_is_400(api: Api) -> None:
-    """Versions come from the server."""
-    assert api.call("GET", api.pods, watch="1", resourceVersion="new").code == 400
+@pytest.mark.parametrize("version", ["new", "-1", "1.5"])
+@pytest.mark.parametrize("watch", [None, "1"])
+def test_a_version_that_is_no_number_is_500(api: Api, version: str, watch: str | None) -> None:
+    """Versions come from the server; whoever makes one up is told of an error without a reason."""
+    answer = api.call("GET", api.pods, watch=watch, resourceVersion=version)
+    assert (answer.code, answer.body.get("reason", "")) == (500, "")
+    assert "resourceVersion: Invalid value" in answer.body["message"]
 
 
 def test_a_version_of_the_future_is_refused(local: Api) -> None:
