@@ -329,6 +329,7 @@ class Scheduler:
             message=message,
             created_at=work.now,
             waiting_reason=messagewaits.in_line(route.side),
+            wait_kind=messagewaits.QUEUED,
         )
         return attempt, failure
 

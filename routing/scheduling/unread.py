@@ -22,6 +22,7 @@ PAGE = 500
 """Pods whose reasons are looked at in one round."""
 END_MAX = 500
 """Attempts ended in one round at most."""
+_REASONS = {messagewaits.CONSUMER: "NoConsumer", messagewaits.QUEUED: "NotTaken"}
 
 
 class Unread:
@@ -65,24 +66,24 @@ class Unread:
     def _tell_queue(
         self, book: ledger.Ledger, side: str, queue: str, consumed: Collection[str] | None, now: datetime
     ) -> None:
-        kind, reason = "queued", messagewaits.in_line(side)
+        kind, reason = messagewaits.QUEUED, messagewaits.in_line(side)
         if consumed is not None and queue not in consumed:
-            kind, reason = "consumer", messagewaits.unconsumed(side, queue)
+            kind, reason = messagewaits.CONSUMER, messagewaits.unconsumed(side, queue)
         rule = self._rule(kind, queue)
         deadline_at = now + timedelta(seconds=rule.after_s) if rule.after_s > 0 else None
         count = book.set_waiting_reason(
             side=side,
             queue=queue,
+            kind=kind,
             reason=reason,
             at=now,
             deadline_at=deadline_at,
             at_deadline=rule.action,
-            is_consumed=kind == "queued",
         )
-        if kind == "consumer" and count and queue not in self._unconsumed:
+        if kind == messagewaits.CONSUMER and count and queue not in self._unconsumed:
             self._unconsumed.add(queue)
             log.warning("%s: attempts=%d; start one: %s", reason, count, messagewaits.start_command(side, queue))
-        rule, before = self._rule("sending", queue), now - timedelta(seconds=UNSENT_AFTER_S)
+        rule, before = self._rule(messagewaits.SENDING, queue), now - timedelta(seconds=UNSENT_AFTER_S)
         book.set_unsent_reason(
             queue=queue,
             reason=messagewaits.UNSENT,
@@ -92,11 +93,11 @@ class Unread:
         )
 
     def _wait(self, one: entries.Overdue) -> wait_rules.Wait:
-        kind = messagewaits.kind_of(one.waiting_reason)
+        kind = messagewaits.kind_of(one.wait_kind)
         profile = self._router.route(one.queue).profile
         return wait_rules.Wait(
             kind=kind,
-            reason={"consumer": "NoConsumer", "queued": "NotTaken"}.get(kind),
+            reason=_REASONS.get(kind),
             detail=one.waiting_reason,
             since_s=0.0,
             rule=wait_rules.Rule(

@@ -54,6 +54,7 @@ class NewAttempt:
     message: Mapping[str, Any]
     created_at: datetime
     waiting_reason: str | None
+    wait_kind: str | None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -135,4 +136,5 @@ class Overdue:
     side: str
     queue: str
     waiting_reason: str | None
+    wait_kind: str | None
     at_deadline: str

@@ -110,7 +110,7 @@ def _messages_wait(latest: rows.AttemptRow, *, is_consumed: bool) -> str:
     if latest.state == "recorded":
         return "sending"
     if latest.at_deadline is not None:
-        return messagewaits.kind_of(latest.waiting_reason)
+        return messagewaits.kind_of(latest.wait_kind)
     return "queued" if is_consumed else "consumer"
 
 

@@ -12,7 +12,7 @@ from typing import Any, cast
 import sqlalchemy as sa
 from sqlalchemy.dialects import postgresql
 
-from dispatcher.attempts import status_store
+from dispatcher.attempts import status_store, wait_rules
 from routing.store import entries, messagewaits, models, states, store_errors
 
 ATTEMPT = cast("sa.Table", models.Attempt.__table__)
@@ -112,24 +112,30 @@ class Ledger:
         *,
         side: str,
         queue: str,
+        kind: str,
         reason: str,
         at: datetime,
         deadline_at: datetime | None,
         at_deadline: str,
-        is_consumed: bool,
     ) -> int:
-        """Say why the sent attempts of a queue wait that have no pod, and until when; returns how many had another
-        reason: their wait begins now."""
+        """Say why the sent attempts of a queue wait that have no pod, and until when; returns how many waited for
+        something else: their wait begins now. `kind` is `messagewaits.QUEUED` or `messagewaits.CONSUMER`."""
         query = (
             sa.update(ATTEMPT)
             .where(
                 ATTEMPT.c.state == "sent",
                 ATTEMPT.c.queue == queue,
                 ATTEMPT.c.side == side,
-                _NO_POD if is_consumed else _NOT_LAUNCHED,
-                _differs(ATTEMPT.c.waiting_reason, reason) | _differs(ATTEMPT.c.at_deadline, at_deadline),
+                _NOT_LAUNCHED if kind == messagewaits.CONSUMER else _NO_POD,
+                _differs(ATTEMPT.c.wait_kind, kind) | _differs(ATTEMPT.c.at_deadline, at_deadline),
             )
-            .values(waiting_reason=reason, waiting_since=at, deadline_at=deadline_at, at_deadline=at_deadline)
+            .values(
+                waiting_reason=reason,
+                wait_kind=kind,
+                waiting_since=at,
+                deadline_at=deadline_at,
+                at_deadline=at_deadline,
+            )
         )
         return self._connection.execute(query).rowcount
 
@@ -143,22 +149,27 @@ class Ledger:
                 ATTEMPT.c.state == "recorded",
                 ATTEMPT.c.queue == queue,
                 ATTEMPT.c.created_at < before,
-                _differs(ATTEMPT.c.waiting_reason, reason),
+                _differs(ATTEMPT.c.wait_kind, messagewaits.SENDING),
             )
-            .values(waiting_reason=reason, deadline_at=deadline_at, at_deadline=at_deadline)
+            .values(
+                waiting_reason=reason,
+                wait_kind=messagewaits.SENDING,
+                deadline_at=deadline_at,
+                at_deadline=at_deadline,
+            )
         )
         return self._connection.execute(query).rowcount
 
     def overdue(self, *, now: datetime, limit: int) -> list[entries.Overdue]:
         """Sent attempts without a pod whose wait is over and must end, the longest overdue first."""
-        names = ("id", "side", "queue", "waiting_reason", "at_deadline")
+        names = ("id", "side", "queue", "waiting_reason", "wait_kind", "at_deadline")
         query = (
             sa.select(*(ATTEMPT.c[name] for name in names))
             .where(
                 ATTEMPT.c.state == "sent",
                 ATTEMPT.c.at_deadline.in_(("retry", "fail")),
                 ATTEMPT.c.deadline_at <= now,
-                sa.or_(_NO_POD, sa.and_(_NOT_LAUNCHED, messagewaits.is_of_consumer(ATTEMPT.c.waiting_reason))),
+                sa.or_(_NO_POD, sa.and_(_NOT_LAUNCHED, ATTEMPT.c.wait_kind == messagewaits.CONSUMER)),
             )
             .order_by(ATTEMPT.c.deadline_at)
             .limit(limit)
@@ -171,7 +182,8 @@ class Ledger:
         What a dispatcher said of attempts before their pods is old where nobody consumes their queue any more.
         """
         waits = (POD.c.waiting_since, POD.c.deadline_at, POD.c.at_deadline)
-        columns = (ATTEMPT.c.id, ATTEMPT.c.waiting_reason, POD.c.phase, POD.c.reason, *waits)
+        own = (ATTEMPT.c.id, ATTEMPT.c.waiting_reason, ATTEMPT.c.wait_kind)
+        columns = (*own, POD.c.phase, POD.c.reason, POD.c.node, *waits)
         query = (
             sa.select(*columns)
             .join(POD, POD.c.attempt_id == ATTEMPT.c.id)
@@ -187,12 +199,14 @@ class Ledger:
             {
                 "key": row.id,
                 "why": why,
+                "kind": kind,
                 "since": row.waiting_since or at,
                 "until": row.deadline_at,
                 "then": row.at_deadline,
             }
             for row in self._connection.execute(query)
-            if (why := _pod_reason(row.phase, row.reason)) != row.waiting_reason
+            for why, kind in [(_pod_reason(row.phase, row.reason), _pod_wait_kind(row))]
+            if (why, kind) != (row.waiting_reason, row.wait_kind)
         ]
         if changed:
             self._connection.execute(_tell_reason(), changed)
@@ -396,7 +410,8 @@ def _save_facts(state: str, is_move: bool) -> sa.Update:
     may = _may_move(ATTEMPT.c.state, states.ATTEMPT_MOVES, state) if is_move else ATTEMPT.c.state == state
     values: dict[str, Any] = {name: sa.bindparam(name) for name in entries.AttemptFacts.__dataclass_fields__}
     if is_move:
-        values |= {"waiting_reason": None, "waiting_since": None, "deadline_at": None, "at_deadline": None}
+        waits = ("waiting_reason", "wait_kind", "waiting_since", "deadline_at", "at_deadline")
+        values |= dict.fromkeys(waits)
     return sa.update(ATTEMPT).where(ATTEMPT.c.id == sa.bindparam("key"), may).values(**values)
 
 
@@ -420,6 +435,7 @@ def _tell_reason() -> sa.Update:
         .where(may)
         .values(
             waiting_reason=sa.bindparam("why"),
+            wait_kind=sa.bindparam("kind"),
             waiting_since=sa.bindparam("since"),
             deadline_at=sa.bindparam("until"),
             at_deadline=sa.bindparam("then"),
@@ -429,6 +445,12 @@ def _tell_reason() -> sa.Update:
 
 def _pod_reason(phase: str, reason: str | None) -> str:
     return f"its pod is {phase}: {reason}" if reason else f"its pod is {phase}"
+
+
+def _pod_wait_kind(pod: Any) -> str:
+    """What a pod that does not run waits for, by its row."""
+    has_node = pod.node is not None
+    return wait_rules.kind_of(reason=pod.reason, is_pod=pod.phase != "Waiting", is_scheduled=has_node)
 
 
 @cache

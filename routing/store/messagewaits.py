@@ -1,15 +1,20 @@
-"""Message waits: the record's words for attempts whose message nobody has taken yet, and what they mean. Pure.
+"""Message waits: the kinds of wait before anybody has an attempt's message, and what people read about each.
 
-The scheduler writes them, `explanation` reads them again.
+The scheduler writes the kind into the record (`attempt.wait_kind`), and the words beside it. Programs ask for the kind
+alone: the words may change from one version to the next, or be translated. No I/O, no state.
 """
 
 import shlex
-from typing import Any
+from typing import Final
+
+SENDING: Final = "sending"
+CONSUMER: Final = "consumer"
+QUEUED: Final = "queued"
 
 UNSENT = "its message is not sent yet: the broker or the scheduler is away"
 PROGRAMS = {"celery": "worker", "kubernetes": "dispatcher"}
 """Side -> the command that consumes its queues, and what people call the process."""
-_CONSUMES = " consumes the queue "
+_KINDS = frozenset({SENDING, CONSUMER, QUEUED})
 
 
 def in_line(side: str) -> str:
@@ -19,19 +24,16 @@ def in_line(side: str) -> str:
 
 def unconsumed(side: str, queue: str) -> str:
     """Why it waits in a queue without a consumer."""
-    return f"no {PROGRAMS.get(side, 'worker')}{_CONSUMES}{queue!r}"
+    return f"no {PROGRAMS.get(side, 'worker')} consumes the queue {queue!r}"
 
 
-def kind_of(reason: str | None) -> str:
-    """The kind of wait (`dispatcher.attempts.wait_rules`) that one of these words means."""
-    if reason == UNSENT:
-        return "sending"
-    return "consumer" if reason and _CONSUMES in reason else "queued"
+def kind_of(recorded: str | None) -> str:
+    """The kind of wait of an attempt whose message nobody has, by what the record says of it.
 
-
-def is_of_consumer(reason: Any) -> Any:
-    """The same question as a condition of SQL, of a column of reasons."""
-    return reason.like(f"%{_CONSUMES}%")
+    An attempt whose pod's row is gone (a clean-up, another database) still has a kind of pods there: its message is
+    back in its queue.
+    """
+    return recorded if recorded in _KINDS else QUEUED
 
 
 def start_command(side: str, queue: str) -> str:

@@ -127,6 +127,9 @@ class Attempt(Base):
     """Name, kwargs and headers of the Celery message, so that it can be sent again under the same id."""
     state: Mapped[str] = mapped_column(STATE)
     waiting_reason: Mapped[str | None]
+    """For people; programs read `wait_kind`."""
+    wait_kind: Mapped[str | None] = mapped_column(String(16))
+    """What it waits for, of `dispatcher.attempts.wait_rules.KINDS`; None where it does not wait."""
     waiting_since: Mapped[datetime | None]
     deadline_at: Mapped[datetime | None]
     """When the wait is over; None for never, and where the pod's own row says it."""

@@ -117,6 +117,8 @@ class AttemptRow:
     rule: str
     state: str
     waiting_reason: str | None
+    wait_kind: str | None
+    """What it waits for, of `dispatcher.attempts.wait_rules.KINDS`; None where it does not wait."""
     waiting_since: datetime | None
     deadline_at: datetime | None
     """When its wait is over; None for never."""

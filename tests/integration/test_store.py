@@ -10,7 +10,7 @@ from uuid import uuid4
 
 import pytest
 import sqlalchemy as sa
-from alembic import autogenerate
+from alembic import autogenerate, command
 from alembic.migration import MigrationContext
 from hypothesis import HealthCheck, given
 from hypothesis import settings as hypothesis_settings
@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 
 from dispatcher.attempts import status_store
 from routing.authoring import loading, spec
-from routing.store import columns, entries, ledger, models, rows, store_errors
+from routing.store import columns, entries, ledger, models, rows, schema, store_errors
 from routing.store.store import Store
 
 AT = datetime(2026, 1, 2, 3, 4, 5, 678, tzinfo=UTC)
@@ -80,6 +80,7 @@ def record_attempt(store: Store, run: rows.RunRow, task_id: str = "a") -> str:
                     message={"name": "routing.run"},
                     created_at=AT,
                     waiting_reason="waiting for a free worker slot",
+                    wait_kind="queued",
                 )
             ]
         )
@@ -435,6 +436,7 @@ def test_what_a_task_learned_and_why_an_attempt_failed_are_kept(store: Store) ->
         new = entries.NewAttempt(
             id=str(uuid4()), task_instance=task, number=2, side="kubernetes", queue="q", rule="q", created_at=AT,
             message={"name": "dispatcher.pod", "headers": {"podyard": {"lessons": learned}}}, waiting_reason=None,
+            wait_kind=None,
         )  # fmt: skip
         book.insert_attempts([new])
     with store.reading() as book:
@@ -448,6 +450,64 @@ def _lessons_of(book: ledger.Ledger, run: rows.RunRow) -> object:
     state = book.run(run.id)
     assert state is not None
     return next(task.lessons for task in state.tasks if task.task_id == "a")
+
+
+# --- waits
+
+
+@pytest.mark.parametrize("words", ["niemand liest die Queue 'default'", "waiting for a free worker slot", ""])
+def test_a_wait_is_what_its_kind_says_whatever_the_words(store: Store, words: str) -> None:
+    """Words are for people: they may change, and a queue may be called so that they read like another wait."""
+    save(store, dag(a=""))
+    run = store.create_run("d", at=AT)
+    attempt = record_attempt(store, run)
+    late = AT + timedelta(seconds=5)
+    with store.writing() as book:
+        book.mark_sent([attempt], at=AT)
+        facts = {"side": "celery", "queue": "default", "at": AT, "at_deadline": "fail", "deadline_at": AT}
+        assert book.set_waiting_reason(kind="consumer", reason=words, **facts) == 1
+        assert book.set_waiting_reason(kind="consumer", reason="other words", **facts) == 0, "it waits for the same"
+        (overdue,) = book.overdue(now=late, limit=5)
+    assert (overdue.id, overdue.wait_kind, overdue.waiting_reason) == (attempt, "consumer", words)
+    assert store.explain(run.run_id, "a", at=late).wait.kind == "consumer"  # type: ignore[union-attr]
+    with store.writing() as book:
+        assert book.set_waiting_reason(kind="queued", reason="no worker consumes the queue 'x'", **facts) == 1
+    assert store.explain(run.run_id, "a", at=late).wait.kind == "queued"  # type: ignore[union-attr]
+
+
+def test_waits_of_the_version_before_get_their_kinds(url: str) -> None:
+    """The migration reads the words once; what has ended has no wait, and a pod's is read from the pod's row."""
+    store = Store.open(url)
+    config = schema._config()
+    words = {
+        "a": ("recorded", "its message is not sent yet: the broker or the scheduler is away", "sending"),
+        "b": ("sent", "no dispatcher consumes the queue 'waiting for x'", "consumer"),
+        "c": ("sent", "waiting for a free worker slot", "queued"),
+        "d": ("sent", "its pod is Pending: Unschedulable", None),
+        "e": ("succeeded", "waiting for the dispatcher", None),
+        "f": ("sent", None, None),
+    }
+    store.db.make_folder()
+    with store.db.write() as connection:
+        config.attributes["connection"] = connection
+        command.upgrade(config, "0006_diagnoses")
+    plain = sa.create_engine(url)  # the rows around an attempt do not matter: no foreign keys here
+    with plain.begin() as connection:
+        if not store.db.is_sqlite:
+            connection.execute(sa.text("SET session_replication_role = replica"))
+        insert = sa.text(
+            "INSERT INTO attempt (id, task_instance, number, side, queue, rule, message, state, waiting_reason,"
+            " created_at, sends, evidence)"
+            " VALUES (:id, :n, 1, 'celery', 'q', 'r', '{}', :state, :reason, '2026-01-02 03:04:05', 0, '[]')"
+        )
+        for number, (key, (state, reason, _)) in enumerate(words.items()):
+            connection.execute(insert, {"id": key, "n": number, "state": state, "reason": reason})
+    plain.dispose()
+    store.upgrade()
+    with store.db.read() as connection:
+        found = {row.id: row.wait_kind for row in connection.execute(sa.text("SELECT id, wait_kind FROM attempt"))}
+    assert found == {key: kind for key, (_, _, kind) in words.items()}
+    store.close()
 
 
 # --- size
