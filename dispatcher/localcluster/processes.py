@@ -47,8 +47,12 @@ LookupIn = Callable[[str, str, str], Mapping[str, str] | None]
 class ProcessRuntime:
     """Runs containers as processes with their files under `folder`."""
 
-    def __init__(self, folder: Path, *, place: environment.Place, lookup: LookupIn) -> None:
+    def __init__(
+        self, folder: Path, *, place: environment.Place, lookup: LookupIn, python: Path = Path(sys.executable)
+    ) -> None:
         self.folder = folder
+        self.programs = python.parent
+        """The folder that comes first in every `PATH`: there `python` is."""
         self.place = place
         self.lookup = lookup
         self.alive: set[int] = set()
@@ -161,7 +165,7 @@ class ProcessSandbox:
         values = environment.build(container, self._pod, place=self._owner.place, lookup=self._lookup, base=base)
         command = _command(container, values)
         values = {key: _plain(mounts.rewrite(value, paths)) for key, value in values.items()}
-        values["PATH"] = f"{Path(sys.executable).parent}:{values['PATH']}"
+        values["PATH"] = f"{self._owner.programs}:{values['PATH']}"
         for made in (self._folder, folder, home):  # one by one: cheaper than parents=True
             made.mkdir(mode=0o700, exist_ok=True)
         termination.touch(mode=0o600)

@@ -64,6 +64,8 @@ class Options:
     node: str = "local"
     runtime: str = "processes"
     """`processes`; `instant` ends pods at once without a process; `hold` keeps them Running without one."""
+    python: Path = Path(sys.executable)
+    """The interpreter that pods find as `python`, as an image would bring one."""
     message: str = ""
     """Termination message of instant pods."""
     max_pods: int | None = None
@@ -189,7 +191,8 @@ def _runtime(options: Options, objects: store.Store) -> runtime.Runtime:
         return instant.InstantRuntime(hold=options.runtime == "hold", message=options.message)
     place = environment.Place(node=options.node, host_ip=HOST, pod_ip=HOST)
     folder = options.home.resolve() / "pods"
-    return processes.ProcessRuntime(folder, place=place, lookup=functools.partial(config_data, objects))
+    lookup = functools.partial(config_data, objects)
+    return processes.ProcessRuntime(folder, place=place, lookup=lookup, python=options.python.absolute())
 
 
 def config_data(objects: store.Store, namespace: str, kind: str, name: str) -> Mapping[str, str] | None:

@@ -216,3 +216,20 @@ def _version_at(kubeconfig: Path) -> str:
     api = Api(kubeconfig=kubeconfig, image="x", namespace="default", is_local=True)
     major: str = api.call("GET", "/version").ok()["major"]
     return major
+
+
+def test_pods_find_the_interpreter_that_the_cluster_was_told(tmp_path: Path) -> None:
+    """`--python`: pods whose image would hold another environment than the cluster's own."""
+    folder = tmp_path / "environment" / "bin"
+    folder.mkdir(parents=True)
+    program = folder / "python"
+    program.write_text("#!/bin/sh\necho the other interpreter\n")
+    program.chmod(0o755)
+    cluster = parts.LocalCluster.start(tmp_path / "home", "--python", str(program))
+    try:
+        api = _api(cluster)
+        pod = api.create("python", name="other", base={"args": []})
+        api.ended(pod)
+        assert api.log(pod).body == "the other interpreter\n"
+    finally:
+        cluster.stop()

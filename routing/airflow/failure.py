@@ -1,0 +1,46 @@
+"""Failures: why a task of the Celery side or of a dispatcher ended without success, as the result backend has it.
+
+The Celery provider's bulk reader knows states only. The executor and the log reader ask here for the text of one task.
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+EXPIRED = "WorkloadExpired"
+"""The reason that a dispatcher stores where no pod was launched, or one came too late, for a token that had expired."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Failure:
+    """Why a task failed."""
+
+    text: str
+    """One line for people."""
+    is_expired: bool = False
+    """Nothing of the task ran, because its token expired in the queue: it may be queued again."""
+    remedy: str = ""
+    """What to do about it, where that is known."""
+
+
+def read(backend: Any, task_id: str) -> Failure | None:
+    """What a result backend of Celery says about a task that failed; None where it says nothing.
+
+    Raises what the backend raises when it cannot be reached.
+    """
+    meta = backend.get_task_meta(task_id)
+    error = meta.get("result")
+    return of(error) if isinstance(error, BaseException) else None
+
+
+def of(error: BaseException) -> Failure:
+    """A stored exception in words. It may be of a class that this process does not have. Pure."""
+    args = error.args
+    text = args[0] if args and isinstance(args[0], str) else str(error)
+    details = args[1] if len(args) > 1 and isinstance(args[1], dict) else {}
+    is_expired = details.get("reason") == EXPIRED or (type(error).__name__, text) == ("TaskRevokedError", "expired")
+    line = " ".join(text.split())
+    return Failure(
+        text=line if details else f"{type(error).__name__}: {line}" if line else type(error).__name__,
+        is_expired=is_expired,
+        remedy=str(details.get("what_to_do") or ""),
+    )

@@ -1,0 +1,50 @@
+"""Task logs of pod queues, as Airflow's API server shows them: running, finished, waiting and never launched.
+
+`PodyardExecutor.get_task_log` reads those of running tasks here, `remote.PodyardTaskLog` all others. A log that cannot
+be had is never an error of the page: a line says why it is missing.
+"""
+
+from collections.abc import Iterator
+from typing import Any
+
+from routing.airflow import dispatcherlogs, failure
+from routing.airflow.rules import Rules
+
+MARK = "podyard: "
+"""How lines begin that are not the task's own."""
+
+
+class TaskLogs:
+    """Reads logs for one Celery app."""
+
+    def __init__(self, app: Any, rules: Rules) -> None:
+        self._app = app
+        self._rules = rules
+        self._dispatchers = dispatcherlogs.DispatcherLogs(app)
+
+    def has(self, ti: Any) -> bool:
+        """Whether the log of a task instance is a dispatcher's affair."""
+        return self._rules.is_pod_queue(ti.queue)
+
+    def read(self, ti: Any) -> tuple[list[str], list[str]]:
+        """Where the log of a task instance's try comes from, and its lines. Never both empty, never raises."""
+        task_id = ti.external_executor_id
+        if not task_id:
+            return ["podyard"], [f"{MARK}this try was not sent to a dispatcher"]
+        try:
+            log = self._dispatchers.read(task_id)
+            reasons = list(self._reasons(task_id))
+        except Exception as error:  # noqa: BLE001 - a page without a log is better than none
+            return ["podyard"], [f"{MARK}the log could not be read: {type(error).__name__}: {error}"]
+        if log is not None:
+            missing = [reason for reason in reasons if not any(reason.removeprefix(MARK) in line for line in log.lines)]
+            return [log.source], [*log.lines, *missing]
+        return ["podyard"], reasons or [f"{MARK}no dispatcher that answers has a log of this try"]
+
+    def _reasons(self, task_id: str) -> Iterator[str]:
+        """Why it failed, where the result backend says so: also of pods that never were."""
+        found = failure.read(self._app.backend, task_id)
+        if found is not None:
+            yield f"{MARK}{found.text}"
+            if found.remedy:
+                yield f"{MARK}to do: {found.remedy}"
