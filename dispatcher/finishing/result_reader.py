@@ -15,7 +15,7 @@ from dispatcher import errors, retry
 from dispatcher.attempts import wait_rules
 from dispatcher.attempts.attempt import Attempt
 from dispatcher.kubeapi import client
-from dispatcher.manifests import result_sidecar
+from dispatcher.manifests import result_sidecar, workload
 from dispatcher.protocol import outcome
 from dispatcher.status import diagnosis, observation, pod_events
 
@@ -123,7 +123,7 @@ async def _any_image(
             {"reason": "Skipped", "exit_code": seen.exit_code, "pod": attempt.pod},
         )
     if seen.verdict == "failed":
-        return failed(attempt, seen)
+        return expired(attempt, seen) or failed(attempt, seen)
     done = outcome.Outcome(
         id=attempt.message.id, retries=attempt.message.retries, state="SUCCESS", runtime_s=_runtime_s(seen)
     )
@@ -184,6 +184,17 @@ def failed(attempt: Attempt, seen: observation.Observation) -> errors.PodFailed:
     if "\n" in text:
         known["message"] = text[-MESSAGE_CHARS:]
     return errors.PodFailed(", ".join(parts), known)
+
+
+def expired(attempt: Attempt, seen: observation.Observation) -> errors.PodFailed | None:
+    """The failure of a workload whose pod came so late that its token was refused; None for every other pod."""
+    started_at, ended_at = time_of(seen.started_at), time_of(seen.ended_at)
+    if not workload.was_too_late(attempt.message, started_at=started_at, ended_at=ended_at):
+        return None
+    return errors.PodFailed(
+        f"the pod {attempt.pod} came too late: the workload's token had expired while it waited",
+        {**details(attempt, seen), "reason": workload.EXPIRED, "cause": "infrastructure"},
+    )
 
 
 def too_late(attempt: Attempt, wait: wait_rules.Wait) -> errors.PodFailed:

@@ -23,7 +23,7 @@ from dispatcher.attempts.limits import Hold
 from dispatcher.kubeapi import client
 from dispatcher.launching import create_errors
 from dispatcher.launching.launch_guard import Permits
-from dispatcher.manifests import builder, message_secret, names
+from dispatcher.manifests import builder, message_secret, names, workload
 from dispatcher.options import Options
 from dispatcher.protocol.launch_claim import Step
 
@@ -275,7 +275,8 @@ class Launcher:
         if attempt.has_payload and attempt.stage != "ended":
             begun_at = time.monotonic()
             try:
-                await self._cluster.put_secret(message_secret.secret(pod, attempt.message.encode()))
+                text, files = attempt.message.encode(), workload.files(attempt.message)
+                await self._cluster.put_secret(message_secret.secret(pod, text, files=files))
             except (errors.ApiError, errors.ApiUnavailable) as error:
                 await self._after_error(attempt, error, begun_at=begun_at)
                 return

@@ -23,12 +23,15 @@ from dispatcher.manifests import (
     result_sidecar,
     retry_hints,
     template,
+    workload,
 )
 from dispatcher.options import Options, QueueProfile
 from dispatcher.protocol.message import Message
 
 ANY_IMAGE_TASK = "dispatcher.pod"
 """The Celery task whose whole body is a pod of any image."""
+JUDGED_BY_EXIT_CODE = frozenset({ANY_IMAGE_TASK, workload.TASK})
+"""Tasks whose pods leave no outcome: the exit code of the container says how they ended."""
 COMMAND = ("python", "-m", "dispatcher.pod")
 DONE_LABEL = f"{podspec.PREFIX}done"
 """On a finished pod that is kept for people: it is out of every selector of ours."""
@@ -63,7 +66,8 @@ def build(
     """
     wishes = {**(task_wishes or {}), **message.wishes}
     text = message.encode()
-    is_secret = message.name != ANY_IMAGE_TASK and message_secret.is_secret(text, profile_payload=profile.payload)
+    always = "secret" if message.name == workload.TASK else profile.payload
+    is_secret = message.name != ANY_IMAGE_TASK and message_secret.is_secret(text, profile_payload=always)
     common: dict[str, Any] = {
         "identity": podspec.Identity(
             deployment=options.deployment,
@@ -82,9 +86,14 @@ def build(
     if message.name == ANY_IMAGE_TASK:
         pod = _any_image(message, profile=profile, options=options, common=common)
     else:
-        overrides = [(task_wishes or {}).get("pod_override"), message.wishes.get("pod_override")]
-        layers = [*overrides, message_secret.layer(common["identity"].pod_name)] if is_secret else overrides
-        pod = _task_pod(wishes, layers=layers, profile=profile, options=options, common=common)
+        layers = [(task_wishes or {}).get("pod_override"), message.wishes.get("pod_override")]
+        make = _task_pod
+        if message.name == workload.TASK:
+            workload.text_of(message)  # what holds none fails here, before it waits
+            layers, make = [*layers, workload.layer(common["identity"].pod_name)], _workload_pod
+        elif is_secret:
+            layers.append(message_secret.layer(common["identity"].pod_name))
+        pod = make(wishes, layers=layers, profile=profile, options=options, common=common)
     if deadline_s is not None:
         pod["spec"].setdefault("activeDeadlineSeconds", math.ceil(deadline_s) + START_ALLOWANCE_S)
     policy.check(pod, options.policy, namespaces=(profile.namespace,))
@@ -113,6 +122,28 @@ def _task_pod(
         namespace=next(filter(None, map(_namespace_in, reversed(layers))), None) or profile.namespace,
         command=COMMAND,
         env={**profile.env, **env},
+    )
+
+
+def _workload_pod(
+    wishes: Mapping[str, Any],
+    *,
+    layers: Sequence[Any],
+    profile: QueueProfile,
+    options: Options,
+    common: Mapping[str, Any],
+) -> dict[str, Any]:
+    """A pod that runs a workload of Airflow; its image has no Podyard, so nothing of ours stands in its environment."""
+    return podspec.build_pod(
+        **common,
+        template=_TEMPLATES.get(wishes.get("pod_template_file") or profile.template),
+        override=layers,
+        image=profile.image or options.image,
+        namespace=next(filter(None, map(_namespace_in, reversed(layers))), None) or profile.namespace,
+        command=workload.COMMAND,
+        args=(workload.FILE,),
+        env=profile.env,
+        has_message=False,
     )
 
 

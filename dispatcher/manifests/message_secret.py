@@ -64,8 +64,8 @@ def is_layered(layer: Any) -> bool:
     return isinstance(layer, Mapping) and ANNOTATION in ((layer.get("metadata") or {}).get("annotations") or {})
 
 
-def secret(pod: Mapping[str, Any], text: str) -> dict[str, Any]:
-    """The Secret of a pod that was created, owned by it."""
+def secret(pod: Mapping[str, Any], text: str, *, files: Mapping[str, str] | None = None) -> dict[str, Any]:
+    """The Secret of a pod that was created, owned by it: the message, and what else its container reads as files."""
     metadata = pod["metadata"]
     owner = {"apiVersion": "v1", "kind": "Pod", "name": metadata["name"], "uid": metadata["uid"]}
     return {
@@ -82,7 +82,10 @@ def secret(pod: Mapping[str, Any], text: str) -> dict[str, Any]:
             "ownerReferences": [owner],
         },
         "type": "Opaque",
-        "data": {KEY: base64.b64encode(text.encode("utf-8", "surrogatepass")).decode()},
+        "data": {
+            key: base64.b64encode(value.encode("utf-8", "surrogatepass")).decode()
+            for key, value in {**(files or {}), KEY: text}.items()
+        },
     }
 
 

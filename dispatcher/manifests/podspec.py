@@ -95,14 +95,15 @@ def build_pod(
     base: str = merge.BASE,
     learned: retry_hints.Lessons = retry_hints.NONE,
     hook: Hook | None = None,
+    has_message: bool = True,
 ) -> Pod:
     """The manifest of one attempt's pod, plain and new; no input is changed.
 
     `template` as `template.load_template` gives it; `override` as `podmerge.merge_pod` takes it, or a list of such, of
     which later ones win; `namespace`, `image` and `env` come from the queue's profile; `labels` are raw texts, made
     valid here. `command` and `args` are those of the base container of a task pod, which also gets its message in
-    `PODYARD_MESSAGE` and keeps every `PODYARD_` variable of `env` whatever an override says; with a `command` of None
-    the pod runs what template and override say.
+    `PODYARD_MESSAGE` and keeps every `PODYARD_` variable of `env` whatever an override says, unless `has_message` is
+    false: then its command knows nothing of us. With a `command` of None the pod runs what template and override say.
 
     An override of name, labels or annotations that are ours has no effect. One that would run something else, elsewhere
     or twice (`command`, `args` of a task pod, `restartPolicy`, `metadata.namespace`) raises InvalidOverride with its
@@ -132,6 +133,7 @@ def build_pod(
     _drop_what_only_misleads(pod, container, base=base)
     if command is not None:
         _set_command(container, command, args or ())
+    if command is not None and has_message:
         merge.overlay(pod, _env_layer({**own_env, **_termination_room(pod["spec"])}))
         _check_message(identity.message)
     _check_annotations(pod["metadata"]["annotations"])

@@ -20,7 +20,7 @@ from dispatcher.attempts.status_notes import Notes
 from dispatcher.attempts.status_store import PodRow, PodStore
 from dispatcher.attempts.worker_port import Hub
 from dispatcher.background import Background
-from dispatcher.finishing import cleanup, result_reader
+from dispatcher.finishing import cleanup, log_page, result_reader
 from dispatcher.finishing.completion import Endings
 from dispatcher.kubeapi import access_review, client
 from dispatcher.kubeapi.connect import Connection
@@ -282,6 +282,13 @@ class Lifecycle:
         await self._connection.check()
         if self._parts is not None:
             await self._parts.cluster.read_version()
+
+    async def log_page(self, attempt_id: str, offset: int) -> log_page.Page | None:
+        """A piece of an attempt's log: of its pod, or as it was saved; None where nothing of it is here."""
+        attempt = next((one for one in self._register if one.message.id == attempt_id), None)
+        if attempt is None or self._parts is None or offset:
+            return await log_page.of_file(self._options.log_folder, attempt_id, offset=offset)
+        return await log_page.of_attempt(self._parts.cluster, attempt)
 
     def submit(self, attempt: Attempt) -> None:
         """Takes an attempt in; one that is in flight already is not launched again."""

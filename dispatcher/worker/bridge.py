@@ -5,13 +5,14 @@ pool; knows nothing of pods.
 """
 
 import asyncio
+import concurrent.futures
 import contextlib
 import logging
 import os
 import threading
 from collections import deque
 from collections.abc import Callable, Coroutine
-from typing import Any
+from typing import Any, TypeVar
 
 logger = logging.getLogger(__name__)
 
@@ -19,6 +20,7 @@ STOP_BOUND_S = 5.0
 """How long a stop waits for calls to the cluster that are under way."""
 
 
+T = TypeVar("T")
 _Call = tuple[Callable[..., Any], tuple[Any, ...]]
 
 
@@ -69,6 +71,10 @@ class Bridge:
             return asked.result(timeout_s)
         finally:
             asked.cancel()
+
+    def start_asking(self, question: Callable[[], Coroutine[Any, Any, T]]) -> "concurrent.futures.Future[T]":
+        """As `ask`, for a thread that must not wait: the answer is looked for later."""
+        return asyncio.run_coroutine_threadsafe(question(), self._loop)
 
     def to_hub(self, call: Callable[..., Any], *args: Any) -> None:
         """Runs `call` on the hub's thread, soon."""

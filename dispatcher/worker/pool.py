@@ -29,7 +29,7 @@ from dispatcher.manifests import builder, pod_task
 from dispatcher.protocol import outcome
 from dispatcher.protocol.message import Message
 from dispatcher.watching import controller
-from dispatcher.worker import adoption, app_config, health_checks, stall_detector, task_events, undecodable
+from dispatcher.worker import adoption, app_config, health_checks, log_command, stall_detector, task_events, undecodable
 from dispatcher.worker.bridge import Bridge
 from dispatcher.worker.celery_patches import ack_batching, broker_loss, call_timeouts
 from dispatcher.worker.process_health import Ask, Vitals
@@ -89,6 +89,7 @@ class KubernetesPool(BasePool):
             alive=self._alive_nodes,
             book=claim_client.book_of(self.app.backend),
         )
+        self.log_desk = log_command.LogDesk(start=self._bridge.start_asking, read=self._lifecycle.log_page)
         self._bridge.start(self._lifecycle.run)
         self._vitals = Vitals(
             kind="dispatcher", name=self._nodename, folder=self._options.health_folder, asks=self._asks()
@@ -153,7 +154,7 @@ class KubernetesPool(BasePool):
             callbacks=callbacks,
             received_at=datetime.now(UTC),
             timeout_s=timeout_s,
-            is_any_image=message.name == builder.ANY_IMAGE_TASK,
+            is_any_image=message.name in builder.JUDGED_BY_EXIT_CODE,
             on_terminate=self._terminate,
             task_wishes=_wishes_of(self.app.tasks.get(message.name)),
         )

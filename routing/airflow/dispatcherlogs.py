@@ -80,9 +80,7 @@ class DispatcherLogs:
                 return
             reply = found[1]
 
-    def _ask(
-        self, task_id: str, nodes: Sequence[str], offset: int, deadline_mono_s: float
-    ) -> tuple[str, Reply] | None:
+    def _ask(self, task_id: str, nodes: Sequence[str], offset: int, deadline_mono_s: float) -> tuple[str, Reply] | None:
         """One page from whichever of the nodes has it; None where none has, or it took too long."""
         while nodes and time.monotonic() < deadline_mono_s:
             replies = self._broadcast(COMMAND, {"task_id": task_id, "offset": offset}, destination=list(nodes))

@@ -20,8 +20,8 @@ from celery import states
 from kombu import exceptions
 
 from dispatcher import errors
-from dispatcher.message import HEADER
-from routing import settings
+from dispatcher.protocol.message import HEADER
+from routing.config import settings
 from routing.airflow import failure, rules, tasklog, workload
 
 Tuple = tuple[Any, ...]

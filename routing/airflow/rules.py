@@ -8,7 +8,8 @@ work. The executor, the log reader, the dispatcher and `podyard airflow check` a
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from routing import router, settings
+from routing import router
+from routing.config import settings
 
 VARIABLE = "AIRFLOW__CELERY_KUBERNETES_EXECUTOR__KUBERNETES_QUEUE"
 """How the option is spelled in the environment, for processes that do not import Airflow."""

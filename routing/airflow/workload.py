@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from dispatcher import podmerge
+from dispatcher.manifests import merge
 
 TASK_NAME = "execute_workload"
 """The Celery task of the Celery provider; the dispatcher serves it under the same name."""
@@ -83,8 +83,8 @@ def _pod(workload: Any) -> dict[str, Any]:
     pod: dict[str, Any] = {
         "name": [instance.dag_id, instance.task_id],
         "labels": facts,
-        "pod_override": podmerge.overlay(
-            podmerge.plain_override(config.get("pod_override")), {"metadata": {"annotations": facts}}
+        "pod_override": merge.overlay(
+            merge.plain_override(config.get("pod_override")), {"metadata": {"annotations": facts}}
         ),
     }
     template = config.get("pod_template_file")

@@ -130,6 +130,9 @@ def worker(session: Session, *, concurrency: int | None, queues: str | None, nam
 @click.option(
     "--app", "app_path", metavar="MODULE:APP", help="A Celery application of your own, as `celery -A` has it."
 )
+@click.option(
+    "--airflow", "is_airflow", is_flag=True, help="Airflow's broker and queues: see PodyardExecutor in docs/airflow.md."
+)
 @click.option("--max-pods", type=click.IntRange(min=1), help="Pods at once over all queues; else the sum of max_pods.")
 @queues_option
 @click.option("--name", default="dispatcher@%h", show_default=True, help="Celery's node name; %h is the host.")
@@ -137,20 +140,32 @@ def worker(session: Session, *, concurrency: int | None, queues: str | None, nam
 @common_options
 @pass_session
 def dispatcher(
-    session: Session, *, app_path: str | None, max_pods: int | None, queues: str | None, name: str, loglevel: str
+    session: Session,
+    *,
+    app_path: str | None,
+    is_airflow: bool,
+    max_pods: int | None,
+    queues: str | None,
+    name: str,
+    loglevel: str,
 ) -> None:
     """Run tasks of Kubernetes-side queues in pods, one each: every such queue that a rule names, and --queues.
 
-    It is a Celery worker whose slots are pods: `celery inspect`, revoke and Flower work on it. Without --app it serves
-    the tasks of DAGs; with --app it serves a Celery application, on the broker of that application.
+    It is a Celery worker whose slots are pods: `celery inspect`, revoke and Flower work on it. It serves the tasks of
+    DAGs; with --app a Celery application, on the broker of that application; with --airflow an Airflow 3.
 
     \b
     Example:  podyard dispatcher --queues gpu-a100,gpu-h100
               podyard dispatcher --app shop:app
+              podyard dispatcher --airflow
     """
+    if app_path and is_airflow:
+        raise Failure("--app and --airflow exclude each other: a dispatcher serves one application")
     os.environ["CELERY_CUSTOM_WORKER_POOL"] = "dispatcher.pool:KubernetesPool"  # Celery reads it when it is imported
     settings, wanted = session.settings, _split(queues)
-    if app_path:
+    if is_airflow:
+        app, names = _app_of_airflow(settings, wanted)
+    elif app_path:
         app, names = _own_app(app_path, settings, wanted)
     else:
         app, names = _app_of_dags(settings, wanted)
@@ -158,7 +173,7 @@ def dispatcher(
     size = max_pods or sum({name: profile_for(name).max_pods for name in names}.values())
     pool = ["-P", "custom", f"--concurrency={size}"]
     words = ["-Q", ",".join(names), "-n", name, f"--loglevel={loglevel}"]
-    app.worker_main(["worker", *pool, *words, *(() if app_path else ALONE)])
+    app.worker_main(["worker", *pool, *words, *(() if app_path or is_airflow else ALONE)])
 
 
 def _app_of_dags(settings: Settings, wanted: Sequence[str]) -> tuple[Any, tuple[str, ...]]:
@@ -170,6 +185,19 @@ def _app_of_dags(settings: Settings, wanted: Sequence[str]) -> tuple[Any, tuple[
 
     reach.wait_for(settings, broker=reach.broker, result_backend=reach.results, Kubernetes_API_server=reach.kubernetes)
     return celery_app.build(settings, role="dispatcher"), names
+
+
+def _app_of_airflow(settings: Settings, wanted: Sequence[str]) -> tuple[Any, tuple[str, ...]]:
+    """The application that serves an Airflow, and its queues, once broker and API server answer."""
+    from routing.airflow import dispatcher_app
+    from routing.cli import reach
+
+    made = dispatcher_app.build(settings)
+    names = dispatcher_queues(made.rules.router, wanted)
+    dispatcher_app.check_images(names, made.app.conf.podyard)
+    _say_about_patterns(made.settings)
+    reach.wait_for(made.settings, broker=reach.broker, Kubernetes_API_server=reach.kubernetes)
+    return made.app, names
 
 
 def _own_app(path: str, settings: Settings, wanted: Sequence[str]) -> tuple[Any, tuple[str, ...]]:

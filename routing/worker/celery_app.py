@@ -31,7 +31,7 @@ _KEEPALIVE = {
 def build(settings: Settings, role: Role) -> Celery:
     """Return the app of one process. Connects to nothing."""
     app = Celery("podyard", set_as_current=role != "scheduler", fixups=())
-    app.conf.update(_config(settings, role))
+    app.conf.update(configuration(settings, role))
     if role == "worker":
         _prepare_worker(app, settings)
     elif role == "dispatcher":
@@ -39,12 +39,13 @@ def build(settings: Settings, role: Role) -> Celery:
     return app
 
 
-def _config(settings: Settings, role: Role) -> dict[str, Any]:
+def configuration(settings: Settings, role: Role) -> dict[str, Any]:
+    """Celery's settings for one process of this installation."""
     return {
         "broker_url": settings.broker.url,
         "broker_connection_retry_on_startup": True,
         "broker_connection_max_retries": None,
-        "broker_transport_options": _transport_options(settings.broker.url, role),
+        "broker_transport_options": transport_options(settings.broker.url, role),
         "result_backend": result_backend_url(settings.results.url),
         "result_expires": settings.results.expires_s,
         "result_backend_always_retry": role == "worker",  # a dispatcher has a back-off of its own that blocks nobody
@@ -74,7 +75,8 @@ def result_backend_url(url: str) -> str:
     return f"{BACKEND}+{url.removeprefix('redis+') if url.startswith('redis+socket:') else url}"
 
 
-def _transport_options(url: str, role: Role) -> dict[str, Any]:
+def transport_options(url: str, role: Role) -> dict[str, Any]:
+    """How a broker is spoken to, where it is a Redis or Valkey server."""
     if not url.startswith(("redis", "sentinel")):
         return {}
     options = {

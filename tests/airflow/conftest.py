@@ -2,7 +2,6 @@
 
 import socket
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 
@@ -35,20 +34,16 @@ def airflow(
         kubeconfig=airflow_cluster.kubeconfig,
         port=_free_port(),
     )
-    made.prepare()
-    made.start_all()
-    made.start_dispatcher()
-    yield made
-    made.stop()
+    try:
+        made.prepare()
+        made.start_all()
+        made.start_dispatcher()
+        yield made
+    finally:
+        made.stop()
 
 
 def _free_port() -> int:
     with socket.create_server(("127.0.0.1", 0)) as server:
         port: int = server.getsockname()[1]
         return port
-
-
-@pytest.fixture
-def logs_of_failure(airflow: installation.Installation, request: pytest.FixtureRequest) -> Path:
-    """Where the processes of the Airflow write, for messages of tests."""
-    return airflow.folder

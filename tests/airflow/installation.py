@@ -93,7 +93,7 @@ class Installation:
             env={**os.environ, **self.environment()},
             capture_output=True,
             text=True,
-            timeout=180,
+            timeout=300,
             check=False,
         )
         assert answer.returncode == 0, f"airflow db migrate failed: {answer.stdout[-3000:]}\n{answer.stderr[-3000:]}"
@@ -106,14 +106,16 @@ class Installation:
     def start_all(self) -> None:
         """Starts what every installation has, and waits until the API answers."""
         self.start_api_server()
-        self.start_scheduler()
+        self.wait_for_api()  # one after the other: each takes seconds of CPU to start
         self.start("dag-processor", "dag-processor")
+        self.start_scheduler()
         self.start("worker", "celery", "worker", "--queues", "default", "--skip-serve-logs")
-        self.wait_for_api()
 
     def start_api_server(self) -> None:
         logs = {"AIRFLOW__LOGGING__LOGGING_CONFIG_CLASS": "routing.airflow.log_config.LOGGING_CONFIG"}
-        self.start("api-server", "api-server", "--host", "127.0.0.1", "--port", str(self.port), "--workers", "1", env=logs)
+        self.start(
+            "api-server", "api-server", "--host", "127.0.0.1", "--port", str(self.port), "--workers", "1", env=logs
+        )
 
     def start_scheduler(self, name: str = "scheduler") -> None:
         self.start(name, "scheduler", "--skip-serve-logs")
@@ -167,7 +169,7 @@ class Installation:
     # The API, as the UI uses it.
 
     def wait_for_api(self) -> None:
-        parts.eventually(self._is_up, 90, every_s=0.3, what="Airflow's API answers")
+        parts.eventually(self._is_up, 240, every_s=0.3, what="Airflow's API answers")
 
     def _is_up(self) -> bool:
         parts.is_alive(self.processes["api-server"], self.log("api-server"))

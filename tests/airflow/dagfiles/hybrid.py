@@ -28,9 +28,7 @@ with DAG("hybrid", start_date=WHEN, schedule=None, catchup=False):
         print(answer)
         return answer
 
-    sides = [
-        where.override(task_id=f"on_worker_{number}")(f"on_worker_{number}") for number in range(4)
-    ] + [
+    sides = [where.override(task_id=f"on_worker_{number}")(f"on_worker_{number}") for number in range(4)] + [
         where.override(
             task_id=f"in_pod_{number}",
             queue=POD,

@@ -1,0 +1,78 @@
+"""`podyard_log`: a control command of Celery that reads the log of an attempt, of any dispatcher that has it.
+
+Who asks needs the broker alone. The command is answered on the hub's thread, which never waits: the first question starts
+to read and is answered "reading", a later one has the page. Registered with Celery when this module is imported, which
+the pool does; in a worker with another pool it says that it has no logs.
+"""
+
+import concurrent.futures
+import logging
+import time
+from collections.abc import Callable, Coroutine, Mapping
+from typing import Any
+
+from celery.worker.control import inspect_command
+
+from dispatcher.finishing.log_page import Page
+
+logger = logging.getLogger(__name__)
+
+NAME = "podyard_log"
+AT_ONCE = 16
+"""Readings under way or not yet fetched; more of them wait for their turn."""
+FORGOTTEN_S = 10.0
+"""A page that nobody came back for is given up."""
+
+_Future = concurrent.futures.Future[Page | None]
+Read = Callable[[str, int], Coroutine[Any, Any, Page | None]]
+Start = Callable[[Callable[[], Coroutine[Any, Any, Page | None]]], _Future]
+
+
+class LogDesk:
+    """Starts readings on the loop and hands out what they brought. On the hub's thread."""
+
+    def __init__(self, *, start: Start, read: Read) -> None:
+        self._start = start
+        self._read = read
+        self._readings: dict[tuple[str, int], tuple[_Future, float]] = {}
+
+    def answer(self, task_id: str, offset: int) -> dict[str, Any]:
+        """What is replied to one question: `state` is `reading`, `ready`, `unknown` or `failed`."""
+        self._forget_old()
+        key = (task_id, offset)
+        found = self._readings.get(key)
+        if found is None:
+            if len(self._readings) < AT_ONCE:
+                self._readings[key] = (self._start(lambda: self._read(task_id, offset)), time.monotonic())
+            return {"state": "reading"}
+        if not found[0].done():
+            return {"state": "reading"}
+        del self._readings[key]
+        return _reply(found[0])
+
+    def _forget_old(self) -> None:
+        limit_mono_s = time.monotonic() - FORGOTTEN_S
+        for key, (future, since_mono_s) in list(self._readings.items()):
+            if since_mono_s < limit_mono_s:
+                future.cancel()
+                del self._readings[key]
+
+
+def _reply(future: _Future) -> dict[str, Any]:
+    if future.cancelled():
+        return {"state": "failed", "text": "the dispatcher stops"}
+    error = future.exception()
+    if error is not None:
+        logger.info("a log that was asked for could not be read: %s", error)
+        return {"state": "failed", "text": str(error)}
+    page = future.result()
+    if page is None:
+        return {"state": "unknown"}
+    return {"state": "ready", "source": page.source, "text": page.text, "next": page.next_offset}
+
+
+@inspect_command(name=NAME, args=[("task_id", str), ("offset", int)], signature="TASK_ID [OFFSET]")
+def podyard_log(state: Any, task_id: str = "", offset: int = 0, **kwargs: Any) -> Mapping[str, Any]:  # noqa: ARG001 - the signature is Celery's
+    """The log of an attempt's pod, as far as it is here."""
+    desk: LogDesk | None = getattr(state.consumer.pool, "log_desk", None)
+    return {"state": "unknown"} if desk is None else desk.answer(str(task_id), int(offset or 0))
