@@ -1,6 +1,6 @@
 """Log pages: the log of one attempt in pieces that fit into a message, for people who have no rights on the cluster.
 
-Of a pod that is there its newest lines, of one that waits what it waits for, of one that is gone the log as it was saved.
+Of a pod that is there its newest lines, of one that waits what it waits for, of one that is gone the log as saved.
 `dispatcher.worker.log_command` answers with them. Bounded, whatever the size of the log.
 """
 

@@ -1,8 +1,8 @@
 """`podyard_log`: a control command of Celery that reads the log of an attempt, of any dispatcher that has it.
 
-Who asks needs the broker alone. The command is answered on the hub's thread, which never waits: the first question starts
-to read and is answered "reading", a later one has the page. Registered with Celery when this module is imported, which
-the pool does; in a worker with another pool it says that it has no logs.
+Who asks needs the broker alone. The command is answered on the hub's thread, which never waits: the first question
+starts to read and is answered "reading", a later one has the page. Registered with Celery when this module is imported,
+which the pool does; in a worker with another pool it says that it has no logs.
 """
 
 import concurrent.futures

@@ -16,6 +16,6 @@ __all__ = ["PodyardExecutor"]
 def __getattr__(name: str) -> Any:
     if name != "PodyardExecutor":
         raise AttributeError(f"module 'routing.airflow' has no attribute {name!r}; it has {', '.join(__all__)}")
-    from routing.airflow import executor  # noqa: PLC0415 - imports Airflow, which not every user of this package has
+    from routing.airflow import executor
 
     return executor.PodyardExecutor

@@ -86,7 +86,7 @@ def check_images(queues: Sequence[str], options: Options) -> None:
         profile = options.profile_for(queue)
         if profile.template == TEMPLATE and not (profile.image or options.image):
             raise SettingsError(
-                f"no image is set for pods of the queue {queue!r}: set kubernetes.image, or queues.{queue}.image, to the"
+                f"no image is set for pods of the queue {queue!r}: set kubernetes.image or queues.{queue}.image to the"
                 ' image that your Airflow runs, such as "apache/airflow:3.3.2"'
             )
 

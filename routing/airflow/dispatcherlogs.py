@@ -1,8 +1,8 @@
 """Logs that dispatchers have: of pods that run, read through the dispatcher, and of pods that are gone, as saved.
 
-Asked by a control command of Celery over the broker, so that neither scheduler nor API server of Airflow needs any right
-on the cluster. A dispatcher answers at once, "reading" at first, since its event loop must not wait for a log; so it is
-asked again until the log is there. Everything is bounded: pages, bytes and seconds.
+Asked by a control command of Celery over the broker, so that neither scheduler nor API server of Airflow needs any
+right on the cluster. A dispatcher answers at once, "reading" at first, since its event loop must not wait for a log; so
+it is asked again until the log is there. Everything is bounded: pages, bytes and seconds.
 """
 
 import time

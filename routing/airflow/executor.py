@@ -21,8 +21,8 @@ from kombu import exceptions
 
 from dispatcher import errors
 from dispatcher.protocol.message import HEADER
-from routing.config import settings
 from routing.airflow import failure, rules, tasklog, workload
+from routing.config import settings
 
 Tuple = tuple[Any, ...]
 """(key, workload, queue, …), as the provider hands them on."""

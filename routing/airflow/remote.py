@@ -7,8 +7,9 @@ that. `routing.airflow.log_config` makes it known to Airflow.
 import functools
 from typing import Any
 
-from airflow.providers.celery.executors.celery_executor_utils import create_celery_app
 from airflow.configuration import conf
+from airflow.providers.celery.executors.celery_executor_utils import create_celery_app
+
 from routing.airflow import rules, tasklog
 
 

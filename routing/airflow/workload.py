@@ -58,7 +58,10 @@ def expires_at(token: str) -> datetime | None:
     margin_s = START_MARGIN_S
     if isinstance(since, int | float):
         margin_s = min(margin_s, _MARGIN_SHARE * max(0.0, until - since))
-    return datetime.fromtimestamp(until, UTC) - timedelta(seconds=margin_s)
+    try:
+        return datetime.fromtimestamp(until, UTC) - timedelta(seconds=margin_s)
+    except (ValueError, OverflowError, OSError):  # no time that this machine knows
+        return None
 
 
 def _claims(token: str) -> Mapping[str, Any]:

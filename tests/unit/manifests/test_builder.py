@@ -15,7 +15,7 @@ import yaml
 from kubernetes import client
 
 from dispatcher import errors
-from dispatcher.manifests import builder, names, pod_schema, podspec
+from dispatcher.manifests import builder, names, pod_schema, podspec, workload
 from dispatcher.options import Options, QueueProfile
 from dispatcher.policy import Policy
 from dispatcher.protocol.message import Message
@@ -137,10 +137,13 @@ def assert_golden(name: str, made: Mapping[str, Any]) -> None:
 @pytest.mark.parametrize("kind", OVERRIDES)
 @pytest.mark.parametrize("template", TEMPLATES)
 def test_a_task_pod_is_as_the_golden_file_says(template: str, kind: str) -> None:
-    """Each shipped template under each kind of override."""
+    """Each shipped template under each kind of override; that for Airflow with a workload of Airflow."""
     wishes = {} if OVERRIDES[kind] is None else {"pod_override": OVERRIDES[kind]}
     profile = QueueProfile(template=template, env={"LEVEL": "1"})
-    assert_golden(f"{template}.{kind}", build(message(headers=wishing(**wishes)), profile=profile))
+    sent = message(headers=wishing(**wishes))
+    if template == "airflow":
+        sent = replace(message(workload.TASK, headers=wishing(**wishes)), args=['{"token": "secret"}'], kwargs={})
+    assert_golden(f"{template}.{kind}", build(sent, profile=profile))
 
 
 @pytest.mark.parametrize("kind", ARGUMENTS)

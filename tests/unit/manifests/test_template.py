@@ -14,7 +14,7 @@ from kubernetes import client
 from dispatcher import errors
 from dispatcher.manifests import template
 
-SHIPPED = ("dags-in-image", "dags-in-volume", "default", "git-sync", "gpu")
+SHIPPED = ("airflow", "dags-in-image", "dags-in-volume", "default", "git-sync", "gpu")
 MINIMAL = """
 metadata: {name: a}
 spec:
