@@ -62,7 +62,8 @@ class _Storing:
         backend = self._backend
         meta = backend._get_result_meta(result=result, state=state, traceback=traceback, request=request)  # noqa: SLF001 - as Celery's own
         text = backend.encode({**meta, "task_id": bytes_to_str(task_id)})
-        expires_s = (backend.failure_expires if state == states.FAILURE else None) or backend.expires or 0
+        failure_expires = getattr(backend, "failure_expires", None)  # new in Celery 5.7
+        expires_s = (failure_expires if state == states.FAILURE else None) or backend.expires or 0
         try:
             key = backend.get_key_for_task(task_id)
             return bool(self._script(keys=[key], args=[text, int(expires_s), self._is_json], client=backend.client))

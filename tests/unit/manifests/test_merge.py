@@ -12,6 +12,7 @@ from kubernetes import client
 
 from dispatcher import errors
 from dispatcher.manifests import merge, pod_schema
+from tests import client_objects
 
 Pod = dict[str, Any]
 
@@ -402,7 +403,7 @@ def test_a_client_object_and_its_mapping_merge_to_the_same() -> None:
         },
     }
     base = in_spec(hostNetwork=True, containers=[{"name": "base", "image": "old"}])
-    assert merge.merge_pod(base, client.V1Pod.from_dict(written)) == merge.merge_pod(base, written)
+    assert merge.merge_pod(base, client_objects.pod_of(written)) == merge.merge_pod(base, written)
 
 
 @pytest.mark.parametrize(

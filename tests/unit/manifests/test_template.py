@@ -9,10 +9,10 @@ import pytest
 import yaml
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from kubernetes import client
 
 from dispatcher import errors
 from dispatcher.manifests import template
+from tests import client_objects
 
 SHIPPED = ("airflow", "dags-in-image", "dags-in-volume", "default", "git-sync", "gpu")
 MINIMAL = """
@@ -235,7 +235,7 @@ def test_the_shipped_templates_are_these() -> None:
 @pytest.mark.parametrize("name", SHIPPED)
 def test_a_shipped_template_is_a_pod_for_the_client_too(name: str) -> None:
     loaded = template.load_template(template.resolve(name))
-    assert client.V1Pod.from_dict(loaded).to_dict(serialize=True)["metadata"]["name"] == "replaced-at-launch"
+    assert client_objects.manifest_of(client_objects.pod_of(loaded))["metadata"]["name"] == "replaced-at-launch"
 
 
 @pytest.mark.parametrize("name", SHIPPED)
