@@ -21,6 +21,16 @@ hypothesis.settings.load_profile("steady")
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # a shell does that to what it runs in the background
     signal.signal(signal.SIGINT, signal.default_int_handler)  # processes of ours would inherit it, and Ctrl-C not work
 
+AIRFLOW_RING = Path(__file__).with_name("airflow")
+"""Has an environment of its own and runs when it is named: `make test-airflow`."""
+
+
+def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
+    """Leaves the ring of Airflow to those who ask for it."""
+    is_asked = any(Path(word.partition("::")[0]).absolute().is_relative_to(AIRFLOW_RING) for word in config.args)
+    return None if is_asked or collection_path != AIRFLOW_RING else True
+
+
 RINGS = ("unit", "contract", "integration", "e2e", "chaos")
 """Folders of `tests/` that a full run must have run."""
 SECOND_LOOK = frozenset({"integration", "e2e"})
