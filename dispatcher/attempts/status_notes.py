@@ -38,7 +38,7 @@ class Notes:
             namespace=attempt.namespace,
             uid=attempt.uid,
             queue=attempt.queue,
-            task=attempt.message.name,
+            task=attempt.message.shown_name,
             owner=self._owner,
             phase=phase,
             updated_at=datetime.now(UTC),

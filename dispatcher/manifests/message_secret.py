@@ -23,7 +23,9 @@ INLINE_BYTES = 65_536
 MAX_BYTES = 921_600
 """A Secret ends at 1 MiB, and a request to etcd, where it is base64, at about 1.5 MiB."""
 _VOLUME = "podyard-payload"
-_IN_STUB = frozenset({"id", "task", "retries", "root_id", "parent_id", "timelimit", "ignore_result", "lang", HEADER})
+_IN_STUB = frozenset(
+    {"id", "task", "retries", "root_id", "parent_id", "timelimit", "ignore_result", "lang", "shadow", HEADER}
+)
 
 
 def is_secret(text: str, *, profile_payload: str) -> bool:

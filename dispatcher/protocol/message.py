@@ -41,6 +41,11 @@ class Message:
         return int(self.headers.get("retries") or 0)
 
     @property
+    def shown_name(self) -> str:
+        """The name that people read: what its sender gave as `shadow`, as in Celery's own events and logs."""
+        return str(self.headers.get("shadow") or self.name)
+
+    @property
     def queue(self) -> str:
         """The queue that it came from: the routing key of a direct exchange."""
         return str(self.delivery_info.get("routing_key") or "")

@@ -6,7 +6,7 @@ import os
 from collections.abc import Iterator, Mapping
 from typing import Any, Unpack
 
-from routing.authoring import rendering, spec, xcom
+from routing.authoring import copies, rendering, spec, xcom
 from routing.authoring.dag import DAG
 from routing.authoring.operator import Operator
 from routing.authoring.options import Options
@@ -38,7 +38,8 @@ class BashOperator(Operator):
         dag: DAG | None = None,
         **given: Unpack[Options],
     ) -> None:
-        self.bash_command, self.env, self.append_env, self.cwd = bash_command, env or {}, append_env, cwd
+        self.bash_command, self.append_env, self.cwd = bash_command, append_env, cwd
+        self.env = copies.copied(env or {})
         super().__init__(task_id, dag=dag, arguments=(bash_command, self.env), given=given)
         if not isinstance(bash_command, str | xcom.XComArg) or bash_command == "":
             raise InvalidDag(f"{self.where}: bash_command must be a command as text, not {bash_command!r}")

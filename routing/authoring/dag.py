@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from types import FrameType
 from typing import Any, Self
 
-from routing.authoring import graph, jsonvalue, names, options
+from routing.authoring import copies, graph, jsonvalue, names, options
 from routing.authoring.edges import Node
 from routing.authoring.spec import DagSpec
 from routing.errors import InvalidDag
@@ -140,7 +140,7 @@ def _mapping(where: str, value: Mapping[str, Any] | None) -> dict[str, Any]:
         return {}
     if not isinstance(value, Mapping) or not all(isinstance(key, str) for key in value):
         raise InvalidDag(f"{where} must be a mapping with text as keys, not {value!r}")
-    return dict(value)
+    return {key: copies.copied(part) for key, part in value.items()}
 
 
 def line_in(file: str | None) -> int | None:

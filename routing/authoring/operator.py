@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any, ClassVar
 
+from routing.authoring import copies, edges, names, options, rendering, xcom
 from routing.authoring import dag as dags
-from routing.authoring import edges, names, options, rendering, xcom
 from routing.authoring.spec import TaskSpec, Template
 from routing.errors import InvalidDag
 
@@ -17,10 +17,18 @@ class Operator(edges.Node):
     kind: ClassVar[str]
     parameters: ClassVar[tuple[str, ...]] = ()
     """Names of the parameters that are not options of every operator."""
+    without_effect: ClassVar[Mapping[str, str]] = {}
+    """Options that change nothing for this kind of task, and why: told where a task is given one."""
+    refused: ClassVar[Mapping[str, str]] = {}
+    """Options that this kind of task cannot have, and what to use; among the DAG's `default_args` they mean others."""
     dag: dags.DAG
 
     def __init__(self, task_id: str, *, dag: dags.DAG | None, arguments: Any, given: Mapping[str, Any]) -> None:
-        """Joins the DAG. `arguments` may hold results of tasks, which then come before it; `given` are options."""
+        """Joins the DAG. `arguments` may hold results of tasks, which then come before it; `given` are options.
+
+        Whatever the author keeps in hands must be a copy here (`copies`): options are copied here, a kind's own
+        parameters by the kind.
+        """
         self.task_id = names.checked_id("task_id", task_id)
         owner = dag or dags.current()
         if not isinstance(owner, dags.DAG):
@@ -29,7 +37,15 @@ class Operator(edges.Node):
             )
         self.dag = owner
         names.refuse_unknown(f"{self.where}: parameter", given, (*self.parameters, *options.NAMES, "task_id", "dag"))
-        self.options = options.read(self.where, {**owner.default_args, **given})
+        given = {name: value for name, value in given.items() if value is not None or name not in self.refused}
+        for name, way_out in self.refused.items():
+            if name in given:
+                raise InvalidDag(f"{self.where}: {name} {way_out}")
+        for name, why in self.without_effect.items():
+            if name in given:
+                owner.warn(f"{self.where}: {name} has no effect: {why}")
+        defaults = {name: value for name, value in owner.default_args.items() if name not in self.refused}
+        self.options = options.read(self.where, copies.copied({**defaults, **given}))
         self.upstream = {}
         self.line = dags.line_in(owner.file)
         owner.add(self)

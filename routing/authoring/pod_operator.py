@@ -7,7 +7,7 @@ stands in `pod_parameters`.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from typing import Any
+from typing import Any, ClassVar
 
 from routing.authoring import pod_parameters, spec, xcom
 from routing.authoring.dag import DAG
@@ -16,6 +16,7 @@ from routing.errors import InvalidDag, RoutingError
 
 _BASES = ("full_pod_spec", "pod_template_dict", "pod_template_file")
 """Each may bring the image along."""
+_OF_THE_RESULT = frozenset({"xcom_path", "xcom_sidecar_container_security_context"})
 
 
 class KubernetesPodOperator(Operator):
@@ -29,6 +30,10 @@ class KubernetesPodOperator(Operator):
     """
 
     kind = "pod"
+    refused: ClassVar = {
+        "executor_config": "is for tasks that run in a pod of ours; this pod is all yours: use full_pod_spec or "
+        "pod_template_file"
+    }
     parameters = (
         *pod_parameters.TABLE,
         *pod_parameters.WITHOUT_EFFECT,
@@ -41,11 +46,6 @@ class KubernetesPodOperator(Operator):
         pod = {name: pod_parameters.plain(value) for name, value in pod.items()}
         rest = {name: value for name, value in given.items() if name not in self.parameters}
         super().__init__(task_id, dag=dag, arguments=pod, given=rest)
-        if rest.get("executor_config") is not None:
-            raise InvalidDag(
-                f"{self.where}: executor_config is for tasks that run in a pod of ours; this pod is all yours: use "
-                "full_pod_spec or pod_template_file"
-            )
         self._pod = self._read(pod)
 
     @property
@@ -78,6 +78,9 @@ class KubernetesPodOperator(Operator):
             self.dag.warn(sentence, DeprecationWarning)
         for sentence in pod_parameters.without_effect(self.where, given):
             self.dag.warn(sentence)
+        if not given.get("do_xcom_push"):
+            for name in _OF_THE_RESULT & given.keys():
+                self.dag.warn(f"{self.where}: {name} has no effect without do_xcom_push=True")
         if not any(name in given for name in ("image", *_BASES)):
             raise InvalidDag(f"{self.where}: image is missing: a KubernetesPodOperator needs the image to run")
         pod = {

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
 
-from routing.authoring import rendering, xcom
+from routing.authoring import copies, rendering, xcom
 from routing.authoring.spec import TEMPLATE, XCOM
 from routing.errors import InvalidDag
 
@@ -31,9 +31,8 @@ class Parameter:
 
 def plain(value: Any) -> Any:
     """A copy in which objects of the Kubernetes client are mappings with the API's spelling; the rest is untouched."""
-    names = getattr(type(value), "attribute_map", None)  # what every model of the client has, and nothing else
-    if isinstance(names, Mapping):
-        fields = ((spelling, getattr(value, name, None)) for name, spelling in names.items())
+    if copies.is_client_object(value):
+        fields = ((spelling, getattr(value, name, None)) for name, spelling in type(value).attribute_map.items())
         return {spelling: plain(part) for spelling, part in fields if part is not None}
     if isinstance(value, Mapping):
         return {key: plain(part) for key, part in value.items()}

@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, Unpack
 
 from routing.authoring import context as contexts
-from routing.authoring import rendering, xcom
+from routing.authoring import copies, rendering, xcom
 from routing.authoring.dag import DAG
 from routing.authoring.operator import Operator
 from routing.authoring.options import Options
@@ -34,7 +34,7 @@ class PythonOperator(Operator):
         **given: Unpack[Options],
     ) -> None:
         self.python_callable = python_callable
-        self.op_args, self.op_kwargs = op_args, op_kwargs or {}
+        self.op_args, self.op_kwargs = copies.copied(op_args), copies.copied(op_kwargs or {})
         super().__init__(task_id, dag=dag, arguments=(self.op_args, self.op_kwargs), given=given)
         if not callable(python_callable):
             raise InvalidDag(f"{self.where}: python_callable must be callable, not {python_callable!r}")
@@ -42,7 +42,7 @@ class PythonOperator(Operator):
             raise InvalidDag(f"{self.where}: op_args must be a list, not {op_args!r}")
         if not isinstance(self.op_kwargs, Mapping):
             raise InvalidDag(f"{self.where}: op_kwargs must be a mapping, not {op_kwargs!r}")
-        self.op_args, self.op_kwargs = tuple(op_args), dict(self.op_kwargs)
+        self.op_args, self.op_kwargs = tuple(self.op_args), dict(self.op_kwargs)
         self._context_names = _context_names(self.where, python_callable, self.op_args, self.op_kwargs)
 
     def templates(self) -> Iterator[Template]:

@@ -6,8 +6,8 @@ from collections.abc import Callable, Mapping
 from functools import update_wrapper
 from typing import Any, Unpack, overload
 
+from routing.authoring import copies, names
 from routing.authoring import dag as dags
-from routing.authoring import names
 from routing.authoring import options as all_options
 from routing.authoring.options import Options
 from routing.authoring.python_operator import PythonOperator
@@ -24,7 +24,7 @@ class TaskFunction:
         names.refuse_unknown(f"@task of {_name(function)!r}: parameter", given, (*all_options.NAMES, "task_id"))
         self.function = function
         self._task_id = task_id
-        self._given = dict(given)
+        self._given = copies.copied(dict(given))
         update_wrapper(self, function, updated=())
 
     def __call__(self, *args: Any, **kwargs: Any) -> XComArg:

@@ -206,7 +206,9 @@ def _message(
 
     reprs = {} if description is None else {"argsrepr": "()", "kwargsrepr": description}
     args, kwargs = tuple(sent.get("args") or ()), dict(sent.get("kwargs") or {})
-    made = app.amqp.as_task_v2(attempt_id, sent["name"], args, kwargs, time_limit=sent.get("time_limit"), **reprs)
+    made = app.amqp.as_task_v2(
+        attempt_id, sent["name"], args, kwargs, time_limit=sent.get("time_limit"), shadow=sent.get("shadow"), **reprs
+    )
     request = {
         **made.headers,
         **(sent.get("headers") or {}),

@@ -3,6 +3,8 @@
 Both halves run the same message; the dispatcher reads only the header `podyard` (the pod's name, labels, overrides).
 """
 
+from __future__ import annotations
+
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -15,6 +17,9 @@ TASK = "routing.run"
 POD_TASK = "dispatcher.pod"
 POD_QUEUE = "kubernetes"
 """Where a pod operator goes whose own queue is on no Kubernetes side."""
+HARD_LIMIT_AFTER_S = 30.0
+"""How much longer than its `execution_timeout` a body may live that does not end when it is interrupted there; the DAG
+file is loaded within it, too. A pod of any image has no body to interrupt: the time-out itself ends it."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,7 +47,8 @@ Render = Callable[[Sequence[spec.Template], Mapping[str, Any]], Sequence[str]]
 
 
 def build(task: spec.TaskSpec, occasion: Occasion, *, render: Render = rendering.render) -> dict[str, Any]:
-    """Name, kwargs and headers as plain JSON. Raises TaskFailed where a template of a pod cannot be rendered.
+    """The message as plain JSON: name, kwargs, headers, `shadow` (`dag.task`, the name that people read), `time_limit`
+    (seconds or None). Raises TaskFailed where a template of a pod cannot be rendered.
 
     The scheduler gives a `render` that runs in another process: what authors wrote does not run in its own.
     """
@@ -70,7 +76,20 @@ def describe(message: Mapping[str, Any]) -> str:
 
 
 def _message(task: spec.TaskSpec, occasion: Occasion, *, name: str, kwargs: Mapping[str, Any]) -> dict[str, Any]:
-    return {"name": name, "kwargs": kwargs, "headers": {"podyard": _header(task, occasion)}}
+    return {
+        "name": name,
+        "kwargs": kwargs,
+        "headers": {"podyard": _header(task, occasion)},
+        "shadow": f"{occasion.dag_id}.{task.task_id}",
+        "time_limit": _time_limit_s(task),
+    }
+
+
+def _time_limit_s(task: spec.TaskSpec) -> float | None:
+    """After how long Celery or the dispatcher ends it, counted from its start."""
+    if task.execution_timeout_s is None:
+        return None
+    return task.execution_timeout_s + (0.0 if task.operator == "pod" else HARD_LIMIT_AFTER_S)
 
 
 def _run_arguments(task: spec.TaskSpec, occasion: Occasion) -> dict[str, Any]:

@@ -73,6 +73,8 @@ class Sender:
             queue=attempt.queue,
             producer=producer,
             retry=False,
+            shadow=message.get("shadow"),
+            time_limit=message.get("time_limit"),
             argsrepr="()",
             kwargsrepr=text,
         )

@@ -210,18 +210,23 @@ def _is_terminating() -> bool:
 
 @contextmanager
 def _time_limit(seconds: float | None) -> Iterator[None]:
-    """Inside, the body is interrupted with TaskFailed after so many seconds. Only the main thread can be interrupted; a
-    body that never comes back to Python is ended by the limits of Celery and of the pod."""
+    """Inside, the body is interrupted with TaskFailed after so many seconds; one that goes on nonetheless has failed
+    when it ends. Only the main thread can be interrupted. What never ends is ended by its message's hard limit."""
     if seconds is None or threading.current_thread() is not threading.main_thread():
         yield
         return
     import signal
 
+    late: list[TaskFailed] = []
+
     def on_alarm(_number: int, _frame: FrameType | None) -> NoReturn:
-        raise TaskFailed(
-            f"the task ran longer than its execution_timeout of {seconds:g} s",
-            {"reason": "ExecutionTimeout", "cause": "application"},
+        late.append(
+            TaskFailed(
+                f"the task ran longer than its execution_timeout of {seconds:g} s",
+                {"reason": "ExecutionTimeout", "cause": "application"},
+            )
         )
+        raise late[0]
 
     before = signal.signal(signal.SIGALRM, on_alarm)
     signal.setitimer(signal.ITIMER_REAL, seconds)
@@ -230,6 +235,8 @@ def _time_limit(seconds: float | None) -> Iterator[None]:
     finally:
         signal.setitimer(signal.ITIMER_REAL, 0)
         signal.signal(signal.SIGALRM, before)
+    if late:
+        raise late[0]  # the body caught it
 
 
 _OUR_FOLDER = str(Path(__file__).parents[1]) + os.sep

@@ -150,6 +150,23 @@ def test_without_the_queues_setting_nothing_grows(site: Site) -> None:
     assert site.attempts(run, "alone") == [("failed", "OOMKilled", "application")]
 
 
+# --- time
+
+
+def test_the_execution_timeout_of_a_pod_of_any_image_ends_it(site: Site) -> None:
+    """It is the author's failure; and people read the task's own name, not the one of the Celery task behind it."""
+    run = site.half.trigger("late")
+    assert site.half.wait(run).state == "failed"
+
+    assert site.attempts(run, "sleeper") == [("failed", "TimeLimitExceeded", "application")]
+    task = site.half.task(run, "sleeper")
+    assert task.started_at is not None
+    assert task.ended_at is not None
+    assert 1.0 <= (task.ended_at - task.started_at).total_seconds() < 12, task
+    listed = inside(site.half.folder, "--config", str(site.half.config), "pods", "list", "--output", "json")
+    assert "late.sleeper" in {pod["task"] for pod in json.loads(listed.stdout)}
+
+
 # --- the infrastructure
 
 

@@ -44,6 +44,9 @@ with DAG("stuck"):
 with DAG("cursed"):
     pod("thrown", script="exec sleep 60", queue="plain")
 
+with DAG("late"):
+    pod("sleeper", script="exec sleep 60", queue="plain", execution_timeout=2)
+
 with DAG("nowhere"):
     for name in ("cpu", "memory", "selector", "taint", "volume"):
         pod(name, script="true")

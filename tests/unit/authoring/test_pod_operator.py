@@ -119,6 +119,22 @@ def test_a_parameter_travels_as_plain_json(name: str) -> None:
     assert pod_of(**{name: TRAVELLING[name]}) == {name: TRAVELLING[name]}
 
 
+@pytest.mark.parametrize("name", sorted(TRAVELLING))
+def test_every_parameter_changes_what_the_dispatcher_makes_of_it(name: str) -> None:
+    """The manifest, or what is done around the pod; nothing that is accepted is dropped on the way."""
+    bare = {"image": "other", "log_events_on_failure": False, "do_xcom_push": name != "do_xcom_push"}
+    assert container_pod.read({**bare, name: TRAVELLING[name]}) != container_pod.read(bare)
+
+
+@pytest.mark.parametrize("name", ["xcom_path", "xcom_sidecar_container_security_context"])
+def test_a_parameter_of_the_result_is_told_where_there_is_none(name: str) -> None:
+    """Without do_xcom_push it changes nothing."""
+    assert [
+        name in sentence and "do_xcom_push=True" in sentence for sentence in warned(**{name: TRAVELLING[name]})
+    ] == [True]
+    assert warned(do_xcom_push=True, **{name: TRAVELLING[name]}) == ()
+
+
 @pytest.mark.parametrize("name", sorted(OTHERS))
 def test_a_parameter_without_effect_says_so(name: str) -> None:
     """Accepted, so that a DAG of Airflow's loads; not sent; and `podyard dags show` tells."""

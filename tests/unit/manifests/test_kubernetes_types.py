@@ -164,12 +164,6 @@ def test_what_authors_hold_is_a_value() -> None:
         VolumeMount("v", "/a").name = "w"  # type: ignore[misc] # the claim
 
 
-def test_the_public_names_are_sorted_and_exist() -> None:
-    assert dispatcher.__all__ == ["Secret", "Volume", "VolumeMount", "on_pod"] == sorted(dispatcher.__all__)
-    assert all(getattr(dispatcher, name).__name__ == name for name in dispatcher.__all__)
-    assert set(dispatcher.__all__) <= set(dir(dispatcher))
-
-
 def test_a_name_that_is_not_public_is_no_attribute() -> None:
     with pytest.raises(AttributeError, match="has no attribute 'Sercet'"):
         dispatcher.Sercet  # noqa: B018 - the claim

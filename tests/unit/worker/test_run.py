@@ -166,6 +166,20 @@ def test_the_execution_timeout_interrupts_the_body(body: Runner) -> None:
     assert failed.value.details == {"reason": "ExecutionTimeout", "cause": "application"}
 
 
+def test_a_body_that_goes_on_after_its_time_out_has_failed(body: Runner) -> None:
+    """It may catch the interruption and return something: it was late all the same."""
+    swallow = """
+            def stubborn():
+                try:
+                    time.sleep(30)
+                except BaseException:
+                    return "done"
+            PythonOperator(task_id='t', python_callable=stubborn, execution_timeout=0.2)"""
+    with pytest.raises(TaskFailed, match="ran longer than its execution_timeout") as failed:
+        body(textwrap.dedent(swallow).strip(), "t")
+    assert failed.value.details == {"reason": "ExecutionTimeout", "cause": "application"}
+
+
 @pytest.mark.parametrize(
     ("fields", "reason", "cause"),
     [

@@ -1,0 +1,40 @@
+"""Copies of what an author gives to a DAG or a task, made when that is made: what the file does to its lists and
+mappings afterwards (a loop that changes one and the same `executor_config`) changes no task that stands already.
+
+Copied are lists, mappings, tuples and sets at any depth, and objects of the Kubernetes client. Anything else
+(functions, results of tasks, objects of the author's own) stays the object that it is. Light: every pod imports it.
+"""
+
+import copy
+from collections.abc import Mapping
+from typing import Any
+
+
+def copied(value: Any) -> Any:
+    """The value, sharing no container with what was given; one that stands in several places still does."""
+    return _copied(value, {})
+
+
+def is_client_object(value: Any) -> bool:
+    """Whether it is a model of the Kubernetes client, known by what each of them has, and nothing else."""
+    return isinstance(getattr(type(value), "attribute_map", None), Mapping)
+
+
+def _copied(value: Any, known: dict[int, Any]) -> Any:
+    if id(value) in known:
+        return known[id(value)]
+    if isinstance(value, dict | list):
+        made = known[id(value)] = copy.copy(value)  # a subclass keeps its kind
+        for key, part in list(value.items() if isinstance(value, dict) else enumerate(value)):
+            made[key] = _copied(part, known)
+        return made
+    if type(value) is tuple:
+        return tuple(_copied(part, known) for part in value)
+    if isinstance(value, set):
+        return copy.copy(value)
+    if is_client_object(value):
+        made = known[id(value)] = copy.copy(value)
+        for name, part in vars(value).items():
+            vars(made)[name] = _copied(part, known)
+        return made
+    return value
