@@ -24,7 +24,8 @@ from typing import Any, Self
 
 from dispatcher import errors
 from dispatcher.kubeapi import client
-from dispatcher.localcluster import refusal, selectors, tables, times
+from dispatcher.localcluster.apiserver import tables
+from dispatcher.localcluster.objects import refusal, selectors, times
 
 Json = dict[str, Any]
 Key = tuple[str, str]

@@ -5,7 +5,8 @@ import logging
 import sys
 from pathlib import Path
 
-from dispatcher.localcluster import server, store
+from dispatcher.localcluster import server
+from dispatcher.localcluster.objects import store
 
 
 def main() -> int:

@@ -12,7 +12,8 @@ from pathlib import Path
 
 import msgspec
 
-from dispatcher.localcluster import certificate, kubeconfig, times
+from dispatcher.localcluster import certificate, kubeconfig
+from dispatcher.localcluster.objects import times
 
 _IDENTITY = "identity.json"
 _IDENTITY_S = 300 * 86400.0

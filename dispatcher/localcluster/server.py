@@ -21,28 +21,12 @@ from typing import Any, Self
 
 from aiohttp import web
 
-from dispatcher.localcluster import (
-    api,
-    environment,
-    garbage,
-    home,
-    instant,
-    kubeconfig,
-    kubelet,
-    nodes,
-    processes,
-    recorder,
-    registry,
-    resources,
-    runtime,
-    stats,
-    store,
-    streams,
-    surroundings,
-    times,
-    verbs,
-)
-from dispatcher.localcluster.faults import door, havoc, kinds, plan
+from dispatcher.localcluster import endpoints, home, kubeconfig
+from dispatcher.localcluster.apiserver import api, stats, streams, verbs
+from dispatcher.localcluster.faults import controller, injection, kinds, plan, targets
+from dispatcher.localcluster.kubelet import environment, instant, kubelet, processes, runtime
+from dispatcher.localcluster.objects import fault_points, nodes, recorder, resources, store, times
+from dispatcher.localcluster.registry import garbage, namespaces, registry
 
 log = logging.getLogger(__name__)
 ClusterError = home.ClusterError
@@ -55,7 +39,7 @@ _LINE_BYTES = 65_536
 
 
 @dataclass(frozen=True, kw_only=True)
-class Options:
+class ClusterOptions:
     """How to run a local cluster."""
 
     home: Path
@@ -76,19 +60,19 @@ class Options:
     gone_as_status: bool = False
     """Answer a watch from a forgotten version with HTTP 410 instead of an ERROR event (servers do either)."""
     faults: bool = False
-    """Whether faults may be asked for, at `/podyard/faults` and by `LocalCluster.havoc` (docs/testing.md)."""
+    """Whether faults may be asked for, at `/podyard/faults` and by `LocalCluster.faults` (docs/testing.md)."""
     faults_file: Path | None = None
     """Faults to begin with, and to follow; turns faults on."""
 
 
 class LocalCluster:
-    """A running local cluster: `async with LocalCluster(Options(home=...)) as cluster: cluster.url`."""
+    """A running local cluster: `async with LocalCluster(ClusterOptions(home=...)) as cluster: cluster.url`."""
 
-    def __init__(self, options: Options) -> None:
+    def __init__(self, options: ClusterOptions) -> None:
         self.options = options
         self.token = ""
         self.url = ""
-        self.havoc: havoc.Havoc | None = None
+        self.faults: controller.FaultController | None = None
         """Faults, where they are on."""
         self._stack = contextlib.AsyncExitStack()
 
@@ -120,29 +104,24 @@ class LocalCluster:
         run = _runtime(options, objects)
         await run.open()
         stack.push_async_callback(run.close)
-        faults = plan.Plan()
+        planned = plan.Plan() if options.faults or options.faults_file else None
+        faults = fault_points.NoFaults() if planned is None else injection.Injection(planned)
         node = _node(options)
-        rules.create(resources.NODES, "", nodes.node(node.name, address=HOST, max_pods=node.max_pods, now=times.now()))
+        rules.create(resources.NODES, "", nodes.manifest(node, now=times.now()))
         events = recorder.Recorder(objects, component="podyard-local", node=node.name)
         pods = kubelet.Kubelet(rules, run, node=node, events=events, faults=faults)
         stack.push_async_callback(pods.close, STOP_S)
         _keep(stack, pods.follow_config())
         _keep(stack, garbage.Garbage(rules).collect())
-        _keep(stack, _delete_namespaces(rules))
-        live, counted = streams.Streams(), stats.Stats()
-        does = verbs.Verbs(
-            rules,
-            pods,
-            live=live,
-            faults=faults,
-            bookmark_s=options.bookmark_s,
-            gone_as_status=options.gone_as_status,
-        )
-        if options.faults or options.faults_file:
-            self.havoc = havoc.Havoc(faults, havoc.Victims(rules=rules, pods=pods, live=live, does=does, node=node))
-            _play(stack, self.havoc, options.faults_file)
-        own = door.Door(counted, live, self.havoc)
-        doors = api.Api(does, token=self.token, faults=faults, counted=counted, own=own)
+        _keep(stack, namespaces.Namespaces(rules).empty())
+        live, counted = streams.Streams(gone_as_status=options.gone_as_status), stats.Stats()
+        does = verbs.Verbs(rules, pods, live=live, faults=faults, bookmark_s=options.bookmark_s)
+        if planned is not None:
+            hit = targets.Targets(rules=rules, pods=pods, live=live, node=node)
+            self.faults = controller.FaultController(planned, hit)
+            _play(stack, self.faults, options.faults_file)
+        own = endpoints.Endpoints(counted, live, self.faults)
+        doors = api.Api(does, token=self.token, faults=faults, counted=counted, own=own.answer)
         ports = [options.port] if options.port else [past.port, 0]
         port = await _listen(stack, doors, ports=ports, tls=home.tls(options.home, past))
         doors.address = f"{HOST}:{port}"
@@ -166,10 +145,10 @@ def run(
 
     `until_eof`: also until the standard input, a pipe, is closed: with the end of the program that holds it.
     """
-    asyncio.run(_run(Options(home=home, port=port, node=node, **more), ready, until_eof=until_eof))
+    asyncio.run(_run(ClusterOptions(home=home, port=port, node=node, **more), ready, until_eof=until_eof))
 
 
-async def _run(options: Options, ready: Callable[[str], None], *, until_eof: bool) -> None:
+async def _run(options: ClusterOptions, ready: Callable[[str], None], *, until_eof: bool) -> None:
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
     if until_eof:
@@ -186,7 +165,7 @@ async def _run(options: Options, ready: Callable[[str], None], *, until_eof: boo
             loop.remove_reader(sys.stdin.fileno())
 
 
-def _runtime(options: Options, objects: store.Store) -> runtime.Runtime:
+def _runtime(options: ClusterOptions, objects: store.Store) -> runtime.Runtime:
     if options.runtime != "processes":
         return instant.InstantRuntime(hold=options.runtime == "hold", message=options.message)
     place = environment.Place(node=options.node, host_ip=HOST, pod_ip=HOST)
@@ -208,48 +187,28 @@ def config_data(objects: store.Store, namespace: str, kind: str, name: str) -> M
     return {**plain, **decoded}
 
 
-def _node(options: Options) -> surroundings.Node:
+def _node(options: ClusterOptions) -> nodes.Node:
     limit = options.max_pods or (250 if options.runtime == "processes" else 1_000_000)
-    return surroundings.Node(name=options.node, address=HOST, max_pods=limit)
+    return nodes.Node(name=options.node, address=HOST, max_pods=limit)
 
 
-def _play(stack: contextlib.AsyncExitStack, wreck: havoc.Havoc, file: Path | None) -> None:
+def _play(stack: contextlib.AsyncExitStack, target: controller.FaultController, file: Path | None) -> None:
     """Begins with the faults of a file, if there is one, and follows it; raises home.ClusterError."""
     if file is not None:
         from dispatcher.localcluster.faults import script
 
         try:
-            wreck.play(script.read(file))
+            target.play(script.read(file))
         except kinds.FaultError as error:
             raise home.ClusterError(str(error)) from error
-        _keep(stack, script.follow(file, wreck))
-    _keep(stack, wreck.follow())
+        _keep(stack, script.follow(file, target))
+    _keep(stack, target.follow())
 
 
 def _keep(stack: contextlib.AsyncExitStack, loop: Any) -> None:
     """Runs a loop beside the rest until the stack closes."""
     task = asyncio.get_running_loop().create_task(loop)
     stack.callback(task.cancel)
-
-
-async def _delete_namespaces(rules: registry.Registry) -> None:
-    """Empties namespaces that are being deleted, until nothing is left of them."""
-    terminating: set[str] = set()
-    changed = asyncio.Event()
-
-    def begin(name: str) -> None:
-        terminating.add(name)
-        changed.set()
-
-    rules.hooks.namespace_deleting = begin
-    while True:
-        if not terminating:
-            changed.clear()
-            await changed.wait()
-        for name in tuple(terminating):
-            if rules.finish_namespace(name):
-                terminating.discard(name)
-        await asyncio.sleep(0.1)
 
 
 async def _listen(stack: contextlib.AsyncExitStack, doors: api.Api, *, ports: list[int], tls: ssl.SSLContext) -> int:

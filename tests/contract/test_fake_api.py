@@ -103,7 +103,7 @@ async def story(api: client.KubeClient | FakeApi) -> list[Any]:
 
 
 async def at_the_local_cluster(home: Path, test: Callable[[client.KubeClient], Awaitable[list[Any]]]) -> list[Any]:
-    async with server.LocalCluster(server.Options(home=home, runtime="hold", bookmark_s=0.2)) as cluster:
+    async with server.LocalCluster(server.ClusterOptions(home=home, runtime="hold", bookmark_s=0.2)) as cluster:
         access = await asyncio.to_thread(client.connect, kubeconfig=cluster.kubeconfig)
         async with client.KubeClient(access) as api:
             return await test(api)

@@ -203,7 +203,7 @@ def test_a_test_can_have_a_cluster_inside_its_own_process(tmp_path: Path) -> Non
     """The async context manager: ready when entered, gone when left."""
 
     async def visit() -> tuple[str, bool]:
-        options = server.Options(home=tmp_path / "home", runtime="hold")
+        options = server.ClusterOptions(home=tmp_path / "home", runtime="hold")
         async with server.LocalCluster(options) as cluster:
             there = cluster.kubeconfig.exists()
             answer = await asyncio.to_thread(_version_at, cluster.kubeconfig)

@@ -1,5 +1,6 @@
 """Scripted faults of the local cluster, off by default: what goes wrong, when, and how to ask for it (docs/testing.md).
 
-`kinds` is the language, `plan` decides (pure, seeded), `havoc` and the API act on it; people ask through `door` (HTTP),
-`script` (a file) or `client` (Python). The `door` counts requests too, and that is always on.
+`kinds` is the language and `plan` decides (no I/O; seeded, the clock is passed in). `injection` answers the HTTP side
+and the node by the plan, `controller` lets happenings take place. People ask over HTTP (`endpoints`), by a file
+(`script`) or in Python (`client`). Neither the HTTP side nor the node is imported here: `targets` are handed in.
 """

@@ -12,21 +12,12 @@ from fnmatch import fnmatchcase
 from typing import TypeVar
 
 from dispatcher.localcluster.faults import kinds
+from dispatcher.localcluster.objects import fault_points
 
 T = TypeVar("T")
 KEPT = 200
 GARBAGE = b'{"type":"MODIFIED","object":{"kind":"Pod","apiVersion":"v1","meta\xff\xfe#\n'
 """A line that is neither JSON nor UTF-8."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Call:
-    """A request, as faults see it."""
-
-    verb: str
-    resource: str
-    namespace: str = ""
-    name: str = ""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -110,7 +101,7 @@ class Plan:
 
     # --- standing faults ---
 
-    def effect(self, call: Call, *, at: float) -> Effect:
+    def effect(self, call: fault_points.Call, *, at: float) -> Effect:
         """What becomes of a call: all delays that match, and the first failure or garbled answer."""
         delay_s = 0.0
         failure: kinds.Fail | kinds.Garble | None = None
@@ -225,7 +216,7 @@ class Plan:
         return self._dice.uniform(0.0, seconds) if seconds else 0.0
 
 
-def _meets(fault: kinds.OfCalls, call: Call) -> bool:
+def _meets(fault: kinds.OfCalls, call: fault_points.Call) -> bool:
     return (
         fnmatchcase(call.verb, fault.verb)
         and fnmatchcase(call.resource, fault.resource)

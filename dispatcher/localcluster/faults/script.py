@@ -7,7 +7,7 @@ from typing import Any
 
 import yaml
 
-from dispatcher.localcluster.faults import havoc, kinds
+from dispatcher.localcluster.faults import controller, kinds
 
 log = logging.getLogger(__name__)
 _LOOK_S = 0.5
@@ -25,7 +25,7 @@ def read(path: Path) -> kinds.Script:
         raise kinds.FaultError(f"{path}: {error}") from None
 
 
-async def follow(path: Path, wreck: havoc.Havoc) -> None:
+async def follow(path: Path, target: controller.FaultController) -> None:
     """Plays the file anew at each change; a change that cannot be read leaves what there was. Until cancelled."""
     seen = _stamp(path)
     while True:
@@ -35,7 +35,7 @@ async def follow(path: Path, wreck: havoc.Havoc) -> None:
             continue
         seen = now
         try:
-            wreck.play(read(path))
+            target.play(read(path))
         except kinds.FaultError as error:
             log.warning("faults stay as they were: %s", error)
 

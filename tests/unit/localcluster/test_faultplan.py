@@ -7,8 +7,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dispatcher.localcluster.faults import kinds, plan
+from dispatcher.localcluster.objects import fault_points
 
-CREATE = plan.Call(verb="create", resource="pods", namespace="default", name="a")
+CREATE = fault_points.Call(verb="create", resource="pods", namespace="default", name="a")
 
 
 def _plan(*faults: kinds.Fault, seed: int = 7) -> plan.Plan:

@@ -5,7 +5,8 @@ from typing import Any
 
 import pytest
 
-from dispatcher.localcluster import patches, refusal
+from dispatcher.localcluster.apiserver import patches
+from dispatcher.localcluster.objects import refusal
 
 
 @pytest.mark.parametrize(

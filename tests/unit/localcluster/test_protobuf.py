@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dispatcher.localcluster import protobuf
+from dispatcher.localcluster.apiserver import protobuf
 
 
 def _varint(number: int) -> bytes:

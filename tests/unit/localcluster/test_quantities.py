@@ -4,7 +4,7 @@ from decimal import Decimal
 
 import pytest
 
-from dispatcher.localcluster import quantities
+from dispatcher.localcluster.objects import quantities
 
 
 @pytest.mark.parametrize(

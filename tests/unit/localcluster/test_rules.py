@@ -4,7 +4,10 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from dispatcher.localcluster import environment, manifest, mounts, pods, statuses, tables, times
+from dispatcher.localcluster.apiserver import tables
+from dispatcher.localcluster.kubelet import environment, mount_paths, pod_status
+from dispatcher.localcluster.objects import manifest, times
+from dispatcher.localcluster.registry import pod_defaults
 
 NOW = datetime(2030, 1, 1, tzinfo=UTC)
 
@@ -25,7 +28,7 @@ NOW = datetime(2030, 1, 1, tzinfo=UTC)
 )
 def test_whole_paths_are_rewritten(text: str, expected: str) -> None:
     """Longest first, once, and only where the path stands alone."""
-    assert mounts.rewrite(text, {"/data": "/real", "/data/sub": "/other"}) == expected
+    assert mount_paths.rewrite(text, {"/data": "/real", "/data/sub": "/other"}) == expected
 
 
 @pytest.mark.parametrize(
@@ -58,15 +61,15 @@ def test_references_are_expanded_as_kubernetes_does(text: str, expected: str) ->
 def test_quality_of_service(limits: dict[str, str], requests: dict[str, str], expected: str) -> None:
     """By cpu and memory alone."""
     container = {"resources": {"limits": limits, "requests": requests}}
-    assert pods.qos_class({"containers": [container]}) == expected
+    assert pod_defaults.qos_class({"containers": [container]}) == expected
 
 
-def _ended(code: int) -> statuses.Terminated:
-    return statuses.Terminated(exit_code=code, reason="", started_at=NOW, finished_at=NOW)
+def _ended(code: int) -> pod_status.Terminated:
+    return pod_status.Terminated(exit_code=code, reason="", started_at=NOW, finished_at=NOW)
 
 
-_RUNS = statuses.Running(started_at=NOW)
-_WAITS = statuses.Waiting(reason="ContainerCreating")
+_RUNS = pod_status.Running(started_at=NOW)
+_WAITS = pod_status.Waiting(reason="ContainerCreating")
 
 
 @pytest.mark.parametrize(
@@ -87,13 +90,13 @@ _WAITS = statuses.Waiting(reason="ContainerCreating")
         ([], [_WAITS], "DeadlineExceeded", "Failed"),
     ],
 )
-def test_phases(init: list[statuses.State], main: list[statuses.State], reason: str, expected: str) -> None:
+def test_phases(init: list[pod_status.State], main: list[pod_status.State], reason: str, expected: str) -> None:
     """The kubelet's rules for restartPolicy Never."""
     container = manifest.Container(name="x")
-    situation = statuses.Situation(
+    situation = pod_status.Situation(
         init=[(container, state) for state in init], main=[(container, state) for state in main], reason=reason
     )
-    assert statuses.phase(situation) == expected
+    assert pod_status.phase(situation) == expected
 
 
 @pytest.mark.parametrize(

@@ -2,7 +2,7 @@
 
 import pytest
 
-from dispatcher.localcluster import refusal, selectors
+from dispatcher.localcluster.objects import refusal, selectors
 
 
 def _holds(text: str, labels: dict[str, str]) -> bool:

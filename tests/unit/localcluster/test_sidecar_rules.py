@@ -5,18 +5,19 @@ from datetime import UTC, datetime
 
 import pytest
 
-from dispatcher.localcluster import containers, manifest, statuses
+from dispatcher.localcluster.kubelet import containers, pod_status
+from dispatcher.localcluster.objects import manifest
 
 NOW = datetime(2030, 1, 1, tzinfo=UTC)
-RUNS = statuses.Running(started_at=NOW)
-WAITS = statuses.Waiting(reason="PodInitializing")
+RUNS = pod_status.Running(started_at=NOW)
+WAITS = pod_status.Waiting(reason="PodInitializing")
 
 
-def _ended(code: int) -> statuses.Terminated:
-    return statuses.Terminated(exit_code=code, reason="", started_at=NOW, finished_at=NOW)
+def _ended(code: int) -> pod_status.Terminated:
+    return pod_status.Terminated(exit_code=code, reason="", started_at=NOW, finished_at=NOW)
 
 
-CRASHES = statuses.Waiting(reason="CrashLoopBackOff", last=_ended(1), restarts=1)
+CRASHES = pod_status.Waiting(reason="CrashLoopBackOff", last=_ended(1), restarts=1)
 
 
 @pytest.mark.parametrize(
@@ -33,11 +34,11 @@ CRASHES = statuses.Waiting(reason="CrashLoopBackOff", last=_ended(1), restarts=1
         (_ended(0), _ended(1), "Failed"),
     ],
 )
-def test_phases_with_a_sidecar(sidecar: statuses.State, main: statuses.State, expected: str) -> None:
+def test_phases_with_a_sidecar(sidecar: pod_status.State, main: pod_status.State, expected: str) -> None:
     """It holds the pod open while it runs, and never decides how the pod ended."""
     side, base = manifest.Container(name="side", restart_policy="Always"), manifest.Container(name="base")
-    situation = statuses.Situation(init=[(side, sidecar)], main=[(base, main)])
-    assert statuses.phase(situation) == expected
+    situation = pod_status.Situation(init=[(side, sidecar)], main=[(base, main)])
+    assert pod_status.phase(situation) == expected
 
 
 def test_restarts_come_later_each_time() -> None:
@@ -47,8 +48,8 @@ def test_restarts_come_later_each_time() -> None:
 
 def test_the_next_run_remembers_the_last_one_only() -> None:
     """Restarts are counted; the ends before the last one are forgotten."""
-    first = statuses.next_run(WAITS)
+    first = pod_status.next_run(WAITS)
     assert (first.restarts, first.last) == (0, None)
-    again = statuses.next_run(statuses.next_run(_ended(1)))
+    again = pod_status.next_run(pod_status.next_run(_ended(1)))
     assert again.restarts == 2
     assert again.last == _ended(1)

@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from dispatcher.localcluster import refusal, resources, selectors, store
+from dispatcher.localcluster.objects import refusal, resources, selectors, store
 
 MATCH = store.Match(resource=resources.CONFIGMAPS)
 

@@ -1,0 +1,113 @@
+"""The HTTP side: each request is let in by its token, understood, counted, and answered in Kubernetes' words."""
+
+import asyncio
+import hmac
+import logging
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Any
+
+from aiohttp import web
+
+from dispatcher.localcluster.apiserver import access, answers, calls, discovery, stats, verbs
+from dispatcher.localcluster.objects import connection, fault_points, refusal
+
+log = logging.getLogger(__name__)
+Json = dict[str, Any]
+Handler = Callable[[web.BaseRequest], Awaitable[web.StreamResponse]]
+OWN = "/podyard/"
+"""What is below this is no address of Kubernetes, and answered by `own`: faults, counters."""
+_HEALTH = frozenset({"/healthz", "/livez", "/readyz"})
+
+
+class Api:
+    """All addresses of one cluster."""
+
+    def __init__(
+        self, does: verbs.Verbs, *, token: str, faults: fault_points.OfCalls, counted: stats.Stats, own: Handler
+    ) -> None:
+        self.address = ""
+        self._does = does
+        self._faults = faults
+        self._stats = counted
+        self._own = own
+        self._authorization = f"Bearer {token}".encode()
+
+    def close(self) -> None:
+        """Ends all watches; a stopping server waits for nothing else."""
+        self._faults.close()
+        self._does.live.close()
+        for collection in self._does.rules.store.collections.values():
+            collection.changed.ring()
+
+    async def handle(self, request: web.BaseRequest) -> web.StreamResponse:
+        """Answers one request."""
+        try:
+            self._let_in(request)
+            response = await self._answer(request)
+        except refusal.Refusal as error:
+            response = answers.refused(error)
+        except (ConnectionError, asyncio.CancelledError):
+            raise
+        except Exception:
+            log.exception("request failed", extra={"path": request.path})
+            response = answers.refused(
+                refusal.Refusal(500, "InternalError", "Internal error occurred: the local cluster's log says more")
+            )
+        if request.path.startswith("/api/"):
+            self._stats.answered(response.status if connection.is_open(request) else "cut")
+        return response
+
+    def _let_in(self, request: web.BaseRequest) -> None:
+        given = request.headers.get("Authorization", "").encode(errors="surrogateescape")
+        if not hmac.compare_digest(given, self._authorization):
+            raise refusal.unauthorized()
+
+    async def _answer(self, request: web.BaseRequest) -> web.StreamResponse:
+        path = request.path
+        if path.startswith(OWN):  # before all faults: whoever asked for them must be able to end them
+            return await self._own(request)
+        if path.startswith("/api/v1/"):
+            at = calls.target(path)
+            if at is None:
+                raise refusal.no_such_path()
+            return await self._on_target(request, at)
+        if path == access.PATH and request.method == "POST":
+            call = fault_points.Call(verb="create", resource=fault_points.REVIEWS)
+            return await self._faults.answer(request, call, lambda: self._review(request))
+        call = fault_points.Call(verb=request.method.lower(), resource=path)
+        return await self._faults.answer(request, call, lambda: self._about_itself(request))
+
+    async def _review(self, request: web.BaseRequest) -> web.Response:
+        reviewed = access.review(await calls.mapping(request), denies=self._faults.denies)
+        return answers.plain(reviewed, status=201)
+
+    async def _about_itself(self, request: web.BaseRequest) -> web.Response:
+        if request.path in _HEALTH:
+            return web.Response(text="ok")
+        said: Mapping[str, Callable[[], Json]] = {
+            "/version": discovery.version,
+            "/api": lambda: discovery.core_versions(self.address),
+            "/api/v1": discovery.core_resources,
+            "/apis": discovery.groups,
+            "/apis/authorization.k8s.io/v1": discovery.authorization_resources,
+            "/openapi/v3": discovery.openapi,
+            "/openapi/v3/api/v1": discovery.openapi_core,
+        }
+        path = request.path.rstrip("/")
+        if path not in said or request.method != "GET":
+            raise refusal.no_such_path()
+        return answers.plain(said[path]())
+
+    async def _on_target(self, request: web.BaseRequest, at: calls.Target) -> web.StreamResponse:
+        name = calls.verb(request, at)
+        if name is None:
+            raise refusal.method_not_allowed()
+        self._stats.asked(at.resource.plural, name)
+        verb = self._does.by_name[name]
+        if self._faults.is_idle:  # most often: the body of a create is then read once, where it is needed
+            return await verb(request, at)
+        right, resource = calls.right(at, verb=name)
+        if self._faults.denies(right, resource, at.namespace):
+            raise refusal.not_permitted(verb=right, resource=resource, namespace=at.namespace, name=at.name)
+        call = await calls.as_seen(request, at, verb=name)
+        return await self._faults.answer(request, call, lambda: verb(request, at))
