@@ -57,6 +57,8 @@ class Identity:
     port: int
     certificate: str
     key: str
+    authority: str
+    """The certificate that vouches for it."""
     made_at: float
 
 
@@ -68,6 +70,7 @@ def new_identity() -> Identity:
         port=0,
         certificate=pair.certificate,
         key=pair.key,
+        authority=pair.authority,
         made_at=times.now().timestamp(),
     )
 

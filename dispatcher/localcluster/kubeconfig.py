@@ -9,10 +9,10 @@ from pathlib import Path
 CONTEXT = "podyard-local"
 
 
-def text(*, address: str, token: str, certificate: str) -> str:
+def text(*, address: str, token: str, authority: str) -> str:
     """A kubeconfig; JSON, which is YAML too."""
-    authority = base64.b64encode(certificate.encode()).decode()
-    cluster = {"server": address, "certificate-authority-data": authority}
+    encoded = base64.b64encode(authority.encode()).decode()
+    cluster = {"server": address, "certificate-authority-data": encoded}
     config = {
         "apiVersion": "v1",
         "kind": "Config",

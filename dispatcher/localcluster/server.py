@@ -127,7 +127,7 @@ class LocalCluster:
         doors.address = f"{HOST}:{port}"
         self.url = f"https://{HOST}:{port}"
         home.keep_identity(options.home, past, port=port)
-        text = kubeconfig.text(address=self.url, token=self.token, certificate=past.certificate)
+        text = kubeconfig.text(address=self.url, token=self.token, authority=past.authority)
         kubeconfig.write_private(self.kubeconfig, text)
         stack.callback(self.kubeconfig.unlink, missing_ok=True)
 

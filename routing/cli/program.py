@@ -51,7 +51,7 @@ EXTRAS: dict[str, str] = {
     "demo": "embedded",
     "dispatcher": "dispatcher",
     "flower": "flower",
-    "local-cluster": "dispatcher",
+    "local-cluster": "local-cluster",
     "scheduler": "scheduler",
     "standalone": "embedded",
     "worker": "scheduler",

@@ -117,7 +117,7 @@ def test_the_core_brings_nothing_that_only_other_parts_need(core_python: Path, t
         ("flower", "flower"),
         ("standalone", "embedded"),
         ("demo", "embedded"),
-        ("local-cluster", "dispatcher"),
+        ("local-cluster", "local-cluster"),
         ("dags", "cli"),
         ("health", "cli"),
     ],

@@ -37,11 +37,10 @@ def _shake_hands(folder: Path, pair: certificate.Pair, name: str, *, trusted: st
 
 
 def test_strict_verifiers_take_it(tmp_path: Path) -> None:
-    """By address and by name; a dozen keys, since lengths of numbers vary."""
-    for _ in range(12):
-        pair = certificate.make(now=datetime.now(UTC))
-        for name in ("127.0.0.1", "localhost"):
-            _shake_hands(tmp_path, pair, name, trusted=pair.certificate)
+    """By address and by name; and what it was signed by is all that is trusted."""
+    pair = certificate.make(now=datetime.now(UTC))
+    for name in ("127.0.0.1", "localhost"):
+        _shake_hands(tmp_path, pair, name, trusted=pair.authority)
 
 
 def test_another_address_or_authority_or_time_is_refused(tmp_path: Path) -> None:
@@ -51,4 +50,4 @@ def test_another_address_or_authority_or_time_is_refused(tmp_path: Path) -> None
     old = certificate.make(now=now - timedelta(days=400))
     for used, name, trusted in ((pair, "127.0.0.2", pair), (pair, "127.0.0.1", other), (old, "127.0.0.1", old)):
         with pytest.raises(ssl.SSLCertVerificationError):
-            _shake_hands(tmp_path, used, name, trusted=trusted.certificate)
+            _shake_hands(tmp_path, used, name, trusted=trusted.authority)
