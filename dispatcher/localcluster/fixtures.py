@@ -31,10 +31,10 @@ def podyard_cluster(podyard_cluster_process: "Child") -> "Iterator[Space]":
     """A namespace of this test in the session's local cluster: `.kubeconfig`, `.namespace`, `.env`, `.faults`."""
     from dispatcher.localcluster import space
 
-    mine = space.Space(kubeconfig=podyard_cluster_process.kubeconfig, namespace=f"test-{next(_numbers)}")
-    mine.open()
-    yield mine
-    mine.close()
+    own = space.Space(kubeconfig=podyard_cluster_process.kubeconfig, namespace=f"test-{next(_numbers)}")
+    own.open()
+    yield own
+    own.close()
 
 
 @pytest.fixture

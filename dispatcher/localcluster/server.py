@@ -121,10 +121,10 @@ class LocalCluster:
             self.faults = controller.FaultController(planned, hit)
             _play(stack, self.faults, options.faults_file)
         own = endpoints.Endpoints(counted, live, self.faults)
-        doors = api.Api(does, token=self.token, faults=faults, counted=counted, own=own.answer)
+        http = api.Api(does, token=self.token, faults=faults, counted=counted, own=own.answer)
         ports = [options.port] if options.port else [past.port, 0]
-        port = await _listen(stack, doors, ports=ports, tls=home.tls(options.home, past))
-        doors.address = f"{HOST}:{port}"
+        port = await _listen(stack, http, ports=ports, tls=home.tls(options.home, past))
+        http.address = f"{HOST}:{port}"
         self.url = f"https://{HOST}:{port}"
         home.keep_identity(options.home, past, port=port)
         text = kubeconfig.text(address=self.url, token=self.token, authority=past.authority)
@@ -137,11 +137,11 @@ def run(
     home: Path,
     port: int = 0,
     node: str = "local",
-    ready: Callable[[str], None] = lambda line: None,  # noqa: ARG005 - nobody wants to know
+    ready: Callable[[str], None] = lambda line: None,  # noqa: ARG005 - nobody listens
     until_eof: bool = False,
     **more: Any,
 ) -> None:
-    """Runs a local cluster until SIGINT or SIGTERM; `ready` is told one line. Raises home.ClusterError.
+    """Runs a local cluster until SIGINT or SIGTERM; `ready` gets one line. Raises home.ClusterError.
 
     `until_eof`: also until the standard input, a pipe, is closed: with the end of the program that holds it.
     """
@@ -211,16 +211,16 @@ def _keep(stack: contextlib.AsyncExitStack, loop: Any) -> None:
     stack.callback(task.cancel)
 
 
-async def _listen(stack: contextlib.AsyncExitStack, doors: api.Api, *, ports: list[int], tls: ssl.SSLContext) -> int:
+async def _listen(stack: contextlib.AsyncExitStack, http: api.Api, *, ports: list[int], tls: ssl.SSLContext) -> int:
     """Opens the first port that is free; raises home.ClusterError where none is."""
     server = web.ServerRunner(
-        web.Server(doors.handle, handler_cancellation=True, access_log=None, max_line_size=_LINE_BYTES),
+        web.Server(http.handle, handler_cancellation=True, access_log=None, max_line_size=_LINE_BYTES),
         handle_signals=False,
         shutdown_timeout=1.0,
     )
     await server.setup()
     stack.push_async_callback(server.cleanup)
-    stack.callback(doors.close)
+    stack.callback(http.close)
     for index, port in enumerate(ports):
         site = web.TCPSite(server, HOST, port, backlog=_BACKLOG, ssl_context=tls)
         try:

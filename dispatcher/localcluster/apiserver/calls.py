@@ -89,12 +89,12 @@ def flag(query: Mapping[str, str], name: str) -> bool:
 
 
 def number(query: Mapping[str, str], name: str) -> int | None:
-    """A whole number that is not negative, or None; raises Refusal 400."""
+    """A non-negative integer, or None; raises Refusal 400."""
     text = query.get(name, "")
     if not text:
         return None
     if not text.isascii() or not text.isdigit():
-        raise refusal.bad_request(f'invalid value for {name}: "{text}" is not a whole number that is not negative')
+        raise refusal.bad_request(f'invalid value for {name}: "{text}" is not a non-negative integer')
     return int(text)
 
 
@@ -108,14 +108,14 @@ def version(query: Mapping[str, str]) -> int | None:
 
 def match(at: Target, query: Mapping[str, str]) -> store.Match:
     """Namespace and selectors of a list or watch; with a name in the address only that object."""
-    wanted = query.get("fieldSelector", "")
+    fields = query.get("fieldSelector", "")
     if at.name:
-        wanted = f"metadata.name={at.name}"
+        fields = f"metadata.name={at.name}"
     return store.Match(
         resource=at.resource,
         namespace=at.namespace,
         labels=selectors.parse_labels(query.get("labelSelector", "")),
-        fields=selectors.parse_fields(wanted, known=at.resource.known_fields, plural=at.resource.plural),
+        fields=selectors.parse_fields(fields, known=at.resource.known_fields, plural=at.resource.plural),
     )
 
 
@@ -206,7 +206,7 @@ async def delete_options(request: web.BaseRequest) -> registry.DeleteOptions:
     if grace is None:
         grace = number(request.query, "gracePeriodSeconds")
     if grace is not None and not isinstance(grace, int):
-        raise refusal.bad_request("gracePeriodSeconds is not a whole number")
+        raise refusal.bad_request("gracePeriodSeconds is not an integer")
     policy = said.get("propagationPolicy") or request.query.get("propagationPolicy")
     if policy not in {None, "Background", "Foreground", "Orphan"}:
         words = f'Invalid value: "{policy}": must be one of: Background, Foreground, Orphan'

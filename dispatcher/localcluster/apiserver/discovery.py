@@ -81,7 +81,7 @@ def openapi() -> Json:
 
 
 def openapi_core() -> Json:
-    """`/openapi/v3/api/v1`: says that the server itself checks fields, so that kubectl does not want the schemas."""
+    """`/openapi/v3/api/v1`: says that the server itself checks fields, so that kubectl does not ask for the schemas."""
     paths: Json = {}
     for resource in resources.ALL:
         scope = "/namespaces/{namespace}" if resource.namespaced else ""

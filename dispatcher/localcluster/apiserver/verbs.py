@@ -83,12 +83,12 @@ class Verbs:
 
     def _check_version(self, query: Mapping[str, str]) -> None:
         """A list may ask for a version: this cluster only has the latest one."""
-        wanted = calls.version(query) or 0
+        requested = calls.version(query) or 0
         current = self.rules.store.version
-        if wanted > current:
-            raise refusal.version_too_large(wanted, current)
-        if query.get("resourceVersionMatch") == "Exact" and wanted != current:
-            raise refusal.expired(wanted, current)
+        if requested > current:
+            raise refusal.version_too_large(requested, current)
+        if query.get("resourceVersionMatch") == "Exact" and requested != current:
+            raise refusal.expired(requested, current)
 
     async def _watch(self, request: web.BaseRequest, at: calls.Target) -> web.StreamResponse:
         match = calls.match(at, request.query)

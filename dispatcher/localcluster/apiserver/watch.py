@@ -43,7 +43,7 @@ def options(query: Mapping[str, str]) -> WatchOptions:
 async def events(
     objects: store.Store,
     match: store.Match,
-    asked: WatchOptions,
+    options: WatchOptions,
     *,
     render: store.Render,
     bookmark_s: float,
@@ -51,14 +51,14 @@ async def events(
 ) -> AsyncGenerator[list[bytes], None]:
     """Yields lines, many at once where many are due. Falling behind ends with an ERROR event of code 410."""
     loop = asyncio.get_running_loop()
-    end = loop.time() + asked.timeout_s
-    position = objects.version if asked.version is None else asked.version
-    if asked.version is None:
+    end = loop.time() + options.timeout_s
+    position = objects.version if options.version is None else options.version
+    if options.version is None:
         yield [render("ADDED", snapshot.body) for snapshot in objects.list(match)]
-        if asked.initial_events and asked.bookmarks:
+        if options.initial_events and options.bookmarks:
             yield [_bookmark(match, position, initial=True)]
     collection = objects.of(match.resource)
-    told = loop.time()
+    sent_at = loop.time()
     while not closing.is_set() and loop.time() < end:
         try:
             lines, position = _due(objects, match, position, render)
@@ -66,12 +66,12 @@ async def events(
             yield [error_line(error)]
             return
         if lines:
-            told = loop.time()
+            sent_at = loop.time()
             yield lines
             continue
-        until = min(end, told + bookmark_s) if asked.bookmarks else end
-        if not await collection.changed.wait(max(0.0, until - loop.time())) and asked.bookmarks:
-            told = loop.time()
+        until = min(end, sent_at + bookmark_s) if options.bookmarks else end
+        if not await collection.changed.wait(max(0.0, until - loop.time())) and options.bookmarks:
+            sent_at = loop.time()
             yield [_bookmark(match, position)]
 
 

@@ -73,7 +73,7 @@ class Injection:
     async def _do_and_fail(
         self, request: web.BaseRequest, call: fault_points.Call, fault: kinds.Fail, answer: fault_points.Answer
     ) -> web.StreamResponse:
-        """It succeeds, but the caller sees the failure; where it does not succeed the caller is told why."""
+        """It succeeds, but the caller sees the failure; where it does not succeed the caller sees why."""
         response: web.StreamResponse | None = None
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(_DONE_S):  # a watch would go on

@@ -135,10 +135,10 @@ class SilenceWatches(_Happening, frozen=True, kw_only=True, tag="silence_watches
 
 
 class ExpireVersions(_Happening, frozen=True, kw_only=True, tag="expire_versions"):
-    """Every resourceVersion so far is 410. Open watches end: with an ERROR event, or to be told at their next try."""
+    """Every resourceVersion so far is 410. Open watches end: with an ERROR event, or cleanly."""
 
     how: Literal["event", "status"] = "event"
-    """How a watch from an old version is told from now on: an ERROR event of code 410, or HTTP 410."""
+    """How a watch from an old version is refused from now on: by an ERROR event of code 410, or by HTTP 410."""
 
 
 class _ToPods(_Happening, frozen=True, kw_only=True):
@@ -191,7 +191,7 @@ class LoseNode(_Happening, frozen=True, kw_only=True, tag="lose_node"):
 
 
 class RestoreNode(_Happening, frozen=True, kw_only=True, tag="restore_node"):
-    """The node is back: what happened meanwhile is told, pods that were deleted meanwhile end."""
+    """The node is back: what happened meanwhile is reported, pods that were deleted meanwhile end."""
 
 
 class RemoveNode(_Happening, frozen=True, kw_only=True, tag="remove_node"):

@@ -56,7 +56,7 @@ class Node(Protocol):
         """Faults came or went: pods that wait look again."""
 
     def cut_off(self) -> None:
-        """From now on it hears nothing and says nothing."""
+        """From now on it receives and reports nothing."""
 
     def reconnect(self) -> None:
         """It is back."""

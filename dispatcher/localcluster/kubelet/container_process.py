@@ -1,6 +1,6 @@
-"""One container as a process in a session of its own: started, read, ended; its last words.
+"""One container as a process in a session of its own: started, read, ended; its termination message.
 
-Made by the `processes` runtime, which is told of births and deaths so that nothing stays behind.
+Made by the `processes` runtime, which keeps account of process groups so that nothing stays behind.
 """
 
 import asyncio
@@ -26,13 +26,13 @@ _READ_BYTES = 64 * 1024
 _DRAIN_READS = 64
 
 
-class Register(Protocol):
+class ProcessGroups(Protocol):
     """Who keeps account of process groups."""
 
-    def born(self, group: int) -> None:
+    def add(self, group: int) -> None:
         """A process group began."""
 
-    def died(self, group: int) -> None:
+    def discard(self, group: int) -> None:
         """A process group is about to be reaped."""
 
 
@@ -45,8 +45,8 @@ class Start:
     workdir: str
 
 
-class Message:
-    """A container's last words, by its terminationMessagePolicy."""
+class TerminationMessage:
+    """A container's termination message, by its terminationMessagePolicy."""
 
     def __init__(self, container: manifest.Container, file: Path, log: container_log.ContainerLog) -> None:
         self._fallback = container.termination_message_policy == "FallbackToLogsOnError"
@@ -69,7 +69,9 @@ class Message:
 class ContainerProcess:
     """A process in a session of its own, and its output."""
 
-    def __init__(self, owner: Register, start: Start, *, log: container_log.ContainerLog, message: Message) -> None:
+    def __init__(
+        self, owner: ProcessGroups, start: Start, *, log: container_log.ContainerLog, message: TerminationMessage
+    ) -> None:
         self._owner = owner
         self._log = log
         self._message = message
@@ -78,7 +80,7 @@ class ContainerProcess:
         self._is_losing = False
         self._process, self._output = _spawn(start)
         self.started_at: datetime = times.now()
-        owner.born(self._process.pid)
+        owner.add(self._process.pid)
         self._loop.add_reader(self._output, self._read)
         exits.watch(self._process, self._exited)
 
@@ -115,7 +117,7 @@ class ContainerProcess:
     def _exited(self) -> None:
         """The main process ended: the rest of its group goes with it, as in a container."""
         signal_group(self._process.pid, signal.SIGKILL)
-        self._owner.died(self._process.pid)
+        self._owner.discard(self._process.pid)
         code = self._process.wait()
         for _ in range(_DRAIN_READS):  # a pipe holds less; a process that fled the group may write for ever
             if not self._read():

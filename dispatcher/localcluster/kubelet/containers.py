@@ -1,6 +1,6 @@
 """The containers of one pod: started, waited for, started again where they are sidecars, and how each of them is.
 
-Used by the pod's `podworker`, which decides their order; told through `podreport`.
+Used by the pod's `pod_worker`, which decides their order; reported through `pod_report`.
 """
 
 import asyncio
@@ -41,7 +41,7 @@ class Containers:
         self._sandbox = sandbox
         self._due = due
         self._report = report
-        self._hungry: set[str] = set()
+        self._out_of_memory: set[str] = set()
 
     def begin(self) -> None:
         """On the node: every container waits."""
@@ -67,8 +67,8 @@ class Containers:
         ended = await handle.ended
         del self.running[container.name]
         before = self.states[container.name]
-        reason = "OOMKilled" if container.name in self._hungry else "Error" if ended.exit_code else "Completed"
-        self._hungry.discard(container.name)
+        reason = "OOMKilled" if container.name in self._out_of_memory else "Error" if ended.exit_code else "Completed"
+        self._out_of_memory.discard(container.name)
         self.states[container.name] = pod_status.Terminated(
             exit_code=ended.exit_code,
             reason=reason,
@@ -206,7 +206,7 @@ class Containers:
         if handle is None:
             return False
         if for_memory:
-            self._hungry.add(name)
+            self._out_of_memory.add(name)
         handle.kill()
         return True
 

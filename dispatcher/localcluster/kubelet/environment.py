@@ -1,4 +1,4 @@
-"""A container's environment: manifest -> variables, with `$(VAR)` expanded. Pure: it is told all that it needs.
+"""A container's environment: manifest -> variables, with `$(VAR)` expanded. Pure.
 
 https://kubernetes.io/docs/tasks/inject-data-application/define-interdependent-environment-variables/
 """

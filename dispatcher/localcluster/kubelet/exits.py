@@ -1,4 +1,4 @@
-"""The end of processes, told to an event loop: by pidfd on Linux, by a waiting thread elsewhere."""
+"""The end of processes, reported to an event loop: by pidfd on Linux, by a waiting thread elsewhere."""
 
 import asyncio
 import contextlib
@@ -28,5 +28,5 @@ def watch(process: subprocess.Popen[bytes], ended: Callable[[], None]) -> None:
 def _wait(process: subprocess.Popen[bytes], loop: asyncio.AbstractEventLoop, ended: Callable[[], None]) -> None:
     with contextlib.suppress(ChildProcessError):
         os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOWAIT)
-    with contextlib.suppress(RuntimeError):  # the loop is closed: nobody is left to tell
+    with contextlib.suppress(RuntimeError):  # the loop is closed: nobody is left to notify
         loop.call_soon_threadsafe(ended)

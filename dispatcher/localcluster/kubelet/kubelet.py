@@ -1,4 +1,4 @@
-"""The kubelet: hears of pods through the registry's hooks, and has a worker for each of them."""
+"""The kubelet: is notified of pods through the registry's hooks, and has a worker for each of them."""
 
 import asyncio
 
@@ -21,7 +21,8 @@ class Kubelet:
     ) -> None:
         self._rules = rules
         self._line = link.Link()
-        self._ghosts: list[pod_worker.PodWorker] = []
+        self._vanished: list[pod_worker.PodWorker] = []
+        """Pods whose objects went while the node was cut off: their processes run on until it is connected again."""
         self._around = surroundings.Surroundings(
             rules=rules,
             run=run,
@@ -66,26 +67,26 @@ class Kubelet:
         return self._workers.get(uid)
 
     def cut_off(self) -> None:
-        """From now on the node hears nothing and says nothing; its containers run on."""
+        """From now on the node receives and reports nothing; its containers run on."""
         self._line.set(up=False)
 
     def reconnect(self) -> None:
-        """Back again: tells how its pods are, ends those that were deleted meanwhile."""
+        """Connected again: reports how its pods are, ends those that were deleted meanwhile."""
         self._line.set(up=True)
         for worker in tuple(self._workers.values()):
             current = self._rules.store.get(resources.PODS, worker.first.namespace, worker.first.name)
             metadata = current.read()["metadata"] if current is not None else {}
             if "deletionTimestamp" in metadata and current is not None:
                 self._deleting(current, metadata.get("deletionGracePeriodSeconds") or 0)
-            worker.tell_again()
-        ghosts, self._ghosts = self._ghosts, []
-        for worker in ghosts:
-            self._vanish(worker)
+            worker.report_status()
+        vanished, self._vanished = self._vanished, []
+        for worker in vanished:
+            self._remove(worker)
 
     async def close(self, timeout_s: float) -> None:
         """Ends all pods: SIGTERM, and SIGKILL after `timeout_s` seconds."""
         self._line.set(up=True)
-        workers = [*self._workers.values(), *self._ghosts]
+        workers = [*self._workers.values(), *self._vanished]
         for worker in workers:
             worker.stop(timeout_s)
         tasks = {worker.task for worker in workers if worker.task and not worker.task.done()}
@@ -108,11 +109,11 @@ class Kubelet:
     def _gone(self, snapshot: store.Snapshot) -> None:
         worker = self._workers.pop(snapshot.uid, None)
         if worker is not None and self._line.up:
-            self._vanish(worker)
+            self._remove(worker)
         elif worker is not None:
-            self._ghosts.append(worker)
+            self._vanished.append(worker)
 
-    def _vanish(self, worker: pod_worker.PodWorker) -> None:
-        task = asyncio.get_running_loop().create_task(worker.vanish())
+    def _remove(self, worker: pod_worker.PodWorker) -> None:
+        task = asyncio.get_running_loop().create_task(worker.remove())
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)

@@ -4,7 +4,7 @@ from dispatcher.localcluster.objects import bell
 
 
 class Link:
-    """While it is down the kubelet hears nothing and writes nothing; its pods go on."""
+    """While it is down the kubelet receives nothing and writes nothing; its pods go on."""
 
     def __init__(self) -> None:
         self.up = True

@@ -1,6 +1,6 @@
 """What the node says about one pod: its status, many changes in one write, and its events, none of them twice.
 
-Told by the pod's `podworker`. Because writes are batched a short pod is often never seen Running, as on a real one.
+Used by the pod's `pod_worker`. Because writes are batched a short pod is often never seen Running, as on a real one.
 """
 
 from collections.abc import Callable
@@ -10,11 +10,11 @@ from dispatcher.localcluster.objects import manifest, recorder, resources, store
 from dispatcher.localcluster.registry import registry
 
 BATCH_S = 0.1
-"""A change that is not the last word waits so long for the next one before it is written."""
+"""A change that is not final waits so long for the next one before it is written."""
 
 
 class PodReport:
-    """One pod's voice. `seen` gives the situation as of now."""
+    """Writes one pod's status and events. `seen` gives the situation as of now."""
 
     def __init__(
         self,
@@ -34,7 +34,7 @@ class PodReport:
         self._line = line
         self._due = due
         self._seen = seen
-        self._told: set[tuple[str, str]] = set()
+        self._warned: set[tuple[str, str]] = set()
 
     def current(self) -> store.Snapshot | None:
         """The stored pod; None once it is gone, or another one has its name."""
@@ -47,8 +47,8 @@ class PodReport:
         if current is not None:
             self._rules.set_status(current, self._status(self._seen(), current))
 
-    def say_unschedulable(self, why: str) -> None:
-        """The scheduler's word, which needs no node."""
+    def write_unschedulable(self, why: str) -> None:
+        """Writes what the scheduler found, for which a pod needs no node."""
         current = self.current()
         if current is not None:
             situation = pod_status.Situation(uid=self._first.uid, unschedulable=why)
@@ -74,6 +74,6 @@ class PodReport:
 
     def warn_once(self, reason: str, message: str, *, container: str = "") -> None:
         """Records a warning, unless it was said before."""
-        if (container, message) not in self._told:
-            self._told.add((container, message))
+        if (container, message) not in self._warned:
+            self._warned.add((container, message))
             self._events.record(self._pod, reason, message, container=container, warning=True)

@@ -202,5 +202,5 @@ def _dated(found: list[Json], before: Json, now: datetime) -> list[Json]:
         kept = same.get("lastTransitionTime") if same.get("status") == condition["status"] else None
         condition["lastProbeTime"] = None
         condition["lastTransitionTime"] = kept or times.write(now)
-    mine = {condition["type"] for condition in found}
-    return found + [condition for kind, condition in old.items() if kind not in mine]
+    owned = {condition["type"] for condition in found}
+    return found + [condition for kind, condition in old.items() if kind not in owned]

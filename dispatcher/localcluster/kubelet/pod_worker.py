@@ -1,7 +1,7 @@
 """One pod's life on the node: from its creation to the end of its last container. One small task each.
 
-Started and stopped by the `kubelet`; runs its `containers`, decides statuses in `statuses`, tells them through
-`podreport`. Sidecars are init containers with `restartPolicy: Always`: started in their order, not waited for, started
+Started and stopped by the `kubelet`; runs its `containers`, decides statuses in `pod_status`, reports them through
+`pod_report`. Sidecars are init containers with `restartPolicy: Always`: started in their order, not waited for, started
 again when they end, and ended after the containers that they serve.
 https://kubernetes.io/docs/concepts/workloads/pods/sidecar-containers/
 """
@@ -47,7 +47,7 @@ class PodWorker:
             self.pod, around=around, sandbox=self.sandbox, due=self._due, report=self._report
         )
 
-    # --- the story ---
+    # --- its life ---
 
     async def live(self) -> None:
         """The whole life; nothing that goes wrong with one pod touches another."""
@@ -100,7 +100,7 @@ class PodWorker:
         if self.pod.spec.node_name:
             return  # it has a node already, only not this one: nobody will ever look at it
         self._report.warn_once("FailedScheduling", why)
-        self._report.say_unschedulable(why)
+        self._report.write_unschedulable(why)
 
     def _begin(self) -> None:
         """On the node: every container waits."""
@@ -172,8 +172,8 @@ class PodWorker:
         """SIGKILL for one container (empty: the first), by hand or for its memory; False where it does not run."""
         return self._containers.kill_one(name or self._main[0].name, for_memory=for_memory)
 
-    def tell_again(self) -> None:
-        """The line is up again: says how things stand."""
+    def report_status(self) -> None:
+        """Writes the status as of now, for instance when the node is connected again."""
         if self._containers.states:
             self._report.write()
 
@@ -189,12 +189,12 @@ class PodWorker:
         """SIGTERM now, SIGKILL after `grace_s` seconds; a shorter period replaces a longer one."""
         if not self._containers.is_stopping and grace_s:
             for name in tuple(self._containers.running):
-                if name not in self._sidecars:  # they are told when the others have ended
+                if name not in self._sidecars:  # they get SIGTERM when the others have ended
                     self._containers.terminate(name)
         self._due.later(grace_s, self._containers.kill)
         self._containers.stop()
 
-    async def vanish(self) -> None:
+    async def remove(self) -> None:
         """The object is gone: nothing of the pod may stay."""
         self._due.cancel()
         self._containers.stop()
@@ -221,8 +221,8 @@ class PodWorker:
         self._situation = replace(self._situation, reason=reason, message=message)
 
     def _finish(self) -> None:
-        """The last word; a deleted pod goes now."""
-        self.tell_again()
+        """The final status; the object of a deleted pod goes now."""
+        self.report_status()
         current = self._report.current()
         if current is not None and self.deleted:
             self.around.rules.finish_deletion(current)

@@ -99,7 +99,7 @@ class ProcessRuntime:
             env={},
         )
         for group in self.alive:
-            self._tell("+", group)
+            self._send("+", group)
         exits.watch(self._guardian, self._guardian_ended)
 
     def _guardian_ended(self) -> None:
@@ -108,20 +108,20 @@ class ProcessRuntime:
         if not self._closing:
             self._start_guardian()
 
-    def _tell(self, sign: str, group: int) -> None:
+    def _send(self, sign: str, group: int) -> None:
         if self._guardian is not None and self._guardian.stdin is not None:
-            with contextlib.suppress(OSError, ValueError):  # it died just now: the next one is told all groups
+            with contextlib.suppress(OSError, ValueError):  # it ended just now: the next one gets all groups
                 os.write(self._guardian.stdin.fileno(), f"{sign}{group}\n".encode())
 
-    def born(self, group: int) -> None:
+    def add(self, group: int) -> None:
         """A process group began."""
         self.alive.add(group)
-        self._tell("+", group)
+        self._send("+", group)
 
-    def died(self, group: int) -> None:
+    def discard(self, group: int) -> None:
         """A process group is about to be reaped."""
         self.alive.discard(group)
-        self._tell("-", group)
+        self._send("-", group)
 
 
 class ProcessSandbox:
@@ -143,10 +143,10 @@ class ProcessSandbox:
 
         As a kubelet: what nobody mounts is not looked at, and its source need not be there.
         """
-        wanted = volumes.in_use(self._pod)
-        if wanted:
+        mounted = volumes.in_use(self._pod)
+        if mounted:
             self._volumes = volumes.make(
-                wanted,
+                mounted,
                 folder=self._folder / "volumes",
                 claims=self._owner.folder.with_name("claims") / (self._pod.metadata.namespace or ""),
                 lookup=self._lookup,
@@ -173,7 +173,7 @@ class ProcessSandbox:
         argv = [_plain(mount_paths.rewrite(word, paths)) for word in command]
         with _closing_log_on_failure(output):
             start = container_process.Start(argv=argv, values=values, workdir=workdir)
-            words = container_process.Message(container, termination, output)
+            words = container_process.TerminationMessage(container, termination, output)
             return container_process.ContainerProcess(self._owner, start, log=output, message=words)
 
     def _base_environment(self, home: Path, termination: Path) -> dict[str, str]:
@@ -249,7 +249,7 @@ def _check_image(image: str) -> None:
 def _allow_many_files() -> None:
     """Three descriptors per container: the soft limit of 1024 would end at some 300."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    wanted = 65_536 if hard == resource.RLIM_INFINITY else min(hard, 65_536)
-    if soft != resource.RLIM_INFINITY and soft < wanted:
+    limit = 65_536 if hard == resource.RLIM_INFINITY else min(hard, 65_536)
+    if soft != resource.RLIM_INFINITY and soft < limit:
         with contextlib.suppress(ValueError, OSError):
-            resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
+            resource.setrlimit(resource.RLIMIT_NOFILE, (limit, hard))

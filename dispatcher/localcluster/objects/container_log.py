@@ -180,7 +180,7 @@ class ContainerLog:
         """Where the last `lines` lines begin."""
         if lines <= 0 or not self._starts:
             return self.end
-        position, wanted = self.end, lines + (self.read(self.end - 1, 1) == b"\n")
+        position, missing = self.end, lines + (self.read(self.end - 1, 1) == b"\n")
         while position > self._starts[0]:
             start = max(self._starts[0], position - _BLOCK)
             data = self._read_all(start, position)
@@ -189,8 +189,8 @@ class ContainerLog:
                 found = data.rfind(b"\n", 0, found)
                 if found < 0:
                     break
-                wanted -= 1
-                if wanted == 0:
+                missing -= 1
+                if missing == 0:
                     return start + found + 1
             position = start
         return self._starts[0]

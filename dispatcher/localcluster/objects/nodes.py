@@ -1,4 +1,4 @@
-"""The one node, as an object. Pure but for what it is told of the machine."""
+"""The one node, as an object. Reads this machine's processors and memory."""
 
 import os
 import platform

@@ -131,9 +131,9 @@ def too_large(limit_bytes: int) -> Refusal:
     return Refusal(413, "RequestEntityTooLarge", f"Request entity too large: limit is {limit_bytes}")
 
 
-def expired(wanted: int, oldest: int) -> Refusal:
+def expired(requested: int, oldest: int) -> Refusal:
     """The version is too old: its history is gone."""
-    return Refusal(410, "Expired", f"too old resource version: {wanted} ({oldest})")
+    return Refusal(410, "Expired", f"too old resource version: {requested} ({oldest})")
 
 
 def unreadable_version(text: str) -> Refusal:
@@ -142,8 +142,8 @@ def unreadable_version(text: str) -> Refusal:
     return Refusal(500, "", f'resourceVersion: Invalid value: "{text}": {why}')
 
 
-def version_too_large(wanted: int, current: int) -> Refusal:
+def version_too_large(requested: int, current: int) -> Refusal:
     """The version lies in the future."""
-    message = f"Too large resource version: {wanted}, current: {current}"
+    message = f"Too large resource version: {requested}, current: {current}"
     causes = [{"reason": "ResourceVersionTooLarge", "message": "Too large resource version"}]
     return Refusal(504, "Timeout", f"Timeout: {message}", details={"causes": causes, "retryAfterSeconds": 1})

@@ -159,7 +159,7 @@ class Store:
         collection.record(Change("MODIFIED" if before else "ADDED", after, before))
         return after
 
-    def imagine(self, thing: Json) -> Snapshot:
+    def preview(self, thing: Json) -> Snapshot:
         """The object as it would be stored; nothing is."""
         return _snapshot(thing, int(thing["metadata"].get("resourceVersion") or 0))
 

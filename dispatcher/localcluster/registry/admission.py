@@ -10,7 +10,7 @@ _FINAL = frozenset({"Succeeded", "Failed"})
 
 
 def check_namespace(objects: store.Store, resource: resources.Resource, namespace: str, name: str) -> None:
-    """Raises Refusal 404 for a namespace that is not there, 403 for one that is on its way out."""
+    """Raises Refusal 404 for a namespace that is not there, 403 for one that is being deleted."""
     home = objects.get(resources.NAMESPACES, "", namespace)
     if home is None:
         raise refusal.not_found("namespaces", namespace)

@@ -14,7 +14,7 @@ from dispatcher.localcluster.registry import pod_defaults, pod_validation, valid
 
 Json = dict[str, Any]
 HEAD = frozenset({"kind", "apiVersion", "metadata"})
-_SERVER_S = ("resourceVersion", "deletionTimestamp", "deletionGracePeriodSeconds", "managedFields", "selfLink")
+_SERVER_FIELDS = ("resourceVersion", "deletionTimestamp", "deletionGracePeriodSeconds", "managedFields", "selfLink")
 """Metadata that a caller may send and the server alone decides."""
 
 
@@ -52,8 +52,8 @@ def check_types(resource: resources.Resource, thing: Json) -> None:
 def fill(resource: resources.Resource, thing: Json, *, now: datetime) -> None:
     """Identity, time and defaults of a new object that has a name."""
     given = thing.pop("metadata")
-    for mine in _SERVER_S:
-        given.pop(mine, None)
+    for field in _SERVER_FIELDS:
+        given.pop(field, None)
     metadata = given | {"uid": str(uuid.uuid4()), "creationTimestamp": times.write(now)}
     rest = {key: value for key, value in thing.items() if key not in HEAD}
     thing.clear()

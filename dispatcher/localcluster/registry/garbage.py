@@ -9,7 +9,7 @@ from dispatcher.localcluster.registry import registry
 
 
 class Garbage:
-    """Hears of owners that went and of objects that were born without one."""
+    """Is notified of owners that went and of objects that were created without one."""
 
     def __init__(self, rules: registry.Registry) -> None:
         self._rules = rules

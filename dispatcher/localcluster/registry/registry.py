@@ -1,7 +1,7 @@
 """The registry: what an API server decides about creating, changing and deleting objects. Speaks no HTTP, runs no pod.
 
-Every rule is Kubernetes'; where this cluster is narrower, `docs/local-cluster.md` says so. The kubelet hears of pods
-through `Hooks` and writes back through `set_status` and `finish_deletion`.
+Every rule is Kubernetes'; where this cluster is narrower, `docs/local-cluster.md` says so. The kubelet is notified of
+pods through `Hooks` and writes back through `set_status` and `finish_deletion`.
 """
 
 import secrets
@@ -90,7 +90,7 @@ class Registry:
         if resource.namespaced:
             admission.admit(self.store, resource, namespace, thing)
         if dry_run:
-            return self.store.imagine(thing)
+            return self.store.preview(thing)
         created = self.store.put(resource, thing)
         if any(not self.store.is_known(uid) for uid in created.owners):
             self.hooks.dependents_changed({(resource.plural, created.namespace, created.name)})
@@ -148,20 +148,20 @@ class Registry:
         changes.check(resource, old, new)
         if dry_run:
             new["metadata"]["resourceVersion"] = str(before.version)
-            return self.store.imagine(new)
+            return self.store.preview(new)
         return self._put(resource, before, new)
 
     def set_status(self, before: store.Snapshot, status: Json) -> store.Snapshot:
-        """The kubelet's door: replaces a pod's status as it is."""
+        """For the kubelet: replaces a pod's status as it is."""
         return self.store.put(resources.PODS, before.read() | {"status": status})
 
     def disrupt(self, before: store.Snapshot, reason: str, message: str) -> store.Snapshot:
-        """The control plane's door: says on a pod that it is about to end for no fault of its own."""
+        """For the control plane: says on a pod that it is about to end for no fault of its own."""
         disruption = conditions.disruption(reason, message)
         return self.set_status(before, conditions.with_condition(before.read()["status"], disruption, now=self._now()))
 
     def bind(self, before: store.Snapshot, node: str, status: Json) -> store.Snapshot:
-        """The scheduler's door: puts a pod on a node."""
+        """For the scheduler: puts a pod on a node."""
         pod = before.read()
         pod["spec"]["nodeName"] = node
         return self.store.put(resources.PODS, pod | {"status": status})
@@ -254,7 +254,7 @@ class Registry:
         return self.store.put(resource, thing)
 
     def finish_deletion(self, before: store.Snapshot) -> None:
-        """The kubelet's door: all containers of a deleted pod have ended."""
+        """For the kubelet: all containers of a deleted pod have ended."""
         self._delete_pod(before, DeleteOptions(grace_s=0))
 
     def _delete_namespace(self, before: store.Snapshot) -> store.Snapshot:
@@ -268,7 +268,7 @@ class Registry:
         return marked
 
     def finish_namespace(self, name: str) -> bool:
-        """The namespace controller's door: deletes what is left; True once all of it, and the namespace, is gone."""
+        """For the namespace controller: deletes what is left; True once all of it, and the namespace, is gone."""
         left = 0
         for resource in resources.ALL:
             if resource.namespaced:
