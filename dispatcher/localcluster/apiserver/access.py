@@ -40,12 +40,13 @@ def review(thing: Json, *, denies: Denies = lambda verb, resource, namespace: Fa
 def _why_not(asked: Json) -> str:
     """Why nobody may do it; empty where the user may."""
     verb, plural, subresource = (str(asked.get(word) or "") for word in ("verb", "resource", "subresource"))
-    if asked.get("group") not in (None, "", "*"):
-        return f"the local cluster has no API group {asked['group']}"
+    group = str(asked.get("group") or "")
+    if group not in {"", "*", *(resource.group for resource in resources.ALL)}:
+        return f"the local cluster has no API group {group}"
     if plural == "*":
         return ""
     resource = resources.BY_PLURAL.get(plural)
-    if resource is None:
+    if resource is None or group not in {"*", resource.group}:
         return f"the local cluster has no {plural}"
     verbs = resource.verbs
     if subresource:

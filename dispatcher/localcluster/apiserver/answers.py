@@ -45,7 +45,7 @@ def refused(error: refusal.Refusal) -> web.Response:
 
 def listed(resource: resources.Resource, found: list[store.Snapshot], metadata: Json) -> web.Response:
     """A list of objects, whose bytes are not decoded."""
-    head = encode({"kind": f"{resource.kind}List", "apiVersion": "v1", "metadata": metadata})
+    head = encode({"kind": f"{resource.kind}List", "apiVersion": resource.api_version, "metadata": metadata})
     return raw(b'%s,"items":[%s]}' % (head[:-1], b",".join(snapshot.body for snapshot in found)))
 
 

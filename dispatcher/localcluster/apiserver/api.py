@@ -1,15 +1,16 @@
 """The HTTP side: each request is let in by its token, understood, counted, and answered in Kubernetes' words."""
 
 import asyncio
+import functools
 import hmac
 import logging
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable
 from typing import Any
 
 from aiohttp import web
 
 from dispatcher.localcluster.apiserver import access, answers, calls, discovery, stats, verbs
-from dispatcher.localcluster.objects import connection, fault_points, refusal
+from dispatcher.localcluster.objects import connection, fault_points, refusal, resources
 
 log = logging.getLogger(__name__)
 Json = dict[str, Any]
@@ -53,7 +54,7 @@ class Api:
             response = answers.refused(
                 refusal.Refusal(500, "InternalError", "Internal error occurred: the local cluster's log says more")
             )
-        if request.path.startswith("/api/"):
+        if calls.target(request.path) is not None:
             self._stats.answered(response.status if connection.is_open(request) else "cut")
         return response
 
@@ -66,11 +67,11 @@ class Api:
         path = request.path
         if path.startswith(OWN):  # before all faults: whoever asked for them must be able to end them
             return await self._own(request)
-        if path.startswith("/api/v1/"):
-            at = calls.target(path)
-            if at is None:
-                raise refusal.no_such_path()
+        at = calls.target(path)
+        if at is not None:
             return await self._on_target(request, at)
+        if path.startswith("/api/v1/"):
+            raise refusal.no_such_path()
         if path == access.PATH and request.method == "POST":
             call = fault_points.Call(verb="create", resource=fault_points.REVIEWS)
             return await self._faults.answer(request, call, lambda: self._review(request))
@@ -84,15 +85,18 @@ class Api:
     async def _about_itself(self, request: web.BaseRequest) -> web.Response:
         if request.path in _HEALTH:
             return web.Response(text="ok")
-        said: Mapping[str, Callable[[], Json]] = {
+        said: dict[str, Callable[[], Json]] = {
             "/version": discovery.version,
             "/api": lambda: discovery.core_versions(self.address),
-            "/api/v1": discovery.core_resources,
             "/apis": discovery.groups,
             "/apis/authorization.k8s.io/v1": discovery.authorization_resources,
             "/openapi/v3": discovery.openapi,
-            "/openapi/v3/api/v1": discovery.openapi_core,
         }
+        for version in resources.BY_VERSION:
+            said |= {
+                discovery.root(version): functools.partial(discovery.listed, version),
+                f"/openapi/v3{discovery.root(version)}": functools.partial(discovery.openapi_of, version),
+            }
         path = request.path.rstrip("/")
         if path not in said or request.method != "GET":
             raise refusal.no_such_path()

@@ -11,7 +11,7 @@ from aiohttp import web
 
 from dispatcher.localcluster.apiserver import protobuf
 from dispatcher.localcluster.objects import container_log, fault_points, refusal, resources, selectors, store, times
-from dispatcher.localcluster.registry import registry, strict
+from dispatcher.localcluster.registry import registry, schema, strict
 
 BODY_BYTES = 3 * 1024 * 1024
 """As a real API server's limit for a request."""
@@ -32,18 +32,21 @@ class Target:
 
 
 def target(path: str) -> Target | None:
-    """`/api/v1/…` -> its target; None where nothing is."""
-    steps = [unquote(step) for step in path.strip("/").split("/")][2:]
+    """`/api/v1/…` or `/apis/GROUP/VERSION/…` -> its target; None where nothing is."""
+    root, *steps = [unquote(step) for step in path.strip("/").split("/")]
+    size = 1 if root == "api" else 2
+    known = resources.BY_VERSION.get("/".join(steps[:size]), {}) if root in {"api", "apis"} else {}
+    steps = steps[size:]
     namespace = ""
-    if len(steps) >= 3 and steps[0] == "namespaces" and steps[2] in resources.BY_PLURAL:
+    if len(steps) >= 3 and steps[0] == "namespaces" and steps[2] in known:
         namespace, steps = steps[1], steps[2:]
-    resource = resources.BY_PLURAL.get(steps[0]) if steps else None
+    resource = known.get(steps[0]) if steps else None
     if resource is None or len(steps) > 3 or (namespace and not resource.namespaced):
         return None
     name, subresource = [*steps[1:], "", ""][:2]
     if resource.namespaced and name and not namespace:
         return None
-    if subresource and subresource not in {known for known, _, _ in resource.subresources}:
+    if subresource and subresource not in {one for one, _, _ in resource.subresources}:
         return None
     return Target(resource=resource, namespace=namespace, name=name, subresource=subresource)
 
@@ -232,9 +235,9 @@ def check_fields(query: Mapping[str, str], at: Target, thing: Json) -> list[str]
         words = f'Unsupported value: "{mode}": supported values: "Ignore", "Strict", "Warn"'
         cause = refusal.Cause("fieldValidation", "FieldValueNotSupported", words)
         raise refusal.invalid("Options", "", [cause])
-    unknown = strict.prune(at.resource.kind, thing)
+    unknown = schema.prune(at.resource.kind, thing)
     if unknown and mode == "Strict":
-        raise strict.refuse(at.resource.kind, unknown)
+        raise strict.refuse(at.resource, unknown)
     return strict.warnings(unknown) if mode == "Warn" else []
 
 

@@ -34,10 +34,15 @@ def core_versions(address: str) -> Json:
 
 
 def groups() -> Json:
-    """`/apis`: beside the core there is only who may do what."""
-    version = {"groupVersion": _AUTHORIZATION, "version": "v1"}
-    group = {"name": _AUTHORIZATION.partition("/")[0], "versions": [version], "preferredVersion": version}
-    return {"kind": "APIGroupList", "apiVersion": "v1", "groups": [group]}
+    """`/apis`: what is only checked, and who may do what."""
+    versions = sorted({_AUTHORIZATION, *(version for version in resources.BY_VERSION if "/" in version)})
+    return {"kind": "APIGroupList", "apiVersion": "v1", "groups": [_group(version) for version in versions]}
+
+
+def _group(group_version: str) -> Json:
+    name, _, number = group_version.partition("/")
+    version = {"groupVersion": group_version, "version": number}
+    return {"name": name, "versions": [version], "preferredVersion": version}
 
 
 def authorization_resources() -> Json:
@@ -47,17 +52,22 @@ def authorization_resources() -> Json:
     return {"kind": "APIResourceList", "groupVersion": _AUTHORIZATION, "resources": listed}
 
 
-def core_resources() -> Json:
-    """`/api/v1`."""
+def root(version: str) -> str:
+    """Where a version of a group is: `/api/v1`, `/apis/apps/v1`."""
+    return f"/apis/{version}" if "/" in version else f"/api/{version}"
+
+
+def listed(version: str) -> Json:
+    """What a version of a group has: `/api/v1`, `/apis/apps/v1`."""
     listed: list[Json] = []
-    for resource in resources.ALL:
+    for resource in resources.BY_VERSION[version].values():
         listed.append(_entry(resource))
         listed += [
             {"name": f"{resource.plural}/{name}", "singularName": "", "namespaced": resource.namespaced}
             | {"kind": kind, "verbs": list(verbs)}
             for name, kind, verbs in resource.subresources
         ]
-    return {"kind": "APIResourceList", "groupVersion": "v1", "resources": listed}
+    return {"kind": "APIResourceList", "groupVersion": version, "resources": listed}
 
 
 def _entry(resource: resources.Resource) -> Json:
@@ -77,20 +87,25 @@ def _entry(resource: resources.Resource) -> Json:
 
 def openapi() -> Json:
     """`/openapi/v3`."""
-    return {"paths": {"api/v1": {"serverRelativeURL": "/openapi/v3/api/v1"}}}
+    roots = [root(version) for version in resources.BY_VERSION]
+    return {"paths": {path.strip("/"): {"serverRelativeURL": f"/openapi/v3{path}"} for path in roots}}
 
 
-def openapi_core() -> Json:
-    """`/openapi/v3/api/v1`: says that the server itself checks fields, so that kubectl does not ask for the schemas."""
+def openapi_of(version: str) -> Json:
+    """`/openapi/v3/api/v1` and its like: the server checks fields itself, so that kubectl asks for no schemas."""
     paths: Json = {}
-    for resource in resources.ALL:
+    for resource in resources.BY_VERSION[version].values():
         scope = "/namespaces/{namespace}" if resource.namespaced else ""
         asked = [{"name": "fieldValidation", "in": "query", "schema": {"type": "string"}}]
-        paths[f"/api/v1{scope}/{resource.plural}/{{name}}"] = {
+        paths[f"{root(version)}{scope}/{resource.plural}/{{name}}"] = {
             "patch": {
                 "parameters": asked,
                 "responses": {"200": {"description": "OK"}},
-                "x-kubernetes-group-version-kind": {"group": "", "kind": resource.kind, "version": "v1"},
+                "x-kubernetes-group-version-kind": {
+                    "group": resource.group,
+                    "kind": resource.kind,
+                    "version": resource.version,
+                },
             }
         }
     return {

@@ -92,7 +92,7 @@ def _bookmark(match: store.Match, version: int, *, initial: bool = False) -> byt
     metadata: dict[str, object] = {"resourceVersion": str(version), "creationTimestamp": None}
     if initial:
         metadata["annotations"] = {"k8s.io/initial-events-end": "true"}
-    thing = {"kind": match.resource.kind, "apiVersion": "v1", "metadata": metadata}
+    thing = {"kind": match.resource.kind, "apiVersion": match.resource.api_version, "metadata": metadata}
     if match.resource.kind == "Pod":
         thing |= {"spec": {"containers": None}, "status": {}}
     return store.render_json("BOOKMARK", msgspec.json.encode(thing))

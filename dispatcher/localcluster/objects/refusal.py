@@ -59,15 +59,20 @@ def no_such_path() -> Refusal:
     return Refusal(404, "NotFound", "the server could not find the requested resource", details={})
 
 
+def _about(what: str, name: str) -> dict[str, Any]:
+    """`deployments.apps` -> its kind and group, as details have them."""
+    kind, _, group = what.partition(".")
+    return {"name": name, "group": group, "kind": kind} if group else {"name": name, "kind": kind}
+
+
 def not_found(plural: str, name: str) -> Refusal:
     """There is no object of this name."""
-    return Refusal(404, "NotFound", f'{plural} "{name}" not found', details={"name": name, "kind": plural})
+    return Refusal(404, "NotFound", f'{plural} "{name}" not found', details=_about(plural, name))
 
 
 def already_exists(plural: str, name: str) -> Refusal:
     """The name is taken."""
-    details = {"name": name, "kind": plural}
-    return Refusal(409, "AlreadyExists", f'{plural} "{name}" already exists', details=details)
+    return Refusal(409, "AlreadyExists", f'{plural} "{name}" already exists', details=_about(plural, name))
 
 
 def conflict(plural: str, name: str, why: str) -> Refusal:
@@ -76,7 +81,7 @@ def conflict(plural: str, name: str, why: str) -> Refusal:
         409,
         "Conflict",
         f'Operation cannot be fulfilled on {plural} "{name}": {why}',
-        details={"name": name, "kind": plural},
+        details=_about(plural, name),
     )
 
 
@@ -90,9 +95,7 @@ def invalid(kind: str, name: str, causes: Sequence[Cause]) -> Refusal:
     """Fields are wrong; all of them are named at once."""
     words = [f"{cause.field}: {cause.message}" for cause in causes]
     listed = words[0] if len(words) == 1 else "[" + ", ".join(words) + "]"
-    details = {
-        "name": name,
-        "kind": kind,
+    details = _about(kind, name) | {
         "causes": [{"reason": cause.reason, "message": cause.message, "field": cause.field} for cause in causes],
     }
     return Refusal(422, "Invalid", f'{kind} "{name}" is invalid: {listed}', details=details)
@@ -100,7 +103,7 @@ def invalid(kind: str, name: str, causes: Sequence[Cause]) -> Refusal:
 
 def forbidden(plural: str, name: str, why: str, *, causes: Sequence[Mapping[str, str]] = ()) -> Refusal:
     """Not now, or not here."""
-    details: dict[str, Any] = {"name": name, "kind": plural}
+    details = _about(plural, name)
     if causes:
         details["causes"] = [dict(cause) for cause in causes]
     return Refusal(403, "Forbidden", f'{plural} "{name}" is forbidden: {why}', details=details)
@@ -118,6 +121,12 @@ def not_permitted(*, verb: str, resource: str, namespace: str, name: str) -> Ref
 def method_not_allowed() -> Refusal:
     """The address knows no such verb."""
     return Refusal(405, "MethodNotAllowed", "the server does not allow this method on the requested resource")
+
+
+def only_checked(kind: str) -> Refusal:
+    """There is no controller for this kind; the words are this cluster's own."""
+    why = f"the local cluster runs no {kind}: it only checks one, with dryRun=All (kubectl: --dry-run=server)"
+    return Refusal(405, "MethodNotAllowed", why)
 
 
 def unsupported_media(kind: str, *, supported: Sequence[str], why: str = "") -> Refusal:

@@ -70,6 +70,25 @@ class Resource:
     fields: Callable[[Json], Mapping[str, str]] = _metadata_fields
     known_fields: frozenset[str] = frozenset({"metadata.name", "metadata.namespace"})
     verbs: tuple[str, ...] = _VERBS
+    group: str = ""
+    version: str = "v1"
+    is_only_checked: bool = False
+    """No controller here would act on it: it is taken by a dry run, and stored by nothing else."""
+
+    @property
+    def api_version(self) -> str:
+        """As it stands in an object."""
+        return f"{self.group}/{self.version}" if self.group else self.version
+
+    @property
+    def qualified(self) -> str:
+        """The plural as messages have it: `pods`, `deployments.apps`."""
+        return f"{self.plural}.{self.group}" if self.group else self.plural
+
+    @property
+    def qualified_kind(self) -> str:
+        """The kind likewise: `Pod`, `Deployment.apps`."""
+        return f"{self.kind}.{self.group}" if self.group else self.kind
 
 
 def _known(fields: Callable[[Json], Mapping[str, str]]) -> frozenset[str]:
@@ -132,5 +151,33 @@ QUOTAS = Resource(
 )
 SERVICE_ACCOUNTS = Resource(plural="serviceaccounts", singular="serviceaccount", kind="ServiceAccount", short=("sa",))
 
-ALL = (CONFIGMAPS, EVENTS, NAMESPACES, NODES, PODS, QUOTAS, SECRETS, SERVICE_ACCOUNTS)
+
+def _checked(kind: str, group: str = "", *, plural: str = "", short: tuple[str, ...] = ()) -> Resource:
+    singular = kind.lower()
+    return Resource(
+        plural=plural or f"{singular}s", singular=singular, kind=kind, group=group, short=short, is_only_checked=True
+    )
+
+
+CRON_JOBS = _checked("CronJob", "batch", short=("cj",))
+DEPLOYMENTS = _checked("Deployment", "apps", short=("deploy",))
+JOBS = _checked("Job", "batch")
+NETWORK_POLICIES = _checked("NetworkPolicy", "networking.k8s.io", plural="networkpolicies", short=("netpol",))
+CLAIMS = _checked("PersistentVolumeClaim", short=("pvc",))
+DISRUPTION_BUDGETS = _checked("PodDisruptionBudget", "policy", short=("pdb",))
+ROLES = _checked("Role", "rbac.authorization.k8s.io")
+ROLE_BINDINGS = _checked("RoleBinding", "rbac.authorization.k8s.io")
+SERVICES = _checked("Service", short=("svc",))
+STATEFUL_SETS = _checked("StatefulSet", "apps", short=("sts",))
+
+ALL = (
+    *(CONFIGMAPS, EVENTS, NAMESPACES, NODES, PODS, QUOTAS, SECRETS, SERVICE_ACCOUNTS),
+    *(CLAIMS, CRON_JOBS, DEPLOYMENTS, DISRUPTION_BUDGETS, JOBS, NETWORK_POLICIES, ROLE_BINDINGS, ROLES, SERVICES),
+    STATEFUL_SETS,
+)
 BY_PLURAL: Mapping[str, Resource] = {resource.plural: resource for resource in ALL}
+BY_VERSION: Mapping[str, Mapping[str, Resource]] = {
+    version: {resource.plural: resource for resource in ALL if resource.api_version == version}
+    for version in sorted({resource.api_version for resource in ALL})
+}
+"""`v1`, `apps/v1` … -> what this version of a group has, by plural."""

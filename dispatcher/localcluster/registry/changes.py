@@ -23,7 +23,7 @@ def check(resource: resources.Resource, old: Json, new: Json) -> None:
     """Raises Refusal 422 that names the fields."""
     found = [*_finalizers(old, new), *_by_kind(resource, old, new)]
     if found:
-        raise refusal.invalid(resource.kind, old["metadata"]["name"], found)
+        raise refusal.invalid(resource.qualified_kind, old["metadata"]["name"], found)
 
 
 def _finalizers(old: Json, new: Json) -> Iterator[Cause]:

@@ -10,7 +10,7 @@ from datetime import datetime
 from typing import Any
 
 from dispatcher.localcluster.objects import manifest, quantities, refusal, resources, times
-from dispatcher.localcluster.registry import pod_defaults, pod_validation, validation
+from dispatcher.localcluster.registry import pod_defaults, pod_validation, schema, validation, workload_validation
 
 Json = dict[str, Any]
 HEAD = frozenset({"kind", "apiVersion", "metadata"})
@@ -29,11 +29,11 @@ def without_nulls(value: Any) -> Any:
 
 def check_address(resource: resources.Resource, namespace: str, thing: Json) -> None:
     """Raises Refusal 400 where the object is not of the kind or namespace of its address."""
-    kind, version = thing.get("kind", resource.kind), thing.get("apiVersion", "v1")
-    if kind != resource.kind or version != "v1":
+    kind, version = thing.get("kind", resource.kind), thing.get("apiVersion", resource.api_version)
+    if kind != resource.kind or version != resource.api_version:
         raise refusal.bad_request(
             f"{kind} in version {version!r} cannot be handled as a {resource.kind}: this address takes "
-            f"apiVersion v1, kind {resource.kind}"
+            f"apiVersion {resource.api_version}, kind {resource.kind}"
         )
     check_types(resource, thing)
     if thing.get("metadata", {}).get("namespace", namespace) != namespace:
@@ -47,6 +47,8 @@ def check_types(resource: resources.Resource, thing: Json) -> None:
     manifest.check_types(resource.kind, thing)
     if resource is resources.PODS:
         quantities.check(thing)
+    elif resource.is_only_checked:
+        schema.check_types(resource.kind, thing)
 
 
 def fill(resource: resources.Resource, thing: Json, *, now: datetime) -> None:
@@ -57,7 +59,7 @@ def fill(resource: resources.Resource, thing: Json, *, now: datetime) -> None:
     metadata = given | {"uid": str(uuid.uuid4()), "creationTimestamp": times.write(now)}
     rest = {key: value for key, value in thing.items() if key not in HEAD}
     thing.clear()
-    thing.update({"kind": resource.kind, "apiVersion": "v1", "metadata": metadata, **rest})
+    thing.update({"kind": resource.kind, "apiVersion": resource.api_version, "metadata": metadata, **rest})
     if resource is resources.PODS:
         metadata.setdefault("generation", 1)
         pod_defaults.set_defaults(thing)
@@ -93,5 +95,7 @@ def check(resource: resources.Resource, thing: Json) -> None:
         found += pod_validation.check(manifest.view(thing, manifest.Pod), thing["spec"])
     elif resource in {resources.CONFIGMAPS, resources.SECRETS}:
         found += validation.check_data(manifest.view(thing, manifest.ConfigData))
+    elif resource.is_only_checked:
+        found += workload_validation.check(resource.kind, thing)
     if found:
-        raise refusal.invalid(resource.kind, thing["metadata"]["name"], found)
+        raise refusal.invalid(resource.qualified_kind, thing["metadata"]["name"], found)

@@ -68,7 +68,7 @@ class Registry:
         """One object; raises Refusal 404."""
         found = self.store.get(resource, namespace, name)
         if found is None:
-            raise refusal.not_found(resource.plural, name)
+            raise refusal.not_found(resource.qualified, name)
         return found
 
     # --- create ---
@@ -76,7 +76,9 @@ class Registry:
     def create(
         self, resource: resources.Resource, namespace: str, thing: Json, *, dry_run: bool = False
     ) -> store.Snapshot:
-        """Creates an object; raises Refusal 400, 403, 404, 409 or 422."""
+        """Creates an object; raises Refusal 400, 403, 404, 405, 409 or 422."""
+        if resource.is_only_checked and not dry_run:
+            raise refusal.only_checked(resource.kind)
         thing = forms.without_nulls(thing)
         forms.check_address(resource, namespace, thing)
         self._name(resource, namespace, thing)
@@ -86,7 +88,7 @@ class Registry:
         if resource.namespaced:
             admission.check_namespace(self.store, resource, namespace, name)
         if self.store.get(resource, namespace, name) is not None:
-            raise refusal.already_exists(resource.plural, name)
+            raise refusal.already_exists(resource.qualified, name)
         if resource.namespaced:
             admission.admit(self.store, resource, namespace, thing)
         if dry_run:
@@ -139,7 +141,7 @@ class Registry:
             new = old | {"metadata": metadata, "status": thing.get("status", {})}
         else:
             content = {key: value for key, value in thing.items() if key not in forms.HEAD}
-            new = {"kind": resource.kind, "apiVersion": "v1", "metadata": metadata, **content}
+            new = {"kind": resource.kind, "apiVersion": resource.api_version, "metadata": metadata, **content}
             if "status" in old:
                 new["status"] = old["status"]
             if resource is resources.SECRETS:
@@ -179,12 +181,12 @@ class Registry:
         is_another = metadata.get("uid", before.uid) != before.uid
         if is_another and not is_patch:
             why = f"Precondition failed: UID in precondition: {metadata['uid']}, UID in object meta: {before.uid}"
-            raise refusal.conflict(resource.plural, before.name, why)
+            raise refusal.conflict(resource.qualified, before.name, why)
         if metadata.get("resourceVersion", "") not in {"", str(before.version)}:
-            raise refusal.modified(resource.plural, before.name)
+            raise refusal.modified(resource.qualified, before.name)
         if is_another:
             wrong = causes.invalid("metadata.uid", metadata["uid"], "field is immutable")
-            raise refusal.invalid(resource.kind, before.name, [wrong])
+            raise refusal.invalid(resource.qualified_kind, before.name, [wrong])
 
     def _put(self, resource: resources.Resource, before: store.Snapshot, new: Json) -> store.Snapshot:
         """Stores a change; the last finalizer of an object that waits for nothing else takes it away."""
@@ -297,10 +299,10 @@ def _check_preconditions(resource: resources.Resource, before: store.Snapshot, o
             f"the UID in the precondition ({options.uid}) does not match the UID in record ({before.uid}). "
             "The object might have been deleted and then recreated"
         )
-        raise refusal.conflict(resource.plural, before.name, why)
+        raise refusal.conflict(resource.qualified, before.name, why)
     if options.version is not None and options.version != str(before.version):
         why = (
             f"the ResourceVersion in the precondition ({options.version}) does not match the ResourceVersion in "
             f"record ({before.version}). The object might have been modified"
         )
-        raise refusal.conflict(resource.plural, before.name, why)
+        raise refusal.conflict(resource.qualified, before.name, why)

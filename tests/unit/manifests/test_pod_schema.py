@@ -2,7 +2,6 @@
 
 import enum
 import json
-import re
 import subprocess
 import sys
 import textwrap
@@ -16,13 +15,16 @@ from hypothesis import strategies as st
 from kubernetes import client
 
 from dispatcher.manifests import pod_schema
-from tests import client_objects
+from tests import client_objects, client_schema
+
+ROOTS = ("Pod",)
+DERIVED = client_schema.derived(ROOTS)
 
 
 @pytest.mark.skipif(not client_objects.IS_PYDANTIC, reason="the table is that of the newest client")
 def test_the_table_is_the_one_of_the_installed_client() -> None:
-    """After an update of the client: print `_table(_derived())` into the module, and read the difference."""
-    assert pod_schema.types() == _derived(), f"the table should be:\n{_table(_derived())}"
+    """After an update of the client: put the table that is printed into the module, and read the difference."""
+    assert pod_schema.types() == DERIVED, f"the table should be:\n{client_schema.table(DERIVED, roots=ROOTS)}"
 
 
 def test_copying_a_client_object_imports_no_client() -> None:
@@ -226,50 +228,3 @@ def _types_in(value: Any) -> set[type]:
     if isinstance(value, list):
         found.update(*(_types_in(item) for item in value))
     return found
-
-
-def _derived() -> dict[str, dict[str, str]]:
-    """The table, from the models of the installed client: all types that a Pod leads to."""
-    found: dict[str, dict[str, str]] = {}
-    waiting = ["V1Pod"]
-    while waiting:
-        model = waiting.pop()
-        name = _short(model)
-        if name in found:
-            continue
-        cls = getattr(client, model)
-        fields = {cls.attribute_map[field]: (field, kind) for field, kind in cls.openapi_types.items()}
-        found[name] = {spelling: _kind(name, spelling, kind) for spelling, (_, kind) in fields.items()}
-        for spelling, (_, kind) in fields.items():
-            below = re.fullmatch(r"(?:List\[)?((?:Core)?V1\w+)\]?", kind)
-            if below and found[name][spelling] != "any":
-                waiting.append(below[1])
-    return found
-
-
-def _short(model: str) -> str:
-    return re.sub(r"^(Core)?V1", "", model)
-
-
-def _kind(name: str, field: str, kind: str) -> str:
-    """What the client says, and what it does not: quantities and ports may be numbers, a status is unchecked."""
-    if (name, field) == ("Pod", "status"):
-        return "any"
-    if field in {"limits", "requests", "overhead"}:
-        return "{quantity}"
-    if field in {"sizeLimit", "divisor"}:
-        return "quantity"
-    if kind == "object":
-        return "port" if field == "port" else "any"
-    plain = {"Dict[str, str]": "{str}", "datetime": "time", "str": "str", "int": "int", "bool": "bool"}
-    of_list = re.fullmatch(r"List\[(.*)\]", kind)
-    return f"[{_kind(name, '', of_list[1])}]" if of_list else plain.get(kind, _short(kind))
-
-
-def _table(types: dict[str, dict[str, str]]) -> str:
-    entries = (
-        f"{name} " + " ".join(f"{field}:{kind}" for field, kind in sorted(types[name].items()))
-        for name in ["Pod", *sorted(set(types) - {"Pod"})]
-    )
-    wrap = {"width": 118, "subsequent_indent": "    ", "break_long_words": False, "break_on_hyphens": False}
-    return "\n".join(textwrap.fill(entry, **wrap) for entry in entries)
