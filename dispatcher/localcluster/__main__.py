@@ -24,6 +24,7 @@ def main() -> int:
         "--hold", dest="runtime", action="store_const", const="hold", help="pods stay Running, without a process"
     )
     words.add_argument("--python", type=Path, help="the interpreter that pods find as `python`; else this one")
+    words.add_argument("--lasts", type=float, default=0.0, metavar="S", help="instant pods run for so many seconds")
     words.add_argument("--message", default="", help="termination message of instant pods")
     words.add_argument("--history", type=int, default=store.HISTORY_CHANGES, help="changes kept for watches")
     words.add_argument("--bookmark-seconds", type=float, default=10.0)
@@ -41,6 +42,7 @@ def main() -> int:
             ready=_say,
             runtime=given.runtime or "processes",
             python=given.python or Path(sys.executable),
+            lasts_s=given.lasts,
             message=given.message,
             max_pods=given.max_pods,
             history_changes=given.history,

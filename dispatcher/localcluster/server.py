@@ -50,6 +50,8 @@ class ClusterOptions:
     """`processes`; `instant` ends pods at once without a process; `hold` keeps them Running without one."""
     python: Path = Path(sys.executable)
     """The interpreter that pods find as `python`, as an image would bring one."""
+    lasts_s: float = 0.0
+    """With `instant`: pods stay Running for so long before they end."""
     message: str = ""
     """Termination message of instant pods."""
     max_pods: int | None = None
@@ -167,7 +169,8 @@ async def _run(options: ClusterOptions, ready: Callable[[str], None], *, until_e
 
 def _runtime(options: ClusterOptions, objects: store.Store) -> runtime.Runtime:
     if options.runtime != "processes":
-        return instant.InstantRuntime(hold=options.runtime == "hold", message=options.message)
+        lasts_s = None if options.runtime == "hold" else options.lasts_s
+        return instant.InstantRuntime(lasts_s=lasts_s, message=options.message)
     place = environment.Place(node=options.node, host_ip=HOST, pod_ip=HOST)
     folder = options.home.resolve() / "pods"
     lookup = functools.partial(config_data, objects)

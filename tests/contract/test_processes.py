@@ -16,7 +16,7 @@ import pytest
 
 from dispatcher.localcluster import server
 from tests import parts
-from tests.contract.conftest import Api
+from tests.contract.conftest import Api, terminated
 
 Json = dict[str, Any]
 BACKGROUND = "sleep 300 & sleep 301 & echo started; wait"
@@ -197,6 +197,24 @@ def test_a_full_node_makes_pods_wait_with_a_reason(narrow: Api) -> None:
     assert "Too many pods" in seen["status"]["conditions"][0]["message"]
     narrow.call("DELETE", f"{narrow.pods}/{first['metadata']['name']}").ok()
     narrow.running(second)
+
+
+@pytest.fixture
+def pretending(tmp_path: Path) -> Iterator[Api]:
+    """A local cluster whose pods last half a second, without a process."""
+    cluster = parts.LocalCluster.start(tmp_path / "home", "--instant", "--lasts", "0.5", "--message", "done")
+    yield _api(cluster)
+    cluster.stop()
+
+
+def test_pods_without_processes_can_last_a_while(pretending: Api) -> None:
+    """Running, then Succeeded with their message; one that is deleted before has none."""
+    first, second = pretending.create(name="first"), pretending.create(name="second")
+    pretending.running(first), pretending.running(second)
+    pretending.call("DELETE", f"{pretending.pods}/second").ok()
+    ended = terminated(pretending.ended(first))
+    assert (ended["exitCode"], ended["message"]) == (0, "done")
+    parts.eventually(lambda: pretending.call("GET", f"{pretending.pods}/second").code == 404, 10)
 
 
 def test_a_test_can_have_a_cluster_inside_its_own_process(tmp_path: Path) -> None:

@@ -17,6 +17,8 @@ Json = dict[str, Any]
 Handler = Callable[[web.BaseRequest], Awaitable[web.StreamResponse]]
 OWN = "/podyard/"
 """What is below this is no address of Kubernetes, and answered by `own`: faults, counters."""
+_COUNTED = web.RequestKey("podyard-counted", bool)
+"""A request that is one of `stats`, so that its answer is counted, too."""
 _HEALTH = frozenset({"/healthz", "/livez", "/readyz"})
 
 
@@ -54,7 +56,7 @@ class Api:
             response = answers.refused(
                 refusal.Refusal(500, "InternalError", "Internal error occurred: the local cluster's log says more")
             )
-        if calls.target(request.path) is not None:
+        if _COUNTED in request:
             self._stats.answered(response.status if connection.is_open(request) else "cut")
         return response
 
@@ -106,6 +108,7 @@ class Api:
         name = calls.verb(request, at)
         if name is None:
             raise refusal.method_not_allowed()
+        request[_COUNTED] = True
         self._stats.asked(at.resource.plural, name)
         verb = self._does.by_name[name]
         if self._faults.is_idle:  # most often: the body of a create is then read once, where it is needed

@@ -1,4 +1,4 @@
-"""No processes at all: containers end at once with 0, or are held. For benchmarks of what talks to the API server."""
+"""No processes at all: containers end at once, after a while, or are held. For benchmarks of the API's clients."""
 
 import asyncio
 from datetime import datetime
@@ -10,11 +10,14 @@ from dispatcher.localcluster.objects import container_log, manifest, times
 class _Pretended:
     """A container that never was."""
 
-    def __init__(self, *, hold: bool, message: str) -> None:
+    def __init__(self, *, lasts_s: float | None, message: str) -> None:
         self.started_at: datetime = times.now()
         self.ended: asyncio.Future[runtime.ContainerEnd] = asyncio.get_running_loop().create_future()
-        if not hold:
-            self.ended.set_result(runtime.ContainerEnd(exit_code=0, at=self.started_at, message=message))
+        self._message = message
+        if lasts_s == 0:
+            self._end(0)
+        elif lasts_s is not None:
+            asyncio.get_running_loop().call_later(lasts_s, self._end, 0)
 
     def terminate(self) -> None:
         self._end(143)
@@ -24,14 +27,15 @@ class _Pretended:
 
     def _end(self, exit_code: int) -> None:
         if not self.ended.done():
-            self.ended.set_result(runtime.ContainerEnd(exit_code=exit_code, at=times.now()))
+            message = "" if exit_code else self._message
+            self.ended.set_result(runtime.ContainerEnd(exit_code=exit_code, at=times.now(), message=message))
 
 
 class InstantRuntime:
-    """`hold` keeps containers Running until they are deleted; `message` is their termination message."""
+    """Containers end with 0 after `lasts_s` seconds (None: when they are deleted); `message` is their last one."""
 
-    def __init__(self, *, hold: bool = False, message: str = "") -> None:
-        self._hold = hold
+    def __init__(self, *, lasts_s: float | None = 0.0, message: str = "") -> None:
+        self._lasts_s = lasts_s
         self._message = message
         self.notes = (
             runtime.Note("NotStarted", "nothing is run: this local cluster only pretends (--instant, --hold)"),
@@ -44,7 +48,7 @@ class InstantRuntime:
         """Nothing to mount."""
 
     def start(self, container: manifest.Container) -> runtime.RunningContainer:
-        return _Pretended(hold=self._hold or container.is_sidecar, message=self._message)
+        return _Pretended(lasts_s=None if container.is_sidecar else self._lasts_s, message=self._message)
 
     def log(self, container: str, *, previous: bool = False) -> container_log.ContainerLog | None:  # noqa: ARG002 - as above
         return None
