@@ -55,7 +55,8 @@ class FakeApi:
         """(namespace, pod, container) -> its log."""
         self.denied = set(denied)
         """(verb, resource) such as `("list", "pods/log")` that `may` says no to."""
-        self.requests = 0
+        self.counts: Counter[tuple[str, str]] = Counter()
+        """As the client's: always empty."""
         self.calls: Counter[str] = Counter()
         """How often each method was called."""
         self._version = 100
@@ -293,7 +294,6 @@ class FakeApi:
 
     async def _called(self, call: str) -> Exception | None:
         """Counts, waits, and raises what was asked for; returns what is to be raised after the deed."""
-        self.requests += 1
         self.calls[call] += 1
         if gate := self._gates.get(call):
             await gate.wait()

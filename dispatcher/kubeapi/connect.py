@@ -5,7 +5,7 @@ import logging
 from typing import Any
 
 from dispatcher import errors, retry
-from dispatcher.kubeapi import client
+from dispatcher.kubeapi import client, server_access
 
 logger = logging.getLogger(__name__)
 
@@ -16,20 +16,23 @@ AGAIN = retry.Backoff(first_s=2.0, last_s=2.0, jitter=lambda: 0.0)
 class Connection:
     """How to reach the API server, and what keeps us from it. On the loop's thread."""
 
-    def __init__(self, wanted: client.Wanted) -> None:
+    def __init__(self, wanted: server_access.Wanted) -> None:
         self._wanted = wanted
         self._tried = asyncio.Event()
         self.trouble: str | None = "not connected yet"
         """What is wrong now; None once the server has answered."""
 
-    async def access(self) -> client.Access:
+    async def access(self) -> server_access.Access:
         """Address and credentials, as soon as the kubeconfig or the service account gives them."""
-        return await retry.until_done(
-            lambda: asyncio.to_thread(client.connect_as, self._wanted),
+        access: server_access.Access = await retry.until_done(
+            lambda: asyncio.to_thread(server_access.connect_as, self._wanted),
             catch=errors.DispatcherError,
             backoff=AGAIN,
             on_failure=self._failed,
         )
+        for note in access.notes:
+            logger.info("kubeconfig: %s", note)
+        return access
 
     async def answers(self, api: client.KubeClient) -> None:
         """Returns once the server has told its version."""

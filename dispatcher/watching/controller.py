@@ -394,7 +394,9 @@ class Lifecycle:
             "pods-in-flight": stages["created"] + stages["creating"],
             "waiting": stages["waiting"],
             "ended-not-stored": stages["ended"],
-            "api-requests": parts.cluster.requests if parts else 0,
+            "api-requests": {" ".join(key): count for key, count in sorted(parts.cluster.counts.items())}
+            if parts
+            else {},
             "lists": parts.watcher.relists if parts else 0,
             "events-skipped": parts.watcher.skipped if parts else 0,
             "ends-untold": parts.roll_call.untold if parts else 0,

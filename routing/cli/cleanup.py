@@ -83,10 +83,10 @@ def cleanup(
     Example:  podyard pods cleanup --older-than 7d --dry-run
     """
     from dispatcher.finishing import retention
-    from dispatcher.kubeapi import client
+    from dispatcher.kubeapi import client, server_access
 
     settings = session.settings
-    access = client.connect_as(settings.kubernetes)
+    access = server_access.connect_as(settings.kubernetes)
     places = namespaces or _namespaces(session)
     rule = retention.Rule(older_than_s=older_than, outcome=outcome)
 

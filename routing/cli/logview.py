@@ -76,9 +76,9 @@ def print_live(
     tail: int | None = None,
 ) -> None:
     """Prints the log of a container as the API server gives it. Raises Failure where there is no pod or no log yet."""
-    from dispatcher.kubeapi import client
+    from dispatcher.kubeapi import client, server_access
 
-    access = client.connect_as(settings.kubernetes)
+    access = server_access.connect_as(settings.kubernetes)
     printer = Printer()
 
     async def read() -> None:

@@ -16,7 +16,7 @@ import redis.exceptions
 
 from dispatcher import errors
 from dispatcher.kubeapi import access_review as rights
-from dispatcher.kubeapi import client
+from dispatcher.kubeapi import client, server_access
 from dispatcher.manifests import names
 from routing import redaction
 from routing.cli import failure, plaintext
@@ -59,7 +59,7 @@ def database(settings: Settings) -> str:
 
 def kubernetes(settings: Settings) -> str:
     """The API server answers, and pods may be listed in every namespace that a rule names."""
-    access = client.connect_as(settings.kubernetes)
+    access = server_access.connect_as(settings.kubernetes)
     namespaces = sorted({rule.profile.namespace for rule in settings.router.rules if rule.side == "kubernetes"})
     selector = f"podyard.dev/deployment={names.label_value(settings.deployment)}"
 
@@ -78,7 +78,7 @@ def kubernetes(settings: Settings) -> str:
 
 def permissions(settings: Settings) -> str:
     """The dispatcher may do all that it has to, in every namespace that a rule names."""
-    access = client.connect_as(settings.kubernetes)
+    access = server_access.connect_as(settings.kubernetes)
     namespaces = sorted({rule.profile.namespace for rule in settings.router.rules if rule.side == "kubernetes"})
 
     async def ask() -> list[str]:

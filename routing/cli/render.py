@@ -110,9 +110,9 @@ def _manifest(settings: "Settings", message: "Message") -> dict[str, Any]:
 async def _validate(settings: "Settings", manifests: list[dict[str, Any]]) -> None:
     """Raises Failure with the server's words for the first pod that it would not take."""
     from dispatcher import errors
-    from dispatcher.kubeapi import client
+    from dispatcher.kubeapi import client, server_access
 
-    access = client.connect_as(settings.kubernetes)
+    access = server_access.connect_as(settings.kubernetes)
     async with client.KubeClient(access) as api:
         for one in manifests:
             metadata = one["metadata"]

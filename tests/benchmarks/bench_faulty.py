@@ -23,7 +23,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from dispatcher import errors, options
-from dispatcher.kubeapi import client
+from dispatcher.kubeapi import client, server_access
 from dispatcher.localcluster.faults import kinds
 from dispatcher.localcluster.faults.client import Faults
 from dispatcher.manifests import builder, podspec
@@ -54,7 +54,7 @@ class Watched:
         return (len(self.times) - 1) / (self.times[-1] - self.times[0])
 
     async def watch(self, kubeconfig: Path, *, deployment: str, ready: threading.Event, stop: threading.Event) -> None:
-        async with client.KubeClient(client.connect(kubeconfig=kubeconfig)) as api:
+        async with client.KubeClient(server_access.connect(kubeconfig=kubeconfig)) as api:
             selector = f"{podspec.DEPLOYMENT_LABEL}={deployment}"
             listed = await api.list_pods("default", selector=selector)
             ready.set()
@@ -112,7 +112,7 @@ async def bare(kubeconfig: Path, *, deployment: str, trace: Path) -> None:
             else:
                 return
 
-    async with client.KubeClient(client.connect(kubeconfig=kubeconfig)) as api:
+    async with client.KubeClient(server_access.connect(kubeconfig=kubeconfig)) as api:
         await asyncio.gather(*map(post, bodies))
 
 

@@ -23,7 +23,7 @@ from pathlib import Path
 import psutil
 
 from dispatcher import options
-from dispatcher.kubeapi import client
+from dispatcher.kubeapi import client, server_access
 from dispatcher.localcluster.faults.client import Faults
 from dispatcher.manifests import builder
 from dispatcher.protocol.message import Message
@@ -40,7 +40,7 @@ PROFILE = options.QueueProfile()
 async def added_times(kubeconfig: Path, *, deployment: str, ready: threading.Event, count: int) -> list[float]:
     """The times of the first `count` ADDED events of a deployment, seen by a watch of its own."""
     seen: list[float] = []
-    async with client.KubeClient(client.connect(kubeconfig=kubeconfig)) as api:
+    async with client.KubeClient(server_access.connect(kubeconfig=kubeconfig)) as api:
         selector = builder.selector(deployment=deployment)
         listed = await api.list_pods("default", selector=selector)
         ready.set()
@@ -68,7 +68,7 @@ async def bare(kubeconfig: Path, *, deployment: str) -> float:
     ready = threading.Event()
     watching = asyncio.create_task(added_times(kubeconfig, deployment=deployment, ready=ready, count=PODS))
     await asyncio.to_thread(ready.wait, 10)
-    async with client.KubeClient(client.connect(kubeconfig=kubeconfig)) as api:
+    async with client.KubeClient(server_access.connect(kubeconfig=kubeconfig)) as api:
         slots = asyncio.Semaphore(CONCURRENCY)
 
         async def post(body: bytes) -> None:

@@ -18,7 +18,7 @@ from pathlib import Path
 
 import psutil
 
-from dispatcher.kubeapi import client
+from dispatcher.kubeapi import client, server_access
 from dispatcher.manifests import builder
 from tests import parts
 from tests.integration.yard_parts import Yard
@@ -90,7 +90,7 @@ def latencies(yard: Yard) -> list[float]:
     ready = threading.Event()
 
     async def watch() -> None:
-        async with client.KubeClient(client.connect(kubeconfig=yard.kubeconfig)) as api:
+        async with client.KubeClient(server_access.connect(kubeconfig=yard.kubeconfig)) as api:
             selector = builder.selector(deployment=yard.deployment)
             listed = await api.list_pods("default", selector=selector)
             ready.set()

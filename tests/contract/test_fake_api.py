@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from dispatcher import errors
-from dispatcher.kubeapi import client
+from dispatcher.kubeapi import client, server_access
 from dispatcher.localcluster import server
 from tests.fake_api import FakeApi
 
@@ -104,7 +104,7 @@ async def story(api: client.KubeClient | FakeApi) -> list[Any]:
 
 async def at_the_local_cluster(home: Path, test: Callable[[client.KubeClient], Awaitable[list[Any]]]) -> list[Any]:
     async with server.LocalCluster(server.ClusterOptions(home=home, runtime="hold", bookmark_s=0.2)) as cluster:
-        access = await asyncio.to_thread(client.connect, kubeconfig=cluster.kubeconfig)
+        access = await asyncio.to_thread(server_access.connect, kubeconfig=cluster.kubeconfig)
         async with client.KubeClient(access) as api:
             return await test(api)
 

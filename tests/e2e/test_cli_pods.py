@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import yaml
 
-from dispatcher.kubeapi import client
+from dispatcher.kubeapi import client, server_access
 from dispatcher.manifests import builder, podspec
 from tests import parts
 from tests.integration.yard_parts import api_get
@@ -116,7 +116,7 @@ def create(kubeconfig: Path, *pods: dict[str, Any]) -> None:
     """Creates pods, and waits until they have ended."""
 
     async def work() -> None:
-        async with client.KubeClient(client.connect(kubeconfig=kubeconfig)) as api:
+        async with client.KubeClient(server_access.connect(kubeconfig=kubeconfig)) as api:
             for pod in pods:
                 await api.create_pod("default", json.dumps(pod).encode())
 

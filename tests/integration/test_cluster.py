@@ -7,7 +7,7 @@ import pytest
 import yaml
 
 from dispatcher import errors
-from dispatcher.kubeapi import client
+from dispatcher.kubeapi import client, server_access
 from tests import parts
 
 
@@ -21,7 +21,7 @@ def untrusted(local_cluster: parts.LocalCluster, tmp_path: Path) -> Path:
     return path
 
 
-def version_of(access: client.Access) -> str:
+def version_of(access: server_access.Access) -> str:
     async def ask() -> str:
         async with client.KubeClient(access) as api:
             return (await api.read_version())["gitVersion"]
@@ -32,9 +32,9 @@ def version_of(access: client.Access) -> str:
 def test_a_certificate_that_nobody_vouches_for_is_refused(untrusted: Path) -> None:
     """The error says that it is the certificate."""
     with pytest.raises(errors.ApiUnavailable, match=r"(?i)certificate"):
-        version_of(client.connect(kubeconfig=untrusted))
+        version_of(server_access.connect(kubeconfig=untrusted))
 
 
 def test_it_is_taken_where_the_settings_say_so(untrusted: Path) -> None:
     """kubernetes.verify_ssl = false."""
-    assert version_of(client.connect(kubeconfig=untrusted, verify_ssl=False)).startswith("v1.")
+    assert version_of(server_access.connect(kubeconfig=untrusted, verify_ssl=False)).startswith("v1.")

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from dispatcher.kubeapi import client
+from dispatcher.kubeapi import client, server_access
 from dispatcher.localcluster.faults import client as fault_client
 from dispatcher.watching import watcher
 from tests import parts
@@ -84,7 +84,7 @@ def working(server: parts.LocalCluster, test: Callable[[Watched], Awaitable[None
     """Runs a test with a watcher of its own."""
 
     async def run() -> None:
-        async with client.KubeClient(client.connect(kubeconfig=server.kubeconfig)) as api:
+        async with client.KubeClient(server_access.connect(kubeconfig=server.kubeconfig)) as api:
             await test(Watched(api))
 
     asyncio.run(run())

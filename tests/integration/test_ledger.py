@@ -16,7 +16,7 @@ from dispatcher import errors
 from dispatcher.admission import shared_limits
 from dispatcher.admission.fair_share import Need
 from dispatcher.attempts import limits
-from dispatcher.kubeapi import client
+from dispatcher.kubeapi import client, server_access
 from dispatcher.manifests import podspec
 from tests import parts
 
@@ -113,7 +113,7 @@ class Player:
 @asynccontextmanager
 async def worlds(local_cluster: parts.LocalCluster, deployment: str) -> AsyncIterator[World]:
     """A world on that cluster; whatever plays there ends with it."""
-    async with client.KubeClient(client.connect(kubeconfig=local_cluster.kubeconfig)) as api:
+    async with client.KubeClient(server_access.connect(kubeconfig=local_cluster.kubeconfig)) as api:
         yield World(deployment=deployment, cluster=api)
         others = asyncio.all_tasks() - {asyncio.current_task()}
         for task in others:
@@ -239,7 +239,7 @@ def test_a_config_map_is_changed_only_as_it_was_read(local_cluster: parts.LocalC
     """What all of this rests on: the server refuses a patch of an older version."""
 
     async def ask() -> None:
-        async with client.KubeClient(client.connect(kubeconfig=local_cluster.kubeconfig)) as api:
+        async with client.KubeClient(server_access.connect(kubeconfig=local_cluster.kubeconfig)) as api:
             name = f"{deployment}-map".lower()
             body = {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": name}, "data": {"a": "1"}}
             made = await api.create_config_map("default", body)

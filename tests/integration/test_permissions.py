@@ -9,7 +9,7 @@ from pathlib import Path
 import yaml
 from aiohttp import web
 
-from dispatcher.kubeapi import access_review, client
+from dispatcher.kubeapi import access_review, client, server_access
 from tests import parts
 
 ROLE = Path(__file__).parents[2] / "compose" / "kubernetes" / "dispatcher-role.yaml"
@@ -22,14 +22,18 @@ async def server(*, denied: Collection[tuple[str, str]] = (), code: int = 201) -
     async def review(request: web.BaseRequest) -> web.Response:
         asked = json.loads(await request.read())["spec"]["resourceAttributes"]
         what = "/".join(filter(None, (asked["resource"], asked.get("subresource"))))
-        return web.json_response({"status": {"allowed": (asked["verb"], what) not in denied}}, status=code)
+        if code != 201:
+            status = {"kind": "Status", "status": "Failure", "reason": "Forbidden", "message": "no", "code": code}
+            return web.json_response(status, status=code)
+        answer = {"kind": "SelfSubjectAccessReview", "status": {"allowed": (asked["verb"], what) not in denied}}
+        return web.json_response(answer, status=code)
 
     runner = web.ServerRunner(web.Server(review))
     await runner.setup()
     site = web.TCPSite(runner, "127.0.0.1", 0)
     await site.start()
     host, port = runner.addresses[0][:2]
-    access = client.Access(host=f"http://{host}:{port}", token=lambda: None, tls=True)
+    access = server_access.Access(host=f"http://{host}:{port}", token=lambda: None, tls=True)
     try:
         async with client.KubeClient(access) as api:
             yield api
@@ -75,7 +79,7 @@ def test_a_server_that_cannot_be_asked_says_nothing() -> None:
 
 def test_the_local_cluster_allows_everything(local_cluster: parts.LocalCluster) -> None:
     async def ask() -> list[str]:
-        async with client.KubeClient(client.connect(kubeconfig=local_cluster.kubeconfig)) as api:
+        async with client.KubeClient(server_access.connect(kubeconfig=local_cluster.kubeconfig)) as api:
             assert not await api.may("create", "unicorns", namespace="default")
             return await access_review.missing(api, namespaces=("default",))
 

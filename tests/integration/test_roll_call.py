@@ -16,7 +16,7 @@ import pytest
 from dispatcher import options
 from dispatcher.attempts import attempt as attempts
 from dispatcher.attempts.attempt import Attempt
-from dispatcher.kubeapi import client
+from dispatcher.kubeapi import client, server_access
 from dispatcher.localcluster.client import Client
 from dispatcher.localcluster.faults import client as fault_client
 from dispatcher.protocol import message
@@ -102,7 +102,7 @@ def follow(kubeconfig: Path, story: Callable[[Follower], Awaitable[None]]) -> No
     """Runs a story while watcher and roll call work."""
 
     async def run() -> None:
-        async with client.KubeClient(client.connect(kubeconfig=kubeconfig)) as api:
+        async with client.KubeClient(server_access.connect(kubeconfig=kubeconfig)) as api:
             follower = Follower(api)
             follower.watcher.watch("default")
             calling = asyncio.create_task(follower.roll_call.run())
