@@ -251,7 +251,7 @@ def _authority(login: kubeconfig.Login) -> bytes | None:
     if cluster.certificate_authority_data:
         return _decoded(cluster.certificate_authority_data, "certificate-authority-data")
     if cluster.certificate_authority:
-        return _file(login.folder_of_cluster / cluster.certificate_authority)
+        return _file(login.folder_of_cluster / cluster.certificate_authority, "certificate-authority: ")
     return None
 
 
@@ -275,8 +275,12 @@ def _load_user_certificate(tls: ssl.SSLContext | bool, login: kubeconfig.Login) 
     if not isinstance(tls, ssl.SSLContext) or not (user.client_certificate or user.client_certificate_data):
         return
     data, key_data = user.client_certificate_data, user.client_key_data
-    certificate = _decoded(data, "client-certificate-data") if data else _file(folder / user.client_certificate)
-    key = _decoded(key_data, "client-key-data") if key_data else _file(folder / user.client_key)
+    certificate = (
+        _decoded(data, "client-certificate-data")
+        if data
+        else _file(folder / user.client_certificate, "client-certificate: ")
+    )
+    key = _decoded(key_data, "client-key-data") if key_data else _file(folder / user.client_key, "client-key: ")
     _load_certificate(tls, certificate, key, "client-certificate and client-key")
 
 
@@ -302,8 +306,9 @@ def _decoded(text: str, field: str) -> bytes:
         raise errors.DispatcherError(f"{field} is no base64") from error
 
 
-def _file(path: Path) -> bytes:
+def _file(path: Path, field: str = "") -> bytes:
     try:
         return path.read_bytes()
     except (OSError, ValueError) as error:
-        raise errors.DispatcherError(f"{path} cannot be read: {getattr(error, 'strerror', None) or error}") from error
+        words = getattr(error, "strerror", None) or error
+        raise errors.DispatcherError(f"{field}{path} cannot be read: {words}") from error

@@ -4,7 +4,7 @@ import asyncio
 
 from dispatcher import options
 from dispatcher.finishing import cleanup
-from dispatcher.kubeapi import client
+from dispatcher.kubeapi import client, server_access
 from dispatcher.localcluster.client import Client
 from dispatcher.localcluster.faults import client as fault_client
 from dispatcher.manifests import container_pod_options
@@ -32,7 +32,7 @@ def test_another_pod_of_the_same_name_is_not_marked_and_not_tried_again(own_loca
     api.call("POST", PODS, pod)
 
     async def leave() -> None:
-        async with client.KubeClient(client.connect(kubeconfig=own_local_cluster.kubeconfig)) as cluster:
+        async with client.KubeClient(server_access.connect(kubeconfig=own_local_cluster.kubeconfig)) as cluster:
             janitor = cleanup.Janitor(cluster=cluster, options=OPTIONS, on_saved=lambda ended, path: None)
             before = asyncio.all_tasks()
             janitor.kill(ENDED)
