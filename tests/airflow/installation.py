@@ -175,14 +175,14 @@ class Installation:
         parts.is_alive(self.processes["api-server"], self.log("api-server"))
         try:
             return bool(self.get("/api/v2/version"))
-        except (OSError, AssertionError):
+        except AssertionError:
             return False
 
     def get(self, path: str, **more: Any) -> Any:
         return self.ask("GET", path, **more)
 
     def ask(self, method: str, path: str, body: Any = None) -> Any:
-        """One call; AssertionError with the answer where it is refused."""
+        """One call; AssertionError with the answer where it is refused, or with the trouble where there is none."""
         headers = {"Content-Type": "application/json", "Accept": "application/json"}
         if path.startswith("/api/"):
             headers["Authorization"] = f"Bearer {self._token()}"
@@ -193,6 +193,8 @@ class Installation:
                 return json.load(answer)
         except urllib.error.HTTPError as error:
             raise AssertionError(f"{method} {path}: {error.code} {error.read()[:2000]!r}") from None
+        except OSError as error:  # refused or too slow: who waits for something asks again
+            raise AssertionError(f"{method} {path}: {error!r}") from None
 
     _token_text: str = ""
 
@@ -229,7 +231,7 @@ class Run:
         wanted = states or DONE
         return str(
             parts.eventually(
-                lambda: self.state() if self.state() in wanted else None,
+                lambda: next((state for state in [self.state()] if state in wanted), None),
                 timeout_s,
                 every_s=0.3,
                 what=f"{self.dag} is {' or '.join(wanted)}",

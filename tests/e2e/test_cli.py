@@ -24,6 +24,7 @@ GROUPS = {
     "pods": ["list", "watch", "logs", "cleanup"],
     "queues": ["list", "explain"],
     "config": ["show", "check"],
+    "airflow": ["check"],
     "db": ["upgrade", "check"],
 }
 PLAIN = ["demo", "standalone", "scheduler", "worker", "dispatcher", "flower", "local-cluster", "health"]

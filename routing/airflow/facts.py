@@ -1,0 +1,69 @@
+"""Facts of the Airflow in whose environment this runs, for `check`: its configuration, and who answers."""
+
+import importlib.metadata
+from collections.abc import Mapping
+from typing import Any
+
+from airflow.configuration import conf
+from airflow.providers.celery.executors.celery_executor_utils import create_celery_app
+
+from routing.airflow import check, rules
+
+ANSWER_S = 2.0
+"""How long workers and dispatchers have to answer."""
+CONNECT_S = 3.0
+
+
+def gather() -> check.Facts:
+    """Everything that the check looks at. Raises SettingsError for rules that cannot be read."""
+    app = create_celery_app(conf)
+    broker_trouble = _trouble_of_broker(app)
+    return check.Facts(
+        airflow=importlib.metadata.version("apache-airflow-core"),
+        provider=importlib.metadata.version("apache-airflow-providers-celery"),
+        celery=importlib.metadata.version("celery"),
+        executor=conf.get("core", "executor"),
+        broker=str(app.conf.broker_url),
+        results=str(app.conf.result_backend),
+        default_queue=conf.get("operators", "default_queue"),
+        queued_timeout_s=conf.getfloat("scheduler", "task_queued_timeout"),
+        logging_config=conf.get("logging", "logging_config_class", fallback=""),
+        is_remote_logging=conf.getboolean("logging", "remote_logging", fallback=False),
+        api_url=conf.get("core", "execution_api_server_url", fallback="") or "",
+        rules=rules.load(kubernetes_queue=conf.get("celery_kubernetes_executor", "kubernetes_queue", fallback=None)),
+        broker_trouble=broker_trouble,
+        results_trouble=_trouble_of_results(app),
+        workers={} if broker_trouble else _workers(app),
+    )
+
+
+def _trouble_of_broker(app: Any) -> str | None:
+    try:
+        with app.connection_for_read() as connection:
+            connection.ensure_connection(max_retries=1, timeout=CONNECT_S)
+    except Exception as error:  # noqa: BLE001 - each transport has errors of its own; the check tells what it was
+        return f"{type(error).__name__}: {error}"
+    return None
+
+
+def _trouble_of_results(app: Any) -> str | None:
+    if str(app.conf.result_backend).startswith("db+"):
+        return None  # said otherwise
+    try:
+        app.backend.get_task_meta("podyard-airflow-check")
+    except Exception as error:  # noqa: BLE001 - as above
+        return f"{type(error).__name__}: {error}"
+    return None
+
+
+def _workers(app: Any) -> Mapping[str, check.Worker]:
+    """Node name -> what it consumes. A dispatcher says of its pool which deployment it is of."""
+    asked = app.control.inspect(timeout=ANSWER_S)
+    queues, stats = asked.active_queues() or {}, asked.stats() or {}
+    return {
+        node: check.Worker(
+            queues=tuple(str(queue.get("name")) for queue in consumed or ()),
+            is_dispatcher="deployment" in ((stats.get(node) or {}).get("pool") or {}),
+        )
+        for node, consumed in queues.items()
+    }
