@@ -63,7 +63,7 @@ def test_an_attempt_without_a_pod_says_what_it_waits_for(facts: dict[str, Any], 
     """In one line, and nobody is asked."""
     api = fake_api.FakeApi()
     assert page(api, attempt(**facts)) == log_page.Page(source="dispatcher", text=text)
-    assert api.requests == 0
+    assert not api.calls
 
 
 @pytest.mark.parametrize("status", [400, 404])
