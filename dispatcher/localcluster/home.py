@@ -42,6 +42,7 @@ def lock(folder: Path) -> Iterator[None]:
                 f"a local cluster already runs in {folder} (process {holder}); use its kubeconfig "
                 f"{folder / 'kubeconfig'}, stop it, or name another folder with --home"
             ) from error
+        # The number is for people; the lock itself is flock's, which a killed process cannot leave behind.
         os.ftruncate(descriptor, 0)
         os.write(descriptor, f"{os.getpid()}\n".encode())
         yield
@@ -96,5 +97,5 @@ def tls(folder: Path, identity: Identity) -> ssl.SSLContext:
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.load_cert_chain(chain)
     context.set_alpn_protocols(["http/1.1"])
-    context.num_tickets = 0
+    context.num_tickets = 0  # a ticket is two more packets per connection, and nobody here resumes a session
     return context

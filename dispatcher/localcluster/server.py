@@ -224,6 +224,7 @@ async def _listen(stack: contextlib.AsyncExitStack, http: api.Api, *, ports: lis
     await server.setup()
     stack.push_async_callback(server.cleanup)
     stack.callback(http.close)
+    # The port of the last life first: a client that read the kubeconfig finds the next life at the same place.
     for index, port in enumerate(ports):
         site = web.TCPSite(server, HOST, port, backlog=_BACKLOG, ssl_context=tls)
         try:

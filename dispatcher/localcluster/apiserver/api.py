@@ -40,7 +40,7 @@ class Api:
         self._faults.close()
         self._does.live.close()
         for collection in self._does.rules.store.collections.values():
-            collection.changed.ring()
+            collection.changed.notify()
 
     async def handle(self, request: web.BaseRequest) -> web.StreamResponse:
         """Answers one request."""
@@ -62,6 +62,7 @@ class Api:
 
     def _let_in(self, request: web.BaseRequest) -> None:
         given = request.headers.get("Authorization", "").encode(errors="surrogateescape")
+        # In constant time, so that the token cannot be guessed letter by letter from the loopback.
         if not hmac.compare_digest(given, self._authorization):
             raise refusal.unauthorized()
 

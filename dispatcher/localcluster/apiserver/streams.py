@@ -6,7 +6,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 
-from dispatcher.localcluster.objects import bell
+from dispatcher.localcluster.objects import notifier
 
 
 @dataclass(eq=False, kw_only=True)
@@ -27,7 +27,7 @@ class Streams:
         """Whether a watch from a forgotten version is HTTP 410 instead of an ERROR event."""
         self.open: set[Stream] = set()
         self.is_over = False
-        self._changed = bell.Bell()
+        self._changed = notifier.Notifier()
 
     @contextmanager
     def opened(self, resource: str, abort: Callable[[], None]) -> Iterator[Stream]:
@@ -53,11 +53,11 @@ class Streams:
         return len(found)
 
     def end(self, pattern: str = "*") -> int:
-        """Ends streams cleanly, once they look up (ring the bell that they wait for); gives their number."""
+        """Ends streams cleanly, once they look up (notify what they wait for); gives their number."""
         found = self.of(pattern)
         for stream in found:
             stream.closing.set()
-        self._changed.ring()
+        self._changed.notify()
         return len(found)
 
     def close(self) -> None:

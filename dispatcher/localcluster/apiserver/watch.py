@@ -35,6 +35,7 @@ def options(query: Mapping[str, str]) -> WatchOptions:
     return WatchOptions(
         version=version if version and not initial else None,
         bookmarks=bookmarks,
+        # Spread, as a real server does it: watches that began together must not all come back together.
         timeout_s=timeout_s or _LONGEST_S * (1 + random.random()),
         initial_events=initial,
     )
@@ -85,6 +86,7 @@ def _due(objects: store.Store, match: store.Match, position: int, render: store.
             lines.append(render(*seen))
             if len(lines) >= _BATCH_EVENTS:
                 return lines, position
+    # Up to the version of the whole store: a bookmark of a quiet resource must not fall behind the busy ones.
     return lines, max(position, objects.version)
 
 

@@ -11,10 +11,10 @@ from typing import Any
 
 from dispatcher.localcluster.faults import kinds, messages, plan, targets
 from dispatcher.localcluster.objects import (
-    bell,
     conditions,
     manifest,
     nodes,
+    notifier,
     placement,
     recorder,
     resources,
@@ -34,7 +34,7 @@ class FaultController:
     def __init__(self, faults: plan.Plan, hit: targets.Targets) -> None:
         self.plan = faults
         self._targets = hit
-        self._changed = bell.Bell()
+        self._changed = notifier.Notifier()
         self._eviction: asyncio.TimerHandle | None = None
         self._controller = recorder.Recorder(hit.rules.store, component="node-controller", node=hit.node.name)
 
@@ -67,7 +67,7 @@ class FaultController:
         self._look_again()
 
     def _look_again(self) -> None:
-        self._changed.ring()
+        self._changed.notify()
         self._targets.pods.look_again()
 
     async def follow(self) -> None:
@@ -125,7 +125,7 @@ class FaultController:
     def _end_watches(self, pattern: str) -> None:
         self._targets.live.end(pattern)
         for collection in self._targets.rules.store.collections.values():
-            collection.changed.ring()
+            collection.changed.notify()
 
     # --- pods ---
 

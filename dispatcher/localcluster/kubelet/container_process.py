@@ -116,6 +116,7 @@ class ContainerProcess:
 
     def _exited(self) -> None:
         """The main process ended: the rest of its group goes with it, as in a container."""
+        # Before it is reaped: until then nobody else can get its number, so the right group is hit.
         signal_group(self._process.pid, signal.SIGKILL)
         self._owner.discard(self._process.pid)
         code = self._process.wait()
@@ -144,7 +145,7 @@ def _spawn(start: Start) -> tuple[subprocess.Popen[bytes], int]:
             stdin=subprocess.DEVNULL,
             stdout=inlet,
             stderr=inlet,
-            start_new_session=True,
+            start_new_session=True,  # a group of its own to kill, and no terminal of ours to read from
         )
     except (OSError, ValueError) as error:
         os.close(output)

@@ -8,8 +8,8 @@ import itertools
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 
-from dispatcher.localcluster.kubelet import pod_report, pod_status, runtime, surroundings, timers
-from dispatcher.localcluster.objects import bell, manifest, times
+from dispatcher.localcluster.kubelet import node_context, pod_report, pod_status, runtime, timers
+from dispatcher.localcluster.objects import manifest, notifier, times
 
 _LONGEST_RESTART_S = 300
 _PULL_BACK_OFF_S = 1.0
@@ -21,13 +21,13 @@ def restart_delays() -> Iterator[int]:
 
 
 class Containers:
-    """One pod's containers. `changed` rings whenever one of them started, or the pod stops."""
+    """One pod's containers. `changed` notifies whenever one of them started, or the pod stops."""
 
     def __init__(
         self,
         pod: manifest.Pod,
         *,
-        around: surroundings.Surroundings,
+        context: node_context.NodeContext,
         sandbox: runtime.Sandbox,
         due: timers.Timers,
         report: pod_report.PodReport,
@@ -35,9 +35,9 @@ class Containers:
         self.states: dict[str, pod_status.State] = {}
         self.running: dict[str, runtime.RunningContainer] = {}
         self.is_stopping = False
-        self.changed = bell.Bell()
+        self.changed = notifier.Notifier()
         self._pod = pod
-        self._around = around
+        self._context = context
         self._sandbox = sandbox
         self._due = due
         self._report = report
@@ -53,7 +53,7 @@ class Containers:
     def stop(self) -> None:
         """Nothing is started from now on."""
         self.is_stopping = True
-        self.changed.ring()
+        self.changed.notify()
 
     # --- one run ---
 
@@ -87,9 +87,9 @@ class Containers:
                 attempt()
             except runtime.NotReady as error:
                 self._wait_for(error, container)
-                await bell.any_of(self._around.changed, self.changed, timeout_s=surroundings.RETRY_S)
+                await notifier.any_of(self._context.changed, self.changed, timeout_s=node_context.RETRY_S)
             else:
-                self.changed.ring()
+                self.changed.notify()
                 return True
         return False
 
@@ -136,9 +136,10 @@ class Containers:
 
     def _pull(self, container: manifest.Container) -> None:
         """Nothing is pulled; raises NotReady `ErrImagePull` where a fault says that it cannot be."""
-        why = self._around.faults.why_not_pulled(container.image or "")
+        why = self._context.faults.why_not_pulled(container.image or "")
         if not why:
             return
+        # Seen as ErrImagePull for a moment first, as on a kubelet: clients must know both reasons.
         self._due.later(_PULL_BACK_OFF_S, lambda: self._back_off_pull(container, why))
         raise runtime.NotReady("ErrImagePull", why)
 
@@ -178,7 +179,7 @@ class Containers:
     async def until_started(self, container: manifest.Container) -> None:
         """Returns once a sidecar runs, or has run, or the pod stops."""
         while not self.is_stopping and not pod_status.has_started(self.states[container.name]):
-            await self.changed.wait(surroundings.RETRY_S)
+            await self.changed.wait(node_context.RETRY_S)
 
     # --- ends ---
 

@@ -2,8 +2,8 @@
 
 import asyncio
 
-from dispatcher.localcluster.kubelet import link, pod_status, pod_worker, runtime, surroundings
-from dispatcher.localcluster.objects import bell, container_log, fault_points, nodes, recorder, resources, store
+from dispatcher.localcluster.kubelet import link, node_context, pod_status, pod_worker, runtime
+from dispatcher.localcluster.objects import container_log, fault_points, nodes, notifier, recorder, resources, store
 from dispatcher.localcluster.registry import registry
 
 
@@ -23,7 +23,7 @@ class Kubelet:
         self._line = link.Link()
         self._vanished: list[pod_worker.PodWorker] = []
         """Pods whose objects went while the node was cut off: their processes run on until it is connected again."""
-        self._around = surroundings.Surroundings(
+        self._context = node_context.NodeContext(
             rules=rules,
             run=run,
             node=node,
@@ -55,12 +55,12 @@ class Kubelet:
         """Wakes pods that wait for a ConfigMap or Secret when one of them changes. Runs until cancelled."""
         maps, secrets = (self._rules.store.of(resource) for resource in (resources.CONFIGMAPS, resources.SECRETS))
         while True:
-            await bell.any_of(maps.changed, secrets.changed)
-            self._around.changed.ring()
+            await notifier.any_of(maps.changed, secrets.changed)
+            self._context.changed.notify()
 
     def look_again(self) -> None:
         """Faults came or went: pods that wait look again."""
-        self._around.changed.ring()
+        self._context.changed.notify()
 
     def worker_of(self, uid: str) -> pod_worker.PodWorker | None:
         """Who looks after a pod."""
@@ -85,6 +85,7 @@ class Kubelet:
 
     async def close(self, timeout_s: float) -> None:
         """Ends all pods: SIGTERM, and SIGKILL after `timeout_s` seconds."""
+        # A node that is cut off would wait for its line for ever, and its processes with it.
         self._line.set(up=True)
         workers = [*self._workers.values(), *self._vanished]
         for worker in workers:
@@ -96,7 +97,7 @@ class Kubelet:
             task.cancel()
 
     def _created(self, snapshot: store.Snapshot) -> None:
-        worker = pod_worker.PodWorker(self._around, snapshot)
+        worker = pod_worker.PodWorker(self._context, snapshot)
         self._workers[snapshot.uid] = worker
         worker.task = asyncio.get_running_loop().create_task(worker.live())
 

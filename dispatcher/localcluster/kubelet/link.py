@@ -1,6 +1,6 @@
 """The line between the node and the API server: up, or down as when a node is lost."""
 
-from dispatcher.localcluster.objects import bell
+from dispatcher.localcluster.objects import notifier
 
 
 class Link:
@@ -8,12 +8,12 @@ class Link:
 
     def __init__(self) -> None:
         self.up = True
-        self._changed = bell.Bell()
+        self._changed = notifier.Notifier()
 
     def set(self, *, up: bool) -> None:
         """Cuts or mends it."""
         self.up = up
-        self._changed.ring()
+        self._changed.notify()
 
     async def until_up(self) -> None:
         """Returns at once while it is up."""

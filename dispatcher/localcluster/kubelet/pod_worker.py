@@ -10,8 +10,8 @@ import asyncio
 import logging
 from dataclasses import dataclass, replace
 
-from dispatcher.localcluster.kubelet import containers, pod_report, pod_status, surroundings, timers
-from dispatcher.localcluster.objects import bell, manifest, placement, resources, store, times
+from dispatcher.localcluster.kubelet import containers, node_context, pod_report, pod_status, timers
+from dispatcher.localcluster.objects import manifest, notifier, placement, resources, store, times
 
 log = logging.getLogger(__name__)
 
@@ -20,31 +20,31 @@ log = logging.getLogger(__name__)
 class PodWorker:
     """One pod, from its creation to the end of its last container. `deleted`: its end is to be reported as such."""
 
-    around: surroundings.Surroundings
+    context: node_context.NodeContext
     first: store.Snapshot
     deleted: bool = False
     task: asyncio.Task[None] | None = None
 
     def __post_init__(self) -> None:
-        around = self.around
+        context = self.context
         self.pod = manifest.read_pod(self.first.body)
-        self.sandbox = around.run.sandbox(self.pod)
+        self.sandbox = context.run.sandbox(self.pod)
         self._init = self.pod.spec.init_containers or []
         self._main = self.pod.spec.containers or []
         self._sidecars = [container.name for container in self._init if container.is_sidecar]
-        self._situation = pod_status.Situation(uid=self.first.uid, address=around.node.address)
+        self._situation = pod_status.Situation(uid=self.first.uid, address=context.node.address)
         self._due = timers.Timers()
         self._report = pod_report.PodReport(
             self.first,
             self.pod,
-            rules=around.rules,
-            events=around.events,
-            line=around.line,
+            rules=context.rules,
+            events=context.events,
+            line=context.line,
             due=self._due,
             seen=self._seen,
         )
         self._containers = containers.Containers(
-            self.pod, around=around, sandbox=self.sandbox, due=self._due, report=self._report
+            self.pod, context=context, sandbox=self.sandbox, due=self._due, report=self._report
         )
 
     # --- its life ---
@@ -64,26 +64,26 @@ class PodWorker:
             self._give_up()
         finally:
             self._due.cancel()
-        await self.around.line.until_up()
+        await self.context.line.until_up()
         self._finish()
 
     async def _until_fitting(self) -> None:
         """Waits while the node is not what the pod asks for."""
-        nodes = self.around.rules.store.of(resources.NODES)
+        nodes = self.context.rules.store.of(resources.NODES)
         while not self._containers.is_stopping:
             why = self._why_not()
             if not why:
                 return
             self._unschedulable(why)
-            bells = (nodes.changed, self.around.changed, self._containers.changed)
-            await bell.any_of(*bells, timeout_s=surroundings.RETRY_S)
+            changes = (nodes.changed, self.context.changed, self._containers.changed)
+            await notifier.any_of(*changes, timeout_s=node_context.RETRY_S)
 
     def _why_not(self) -> str:
         """Why no node takes the pod; empty where the one node does."""
-        why = self.around.faults.why_not_scheduled(self.first.namespace, self.first.name)
+        why = self.context.faults.why_not_scheduled(self.first.namespace, self.first.name)
         if why:
             return why
-        node = self.around.rules.store.get(resources.NODES, "", self.around.node.name)
+        node = self.context.rules.store.get(resources.NODES, "", self.context.node.name)
         if node is None:
             return "no nodes available to schedule pods"
         taints = node.read().get("spec", {}).get("taints") or ()
@@ -91,10 +91,10 @@ class PodWorker:
 
     def _slot(self) -> asyncio.Semaphore:
         """One of the pods that may run at once; a pod that must wait for its turn says so."""
-        if self.around.slots.locked():
-            limit = self.around.node.max_pods
+        if self.context.slots.locked():
+            limit = self.context.node.max_pods
             self._unschedulable(f"0/1 nodes are available: 1 Too many pods. The local cluster runs {limit} at once.")
-        return self.around.slots
+        return self.context.slots
 
     def _unschedulable(self, why: str) -> None:
         if self.pod.spec.node_name:
@@ -109,7 +109,7 @@ class PodWorker:
         deadline_s = self.pod.spec.active_deadline_seconds
         if deadline_s is not None:
             self._due.later(deadline_s, self._expire)
-        node = self.around.node.name
+        node = self.context.node.name
         self._report.bind(node)
         self._report.event("Scheduled", f"Successfully assigned {self.first.namespace}/{self.first.name} to {node}")
         for note in self.sandbox.notes:
@@ -118,6 +118,7 @@ class PodWorker:
     async def _run(self) -> None:
         if not await self._containers.until_ready(self.sandbox.mount, container=""):
             return
+        # Most pods are one container: it needs no task group, which would only cost.
         if len(self._main) == 1 and not self._init:
             await self._containers.run(self._main[0])
             return
@@ -201,7 +202,7 @@ class PodWorker:
         self._containers.kill()
         if self.task is not None and not self.task.done():
             if self._containers.running:
-                await asyncio.wait({self.task}, timeout=surroundings.RETRY_S)
+                await asyncio.wait({self.task}, timeout=node_context.RETRY_S)
             self.task.cancel()
         await self.sandbox.remove()
 
@@ -225,7 +226,7 @@ class PodWorker:
         self.report_status()
         current = self._report.current()
         if current is not None and self.deleted:
-            self.around.rules.finish_deletion(current)
+            self.context.rules.finish_deletion(current)
 
     def _seen(self) -> pod_status.Situation:
         states = self._containers.states

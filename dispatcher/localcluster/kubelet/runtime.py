@@ -55,7 +55,7 @@ class Note:
 
 
 class Sandbox(Protocol):
-    """The surroundings of one pod's containers."""
+    """Where one pod's containers run."""
 
     @property
     def notes(self) -> tuple[Note, ...]:

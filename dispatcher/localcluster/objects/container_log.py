@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
-from dispatcher.localcluster.objects import bell, times
+from dispatcher.localcluster.objects import notifier, times
 
 KEPT_BYTES = 10 * 1024 * 1024
 _SEGMENTS = 2
@@ -43,7 +43,7 @@ class ContainerLog:
         self._mark_times: list[float] = []
         self.end = 0
         self.closed = False
-        self._changed = bell.Bell()
+        self._changed = notifier.Notifier()
 
     def write(self, data: bytes, at: float) -> None:
         """Appends output that came at `at` (seconds since the epoch)."""
@@ -57,7 +57,7 @@ class ContainerLog:
             written = os.write(self._file, view)
             view = view[written:]
             self.end += written
-        self._changed.ring()
+        self._changed.notify()
 
     def close(self) -> None:
         """No more output will come."""
@@ -65,7 +65,7 @@ class ContainerLog:
             os.close(self._file)
             self._file = -1
         self.closed = True
-        self._changed.ring()
+        self._changed.notify()
 
     def remove(self) -> None:
         """Takes its files away."""

@@ -14,7 +14,7 @@ from typing import Any
 
 import msgspec
 
-from dispatcher.localcluster.objects import bell, refusal, resources, selectors
+from dispatcher.localcluster.objects import notifier, refusal, resources, selectors
 
 HISTORY_CHANGES = 10_000
 HISTORY_BYTES = 32 * 1024 * 1024
@@ -75,7 +75,7 @@ class Collection:
 
     def __init__(self, *, history_changes: int, version: int) -> None:
         self.objects: dict[tuple[str, str], Snapshot] = {}
-        self.changed = bell.Bell()
+        self.changed = notifier.Notifier()
         self.forgotten = version
         """The newest version that can no longer be replayed: a watch must start here or later."""
         self._limit = history_changes
@@ -93,9 +93,10 @@ class Collection:
         self._changes.append(change)
         self._versions.append(change.after.version)
         self._bytes += len(change.after.body)
+        # A quarter more than the limit, then all of it at once: cutting a list costs its length.
         if len(self._changes) > self._limit * 1.25 or self._bytes > HISTORY_BYTES:
             self.forget(keep=min(self._limit, len(self._changes) * 3 // 4))
-        self.changed.ring()
+        self.changed.notify()
 
     def forget(self, *, keep: int) -> None:
         """Drops all but the newest `keep` steps."""
@@ -134,7 +135,7 @@ class Store:
         for collection in self.collections.values():
             collection.forget(keep=0)
             collection.forgotten = self.version
-            collection.changed.ring()
+            collection.changed.notify()
 
     def of(self, resource: resources.Resource) -> Collection:
         """The collection of one resource."""
@@ -150,6 +151,7 @@ class Store:
         collection = self.of(resource)
         before = collection.objects.get((metadata.get("namespace", ""), metadata["name"]))
         if before is not None:
+            # As etcd: a write that changes nothing makes no version, and wakes no watch.
             metadata["resourceVersion"] = str(before.version)
             if _encode(thing) == before.body:
                 return before
@@ -226,6 +228,7 @@ def watch_event(change: Change, match: Match) -> tuple[str, bytes] | None:
     if now:
         return ("MODIFIED" if was else "ADDED", change.after.body)
     if was and change.before is not None:
+        # The object as it last matched, but under the version of the change: so a client resumes after it, not before.
         last = change.before.read()
         last["metadata"]["resourceVersion"] = str(change.after.version)
         return "DELETED", _encode(last)

@@ -14,6 +14,7 @@ def check_namespace(objects: store.Store, resource: resources.Resource, namespac
     home = objects.get(resources.NAMESPACES, "", namespace)
     if home is None:
         raise refusal.not_found("namespaces", namespace)
+    # The bytes are looked at first: decoding the namespace for each create would cost more than the create itself.
     if b'"Terminating"' in home.body and home.read()["status"]["phase"] == "Terminating":
         why = f"unable to create new content in namespace {namespace} because it is being terminated"
         cause = {

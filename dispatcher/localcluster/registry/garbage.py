@@ -4,7 +4,7 @@ In the background, a moment later. `blockOwnerDeletion` is not honoured: an owne
 https://kubernetes.io/docs/concepts/architecture/garbage-collection/
 """
 
-from dispatcher.localcluster.objects import bell, resources, store
+from dispatcher.localcluster.objects import notifier, resources, store
 from dispatcher.localcluster.registry import registry
 
 
@@ -14,12 +14,12 @@ class Garbage:
     def __init__(self, rules: registry.Registry) -> None:
         self._rules = rules
         self._suspects: set[tuple[str, str, str]] = set()
-        self._changed = bell.Bell()
+        self._changed = notifier.Notifier()
         rules.hooks.dependents_changed = self._suspect
 
     def _suspect(self, keys: set[tuple[str, str, str]]) -> None:
         self._suspects |= keys
-        self._changed.ring()
+        self._changed.notify()
 
     async def collect(self) -> None:
         """Looks at each object whose owners changed. Runs until cancelled."""
@@ -34,6 +34,7 @@ class Garbage:
 
     def _judge(self, resource: resources.Resource, found: store.Snapshot) -> None:
         """An object with no owner left goes; one that has another loses only the reference."""
+        # By uid alone: an owner that was deleted and made again under its name is another one.
         living = [uid for uid in found.owners if self._rules.store.is_known(uid)]
         if not living:
             self._rules.delete(resource, found, registry.DeleteOptions())

@@ -34,6 +34,7 @@ def set_defaults(pod: Json) -> None:
     for container in (spec.get("containers") or []) + (spec.get("initContainers") or []):
         _set_container_defaults(container)
     for volume in spec.get("volumes") or []:
+        # A misspelt source was taken out as an unknown field: what is left is an empty one, as on a real server.
         if set(volume) <= {"name"}:
             volume["emptyDir"] = {}
     pod["status"] = {"phase": "Pending", "qosClass": qos_class(spec)}

@@ -193,6 +193,7 @@ class Registry:
         metadata = new["metadata"]
         waits = metadata.get("finalizers") or metadata.get("deletionGracePeriodSeconds")
         held = bool((before.read()["metadata"]).get("finalizers"))
+        # Only what a finalizer held goes by a change; a pod that the kubelet still ends goes by `finish_deletion`.
         if "deletionTimestamp" in metadata and held and not waits:
             return self._remove(resource, self.store.put(resource, new))
         return self.store.put(resource, new)
@@ -237,6 +238,7 @@ class Registry:
         metadata = pod["metadata"]
         if "deletionTimestamp" in metadata:
             old_s = metadata.get("deletionGracePeriodSeconds", 0)
+            # A second delete may hurry the end, never delay it; with 0 left the containers have ended, and it goes.
             if grace_s >= old_s and old_s:
                 return before
         marked = self._mark(resources.PODS, pod, grace_s=grace_s)

@@ -4,15 +4,15 @@ import asyncio
 from dataclasses import dataclass, field
 
 from dispatcher.localcluster.kubelet import link, runtime
-from dispatcher.localcluster.objects import bell, fault_points, nodes, recorder
+from dispatcher.localcluster.objects import fault_points, nodes, notifier, recorder
 from dispatcher.localcluster.registry import registry
 
 RETRY_S = 10.0
-"""Who waits for something outside looks again so often, also where no bell rings."""
+"""Who waits for something outside looks again so often, also where nobody notifies it."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class Surroundings:
+class NodeContext:
     """One for all pods."""
 
     rules: registry.Registry
@@ -20,7 +20,7 @@ class Surroundings:
     node: nodes.Node
     events: recorder.Recorder
     slots: asyncio.Semaphore
-    changed: bell.Bell = field(default_factory=bell.Bell)
-    """Rung when a ConfigMap, a Secret or a fault came or went: who waits for one looks again."""
+    changed: notifier.Notifier = field(default_factory=notifier.Notifier)
+    """Notifies when a ConfigMap, a Secret or a fault came or went: who waits for one looks again."""
     line: link.Link = field(default_factory=link.Link)
     faults: fault_points.OfPods = field(default_factory=fault_points.NoFaults)
