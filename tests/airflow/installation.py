@@ -79,6 +79,7 @@ class Installation:
             "AIRFLOW__SCHEDULER__SCHEDULER_IDLE_SLEEP_TIME": "0.2",
             "AIRFLOW__DAG_PROCESSOR__REFRESH_INTERVAL": "10",
             "AIRFLOW__USAGE_DATA_COLLECTION__ENABLED": "False",
+            "AIRFLOW__WORKERS__EXECUTION_API_TIMEOUT": "60",  # one small machine bears all of it
             "PYTHONUNBUFFERED": "1",
             "NO_PROXY": "127.0.0.1",
             "PODYARD_HOME": str(self.folder / "podyard"),
@@ -140,6 +141,7 @@ class Installation:
                     "AIRFLOW__CORE__DAGS_FOLDER",
                     "AIRFLOW__CORE__LOAD_EXAMPLES",
                     "AIRFLOW__USAGE_DATA_COLLECTION__ENABLED",
+                    "AIRFLOW__WORKERS__EXECUTION_API_TIMEOUT",
                 )
             },
         }
