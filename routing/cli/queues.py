@@ -1,5 +1,6 @@
 """`podyard queues`: the routing rules, which of them decides for a queue, and who consumes it."""
 
+import os
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
@@ -8,6 +9,7 @@ import click
 from dispatcher.attempts import wait_rules
 from dispatcher.options import QueueProfile
 from routing import redaction, router
+from routing.airflow import rules
 from routing.cli import output as out
 from routing.cli import plaintext
 from routing.cli.session import Session, common_options, pass_session
@@ -72,12 +74,17 @@ def explain(session: Session, queue: str, output: str) -> None:
     \b
     Example:  podyard queues explain kubernetes
     """
-    found = session.settings.router.explain(queue)
+    found = _router(session).explain(queue)
     if output != "table":
         out.show_data(_explanation(session, found), output=output)
         return
     for line in _lines(session, found):
         click.echo(plaintext.line(line) if not line.startswith("  ") else "  " + plaintext.line(line))
+
+
+def _router(session: Session) -> router.Router:
+    """The rules; where none is written, the queue of Airflow's own option, if the environment has it."""
+    return rules.of(session.settings, kubernetes_queue=os.environ.get(rules.VARIABLE)).router
 
 
 def _lines(session: Session, found: router.Explanation) -> list[str]:
@@ -102,7 +109,7 @@ def _lines(session: Session, found: router.Explanation) -> list[str]:
 
 
 def _queues_option(session: Session, route: router.Route) -> str:
-    known = (*session.settings.router.names(route.side), router.DEFAULT_QUEUE)
+    known = (*_router(session).names(route.side), router.DEFAULT_QUEUE)
     return "" if route.queue in known else f" --queues {route.queue}"
 
 
@@ -143,4 +150,6 @@ def _profile(profile: QueueProfile) -> dict[str, Any]:
 
 def _source(session: Session, rule: str) -> str:
     """Where the rule begins: the source of its side, else of the first of its keys, else the default."""
+    if rule == os.environ.get(rules.VARIABLE) and not session.settings.rule_source:
+        return f"environment {rules.VARIABLE}"
     return session.settings.rule_source.get(rule, DEFAULT)

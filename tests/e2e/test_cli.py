@@ -180,6 +180,13 @@ class TestQueues:
             lines[-1] == "also matches: the rule 'gpu-*' (side kubernetes); not asked: a shorter pattern (5 characters)"
         )
 
+    def test_explain_knows_the_queue_of_an_old_airflow(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        """Where no rule is written, its option is the one rule, as for the executor."""
+        monkeypatch.setenv("AIRFLOW__CELERY_KUBERNETES_EXECUTOR__KUBERNETES_QUEUE", "pods")
+        first = podyard(tmp_path, "queues", "explain", "pods").stdout.splitlines()[0]
+        assert first == "queue 'pods': side kubernetes: its tasks run in pods, one for each task"
+        assert "side celery" in podyard(tmp_path, "queues", "explain", "kubernetes").stdout
+
     def test_explain_speaks_json(self, tmp_path: Path) -> None:
         """The same for programs."""
         found = json.loads(podyard(tmp_path, "queues", "explain", "kubernetes", "--output", "json").stdout)
