@@ -274,7 +274,7 @@ class _Copier:
         for key, item in _items(value, path):
             field = fields.get(key) if isinstance(key, str) else None
             if field is None:
-                raise WrongField((*path, str(key)), _unknown(str(key), fields))
+                raise WrongField((*path, str(key)), _misplaced(str(key), kind) or _unknown(str(key), fields))
             if item is not None:
                 copy[key] = self.value(item, field, (*path, key))
             elif self._keep_nulls:
@@ -409,6 +409,15 @@ def _described(value: object) -> str:
     if isinstance(value, list | tuple):
         return "a list"
     return "a string" if isinstance(value, str) else f"a value of type {type(value).__name__}"
+
+
+def _misplaced(key: str, kind: str) -> str | None:
+    """The problem with a field that belongs one or two levels deeper: a `V1PodSpec`, say, given as the pod."""
+    if kind == "Pod" and key in types()["PodSpec"]:
+        return "is a field of a pod's spec: put it under spec"
+    if kind in ("Pod", "PodSpec") and key != "name" and key in types()["Container"]:
+        return "is a field of a container: put it into an entry of spec.containers"
+    return None
 
 
 def _unknown(key: str, fields: Iterable[str]) -> str:

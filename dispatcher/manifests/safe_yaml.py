@@ -5,6 +5,7 @@ nothing of pods; `dispatcher.manifests.template` calls it.
 """
 
 import os
+import re
 import stat
 from pathlib import Path
 from typing import Any
@@ -69,9 +70,15 @@ _Loader.yaml_implicit_resolvers = {
 _TAGS = {f"tag:yaml.org,2002:{name}" for name in ("map", "seq", "str", "int", "float", "bool", "null", "merge")}
 
 
+_EMPTY_END = re.compile(r"(^---[ \t]*(#.*)?\n(([ \t]*(#.*)?|\.\.\.[ \t]*)\n)*)+\Z", re.MULTILINE)
+"""Marks of documents at the end of a text with nothing after them but comments: `helm template` and `kubectl` write
+them, and they begin no second document."""
+
+
 def _document(text: str) -> Any:
     """The one document of a YAML text; refuses what would take long before it takes long."""
     try:
+        text = _EMPTY_END.sub("", text if text.endswith("\n") else f"{text}\n")
         _check_size(text)
         loader = _Loader(text)
         node = loader.get_single_node()

@@ -117,12 +117,12 @@ def _checked(document: Any, *, base: str | None) -> dict[str, Any]:
     """The document as a Pod that can be launched once it has an identity, or (without `base`) once it is completed."""
     if not isinstance(document, Mapping):
         raise _Wrong("is empty" if document is None else "is not a mapping; a template is one Pod")
+    _check_kind(document)  # first: the fields of another kind say nothing about what is wrong
     try:
         pod = pod_schema.plain_pod(document, keep_nulls=False)
         merge.check_keys(pod)
     except pod_schema.WrongField as wrong:
         raise _Wrong(str(wrong)) from None
-    _check_kind(pod)
     _check_names(pod.get("spec", {}))
     if base is None:
         return pod
@@ -132,10 +132,10 @@ def _checked(document: Any, *, base: str | None) -> dict[str, Any]:
     return pod
 
 
-def _check_kind(pod: Mapping[str, Any]) -> None:
-    for field, wanted in (("apiVersion", "v1"), ("kind", "Pod")):
-        if pod.get(field, wanted) != wanted:
-            raise _Wrong(f"{field}: must be {wanted}, not {pod[field]!r}; a template is one Pod")
+def _check_kind(document: Mapping[str, Any]) -> None:
+    for field, wanted in (("kind", "Pod"), ("apiVersion", "v1")):
+        if document.get(field) not in (None, wanted):
+            raise _Wrong(f"{field}: must be {wanted}, not {document[field]!r}; a template is one Pod")
 
 
 def _check_names(spec: Mapping[str, Any]) -> None:

@@ -4,7 +4,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, NoReturn
 
 from routing.errors import RoutingError
 
@@ -30,26 +30,34 @@ NAMES = frozenset(
 _current: ContextVar[Mapping[str, Any]] = ContextVar("podyard_task_context")
 
 
-def build(message: Mapping[str, Any], *, params: Mapping[str, Any], attempt_id: str | None) -> dict[str, Any]:
+class Context(dict[str, Any]):
+    """The context of one task run; a key that it does not have is told with those that it has."""
+
+    def __missing__(self, key: str) -> NoReturn:
+        """Airflow's `ti`, `task_instance` and others are what people look for here."""
+        raise KeyError(f"{key!r} is not in the context of a task; there are {', '.join(sorted(self))}")
+
+
+def build(message: Mapping[str, Any], *, params: Mapping[str, Any], attempt_id: str | None) -> Context:
     """The context of one task run, from the arguments of its message and the defaults of its DAG's `params`."""
     logical_date = _aware(message.get("logical_date"))
     ds = logical_date.date().isoformat()
     conf = message.get("conf") or {}
-    return {
-        "attempt_id": attempt_id,
-        "conf": conf,
-        "dag_id": message["dag_id"],
-        "ds": ds,
-        "ds_nodash": ds.replace("-", ""),
-        "logical_date": logical_date,
-        "map_index": message.get("map_index", -1),
-        "params": {**params, **conf},
-        "run_id": message.get("run_id"),
-        "task_id": message["task_id"],
-        "try_number": message.get("try_number", 1),
-        "ts": logical_date.isoformat(),
-        "ts_nodash": logical_date.strftime("%Y%m%dT%H%M%S"),
-    }
+    return Context(
+        attempt_id=attempt_id,
+        conf=conf,
+        dag_id=message["dag_id"],
+        ds=ds,
+        ds_nodash=ds.replace("-", ""),
+        logical_date=logical_date,
+        map_index=message.get("map_index", -1),
+        params={**params, **conf},
+        run_id=message.get("run_id"),
+        task_id=message["task_id"],
+        try_number=message.get("try_number", 1),
+        ts=logical_date.isoformat(),
+        ts_nodash=logical_date.strftime("%Y%m%dT%H%M%S"),
+    )
 
 
 @contextmanager

@@ -4,8 +4,10 @@ Command modules are loaded when they are used, so that `podyard --help` needs cl
 stderr and a code: 1, 2 for wrong usage, 130 for Ctrl-C, 141 for a reader that went away.
 """
 
+import difflib
 import io
 import os
+import shlex
 import sys
 import traceback
 from collections.abc import Sequence
@@ -13,9 +15,10 @@ from importlib import import_module
 from typing import NoReturn
 
 import click
+from click import shell_completion
 
 from dispatcher import extras
-from routing.cli import failure
+from routing.cli import completion, failure
 from routing.cli.session import Session, common_options
 
 INTERRUPTED = 130
@@ -45,6 +48,7 @@ COMMANDS: dict[str, dict[str, tuple[str, str]]] = {
         "airflow": ("airflow:airflow", "Check an Airflow 3 that routes by queue."),
         "config": ("config:config", "Show the settings and their sources, check what they point to."),
         "db": ("db:db", "Make, migrate and check the database."),
+        "completion": ("completion:completion", "Print a shell's completion script."),
     },
 }
 
@@ -84,6 +88,19 @@ class Root(click.Group):
             raise
         return command
 
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        """The command that the first word names. Raises UsageError with the one that was probably meant."""
+        names = self.list_commands(ctx)
+        if args and not args[0].startswith("-") and args[0] not in names:
+            near = difflib.get_close_matches(args[0], names, n=1)
+            hint = (
+                f"did you mean `podyard {shlex.join([near[0], *args[1:]])}`?" if near else "`podyard --help` lists them"
+            )
+            ctx.fail(f"there is no command {args[0]!r}: {hint}")
+        return super().resolve_command(ctx, args)
+
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:  # noqa: ARG002 - as above
         """The names under their headings."""
         for heading, section in COMMANDS.items():
@@ -121,6 +138,8 @@ def run(arguments: Sequence[str] | None = None) -> NoReturn:
 
 def _call(session: Session, arguments: Sequence[str] | None) -> int:
     words = list(sys.argv[1:] if arguments is None else arguments)
+    if asked := os.environ.get(completion.VARIABLE):  # set by the script of `podyard completion` at each Tab
+        return shell_completion.shell_complete(podyard, {}, "podyard", completion.VARIABLE, asked)
     try:
         # Not `podyard.main`: click has an ending of its own for a reader that went away.
         with podyard.make_context("podyard", words, obj=session) as context:

@@ -116,10 +116,12 @@ def follow(
             for look in looks:
                 live.update(Group(taskview.summary(look.run), taskview.table(look.tasks)), refresh=True)
         return look
+    latest = datetime.min.replace(tzinfo=UTC)
     for look in looks:
-        for task in look.changed:
-            at = task.ended_at or task.started_at or datetime.now(UTC)
-            click.echo(f"{out.clock(at)} {taskview.change(task)}", err=stderr)
+        dated = [(task.ended_at or task.started_at or datetime.now(UTC), task) for task in look.changed]
+        for at, task in sorted(dated, key=lambda one: one[0]):
+            latest = max(latest, at)  # what is seen late, since a process was slow to report it, is not told as earlier
+            click.echo(f"{out.clock(latest)} {taskview.change(task)}", err=stderr)
     click.echo(taskview.summary(look.run), err=stderr)
     return look
 

@@ -7,6 +7,7 @@ through `<home>/embedded.toml`. `layout` decides what is brought along, `supervi
 import contextlib
 import dataclasses
 import os
+import shlex
 import signal
 import time
 from collections.abc import Callable, Iterator
@@ -209,14 +210,14 @@ def _first_line(error: Exception) -> str:
 
 def _where_to_look(installation: Installation) -> list[str]:
     now, plan = installation.settings, installation.layout
-    option = "" if now.home == Path.cwd() / ".podyard" else f"PODYARD_HOME={now.home} "
+    option = "" if now.home == Path.cwd() / ".podyard" else f"PODYARD_HOME={shlex.quote(str(now.home))} "
     lines = [
         f"DAG files    {now.dags.folder}",
         f"database     {redaction.hide_url(now.database.url)}",
         f"logs         {now.logs.folder} (of tasks), {now.home / 'parts'} (of the parts)",
     ]
     if plan.cluster_port:
-        lines.append(f"pods         kubectl --kubeconfig {plan.kubeconfig} get pods")
+        lines.append(f"pods         kubectl --kubeconfig {shlex.quote(str(plan.kubeconfig))} get pods")
     if plan.flower:
         user, _, password = (now.flower.basic_auth or "").partition(":")
         lines.append(f"Flower       http://{plan.flower}  (user {user}, password {password})")

@@ -131,7 +131,7 @@ def _find(message: Mapping[str, Any], folder: Path) -> tuple[DAG, Operator]:
             raise _unusable(file, error) from error  # the file's own code looked for another one
         raise TaskFailed(
             f"the DAG file {file} is not in {folder} here; give workers and pods the same DAG folder as the scheduler",
-            {"reason": "DagFileMissing", "cause": "infrastructure"},
+            {"reason": "DagFileMissing", "cause": "application"},
         ) from error
     except (Exception, SystemExit) as error:
         if isinstance(error, SystemExit) and (type(error) is not SystemExit or _is_terminating()):

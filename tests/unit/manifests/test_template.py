@@ -9,9 +9,10 @@ import pytest
 import yaml
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from kubernetes import client
 
 from dispatcher import errors
-from dispatcher.manifests import template
+from dispatcher.manifests import merge, template
 from tests import client_objects
 
 SHIPPED = ("airflow", "dags-in-image", "dags-in-volume", "default", "git-sync", "gpu")
@@ -92,7 +93,7 @@ EXPLODING_MERGES = "a0: &a0 {k: v}\n" + "".join(
         ("just text", "is not a mapping; a template is one Pod"),
         ("- a\n- b\n", "is not a mapping"),
         (MINIMAL + "---\n" + MINIMAL, "line 6: a second document starts"),
-        (MINIMAL + "---\n", "line 6: a second document starts"),
+        (MINIMAL + "---\n# a comment\n---\nkind: Pod\n", "a second document starts"),
         ("metadata: {name: a\n", "line 2, column 1: is not valid YAML"),
         ("metadata:\n\tname: a\n", "line 2, column 1: is not valid YAML"),
         ("a: *b\n", "line 1, column 4: is not valid YAML"),
@@ -171,6 +172,9 @@ BASE = {"name": "base", "image": "i"}
         (pod(containers=[BASE], hostNetwork="no"), "spec.hostNetwork: must be true or false"),
         (pod(containers=BASE), "spec.containers: must be a list, not a mapping"),
         ({**pod(containers=[BASE]), "kind": "Deployment"}, "kind: must be Pod, not 'Deployment'"),
+        ({"kind": "Deployment", "spec": {"replicas": 1}}, "kind: must be Pod, not 'Deployment'"),
+        ({"containers": [BASE]}, "containers: is a field of a pod's spec: put it under spec"),
+        ({"metadata": {"name": "t"}, "image": "i"}, "image: is a field of a container: put it into an entry of"),
         ({**pod(containers=[BASE]), "apiVersion": "v2"}, "apiVersion: must be v1, not 'v2'"),
         ({**pod(containers=[BASE]), "template": {}}, "template: unknown field"),
         ({**pod(containers=[BASE]), 5: 6}, "['5']: unknown field"),
@@ -316,3 +320,17 @@ def test_a_missing_template_is_found_once_it_is_there(tmp_path: Path) -> None:
     with pytest.raises(errors.InvalidTemplate, match="the file does not exist"):
         templates.get(str(tmp_path / "pod.yaml"))
     assert templates.get(str(written(tmp_path, MINIMAL))) == yaml.safe_load(MINIMAL)
+
+
+@pytest.mark.parametrize("end", ["---\n", "---", "--- # the end\n", "---\n# only a comment\n\n---\n", "...\n---\n"])
+def test_an_empty_document_at_the_end_is_no_second_one(tmp_path: Path, end: str) -> None:
+    """`helm template` and others end a file with its mark."""
+    whole = template.load_template(written(tmp_path, MINIMAL.encode()))
+    assert template.load_template(written(tmp_path, f"{MINIMAL}{end}".encode())) == whole
+
+
+def test_a_client_pod_spec_alone_is_told_where_it_belongs() -> None:
+    """A `V1PodSpec` where a `V1Pod` is wanted."""
+    spec = client.V1PodSpec(containers=[client.V1Container(name="base")])
+    with pytest.raises(errors.InvalidOverride, match="containers: is a field of a pod's spec: put it under spec"):
+        merge.plain_override(spec)

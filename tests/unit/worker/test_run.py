@@ -183,7 +183,7 @@ def test_a_body_that_goes_on_after_its_time_out_has_failed(body: Runner) -> None
 @pytest.mark.parametrize(
     ("fields", "reason", "cause"),
     [
-        ({"dag_file": "gone.py"}, "DagFileMissing", "infrastructure"),
+        ({"dag_file": "gone.py"}, "DagFileMissing", "application"),
         ({"dag_file": "../f.py"}, "DagImportError", "application"),
         ({"dag_file": "/etc/passwd"}, "DagImportError", "application"),
         ({"dag_id": "gone"}, "TaskMissing", "application"),
