@@ -1,58 +1,101 @@
-"""What the dispatcher is told: a profile per queue, and the options of one dispatcher process.
+"""What the dispatcher is given: a profile per queue, and the options of one dispatcher process.
 
-`routing.worker.celery_app` fills `app.conf.podyard` with an `Options`; for other applications `app_config` makes one.
-Pure values; nothing here reads files or environment.
+`QueueProfile` is the one table of the keys that a queue's rule may have: the settings file, a Celery application's
+configuration, the environment and the docs are read and written by it. `routing.worker.celery_app` fills
+`app.conf.podyard` with an `Options`; for other applications `app_config` makes one. Nothing here reads files or
+environment.
 """
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Annotated, Literal
 
+from dispatcher import constraints
+from dispatcher.constraints import about
 from dispatcher.policy import Policy
 
 
 @dataclass(frozen=True, kw_only=True)
 class QueueProfile:
-    """How pods of one queue are made, limited and kept."""
+    """How pods of one queue are made, limited and kept. A new key is a new field here, and nothing else."""
 
-    template: str = "default"
-    """A name in `templates/`, or a path to a pod template."""
-    namespace: str = "default"
-    max_pods: int = 100
-    """Pods of this queue in flight at once, over all dispatchers of the deployment."""
-    image: str | None = None
-    """Replaces the template's base image when set; an override of the task wins over it."""
-    env: Mapping[str, str] = field(default_factory=dict)
-    """Plain environment variables for the base container. Not for secrets: whoever may read pods reads them."""
-    keep_finished_s: float = 0.0
-    """Seconds that a finished pod stays visible after its outcome and log are stored."""
-    delete: str = "always"
-    """`always`, `succeeded` (failed pods stay) or `never`. A pod task's `on_finish_action` wins over it."""
-    schedule_timeout_s: float = 3600.0
-    """How long a node may be looked for; then the pod is deleted and its attempt fails. 0: for ever."""
-    startup_timeout_s: float = 3600.0
-    """How long the container may take to start, once a node is found. 0: for ever."""
-    waits: Mapping[str, str] = field(default_factory=dict)
-    """Kind of wait -> its rule, such as `{"image": "fail after 10m"}`; `wait_rules` knows kinds and defaults."""
-    memory_growth: float | None = None
-    """A task that was killed for its memory is tried again with so many times the memory; None: not. Only the scheduler
-    of DAGs does that: the body of a plain Celery task is dead and cannot retry itself."""
-    memory_growth_max: str | None = None
-    """How far memory may grow, such as `8Gi`."""
-    avoid_failed_nodes: bool = False
-    """A retry after a node's failure prefers other nodes."""
-    credentials: str = "none"
-    """`none`: the outcome comes back through the pod and is replayed. `inherit`: the pod reaches broker and result
-    backend itself, stores its own result, and its task may send tasks."""
-    credentials_secret: str | None = None
-    """With `inherit`: the Secret whose keys become variables of the pod's environment, where the app reads them."""
-    payload: str = "inline"
-    """`secret`: arguments always travel in a Secret owned by the pod; `inline`: only where they are large."""
+    template: Annotated[
+        constraints.Template,
+        about("The pod template: the name of a shipped one, or a path (with a `/` or a dot in it)"),
+    ] = "default"
+    namespace: Annotated[constraints.Namespace, about("Where its pods are made")] = "default"
+    max_pods: Annotated[
+        constraints.Count, about("Pods of this queue in flight at once, over all dispatchers of the deployment")
+    ] = 100
+    image: Annotated[constraints.Text | None, about("The image of the container `base`, instead of the template's")] = (
+        None
+    )
+    """An override of the task wins over it."""
+    env: Annotated[
+        constraints.Environment,
+        about("Environment variables for the container `base`. Not for secrets: whoever may read pods reads them"),
+    ] = field(default_factory=dict)
+    keep_finished_s: Annotated[
+        constraints.Delay, about("Seconds that a finished pod stays after its outcome and log are stored")
+    ] = 0.0
+    delete: Annotated[
+        Literal["always", "succeeded", "never"], about('`"always"`, `"succeeded"` (failed pods stay) or `"never"`')
+    ] = "always"
+    """A pod task's `on_finish_action` wins over it."""
+    schedule_timeout_s: Annotated[
+        constraints.Delay,
+        about(
+            "How long a node may be looked for; then the pod is deleted and its attempt ends as a fault of the"
+            " infrastructure. 0: for ever. `waits.unschedulable` wins over it"
+        ),
+    ] = 3600.0
+    startup_timeout_s: Annotated[
+        constraints.Delay,
+        about(
+            "How long the container may take to start, once a node is found. 0: for ever. `waits.image`, `config`,"
+            " `volume` and `start` win over it"
+        ),
+    ] = 3600.0
+    waits: Annotated[
+        constraints.Waits, about("For each kind of wait, how long it may last and what happens then; see below")
+    ] = field(default_factory=dict)
+    memory_growth: Annotated[
+        constraints.Growth | None,
+        about(
+            "A task of a DAG that was killed for its memory is tried again with so many times the memory (above 1, up"
+            " to 10); it needs `memory_growth_max`. See [pods.md](pods.md#out-of-memory)"
+        ),
+    ] = None
+    """Only the scheduler of DAGs does that: the body of a plain Celery task is dead and cannot retry itself."""
+    memory_growth_max: Annotated[
+        constraints.Memory | None, about('How far request and limit grow, such as `"8Gi"`')
+    ] = None
+    avoid_failed_nodes: Annotated[
+        constraints.Flag, about("Whether a retry after a node's failure prefers other nodes")
+    ] = False
+    credentials: Annotated[
+        Literal["none", "inherit"],
+        about(
+            '`"none"`: the outcome comes back through the pod. `"inherit"`: the pod reaches broker and result backend'
+            " itself ([celery.md](celery.md))"
+        ),
+    ] = "none"
+    """`none`: the outcome is replayed by the dispatcher. `inherit`: the pod stores its own result, and its task may
+    send tasks."""
+    credentials_secret: Annotated[
+        constraints.Text | None,
+        about('With `"inherit"`: the Secret whose keys become environment variables of the pod'),
+    ] = None
+    payload: Annotated[
+        Literal["inline", "secret"],
+        about('`"secret"`: arguments always travel in a Secret owned by the pod; `"inline"`: only those over 64 KiB'),
+    ] = "inline"
 
 
 @dataclass(frozen=True, kw_only=True)
 class Options:
-    """The options of one dispatcher process."""
+    """The options of one dispatcher process; `dispatcher.settings.sections` says what may be written for each."""
 
     profile_for: Callable[[str], QueueProfile]
     """Queue name -> its profile; raises LookupError for a queue that is not on the Kubernetes side."""

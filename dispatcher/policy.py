@@ -12,9 +12,10 @@ import posixpath
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
-from typing import Any
+from typing import Annotated, Any
 
-from dispatcher import errors
+from dispatcher import constraints, errors
+from dispatcher.constraints import about
 
 BASELINE_CAPABILITIES = (
     "AUDIT_WRITE",
@@ -53,23 +54,35 @@ _SELINUX_TYPES = frozenset({"", "container_engine_t", "container_init_t", "conta
 
 @dataclass(frozen=True, kw_only=True)
 class Policy:
-    """What is allowed. Lists of names take `*` and `?`; the setting of each is named as it is here."""
+    """What no pod of this installation may be, whoever asks for it; see docs/pods.md.
 
-    namespaces: tuple[str, ...] = ()
-    """Beside the namespaces of the queues, which are always allowed for their own pods."""
-    service_accounts: tuple[str, ...] = ("default",)
-    images: tuple[str, ...] = ("*",)
-    host_paths: tuple[str, ...] = ()
-    """Folders of the node that may be mounted, with all that is below them."""
-    host_network: bool = False
-    host_pid: bool = False
-    host_ipc: bool = False
-    host_ports: bool = False
-    privileged: bool = False
-    capabilities: tuple[str, ...] = BASELINE_CAPABILITIES
-    """Those that a container may add; dropping is always allowed."""
-    unconfined: bool = False
-    """Containers without seccomp, AppArmor or masked /proc, SELinux types and sysctls beyond the safe ones."""
+    The section `policy` of the settings is this class: a new rule is a new field.
+    """
+
+    namespaces: Annotated[
+        constraints.Texts,
+        about("Where tasks may put their pods, beside the namespaces of the queues. `*` and `?` fit."),
+    ] = ()
+    service_accounts: Annotated[
+        constraints.Texts, about("The service accounts that pods may have. `*` and `?` fit.")
+    ] = ("default",)
+    images: Annotated[constraints.Texts, about("The images that containers may run. `*` and `?` fit.")] = ("*",)
+    host_paths: Annotated[
+        constraints.Texts, about("Folders of the node that pods may mount, with all that is below them.")
+    ] = ()
+    host_network: Annotated[constraints.Flag, about("Whether pods may use the node's network.")] = False
+    host_pid: Annotated[constraints.Flag, about("Whether pods may see the node's processes.")] = False
+    host_ipc: Annotated[constraints.Flag, about("Whether pods may share the node's memory segments.")] = False
+    host_ports: Annotated[constraints.Flag, about("Whether containers may take ports of the node.")] = False
+    privileged: Annotated[constraints.Flag, about("Whether containers may be privileged.")] = False
+    capabilities: Annotated[constraints.Texts, about("The capabilities that containers may add.")] = (
+        BASELINE_CAPABILITIES
+    )
+    """Dropping is always allowed."""
+    unconfined: Annotated[
+        constraints.Flag, about("Whether containers may do without seccomp, AppArmor or a masked /proc.")
+    ] = False
+    """SELinux types and sysctls beyond the safe ones, too."""
 
     @property
     def plain_namespaces(self) -> tuple[str, ...]:

@@ -1,8 +1,10 @@
-"""Redaction: a manifest as people may see it. Pure.
+"""Redaction: what people may see of values that may hold a credential. The only place that decides it. No I/O, no
+state.
 
-Values of environment variables whose name or value looks like a secret are hidden, and so is the task message, which
-holds the arguments of the task. What stands in commands and arguments of containers is shown: `kubectl describe` shows
-it to the same people.
+`hide` is for everything that is shown: settings, values in errors, variables of a pod. Rather too much is hidden than
+too little: a value is shown only if neither its name nor its text looks like a secret. In a URL only the secret parts
+are hidden, since its host is what people look for; of other texts nothing is shown. What stands in commands and
+arguments of containers is not looked at: `kubectl describe` shows it to the same people.
 """
 
 import copy
@@ -13,8 +15,59 @@ from typing import Any
 from dispatcher.manifests import podspec
 
 HIDDEN = "•••"
-_SECRET_NAME = re.compile(r"pass|secret|token|key|credential|dsn|auth|conn", re.IGNORECASE)
-_SECRET_VALUE = re.compile(r"://[^/\s]*:[^/\s]*@|-----BEGIN ")
+
+_WORDS = r"pass|pwd|secret|token|key|credential|auth(?!or)|cookie|signature|\bsig\b|\bsas\b|private"
+_SECRET_NAME = re.compile(rf"{_WORDS}|dsn|conn(?!ect_?timeout)|webhook", re.IGNORECASE)
+_AUTHORITY = re.compile(r"(https?)?://([^/?#\s:@]*)(:?)(.*)@", re.DOTALL | re.IGNORECASE)
+_PARAMETER = re.compile(rf"([?&;#][^=&;#?\s]*(?:{_WORDS})[^=&;#?\s]*=)(?:(?!{HIDDEN})[^&;#]+)", re.IGNORECASE)
+_DIGEST = re.compile(r"@sha\d+:[0-9a-f]+", re.ASCII)
+_WITHOUT_SCHEME = re.compile(r":[^\s@]+@|^[^@]*:[^@]*@", re.DOTALL)
+"""`user:password@host`, where the scheme was forgotten or is not written, as in a MySQL DSN of Go."""
+_SECRET_TEXT = re.compile(
+    rf"""(?:{_WORDS}) [\w.\-]* ["'\])]* \s* [=:] \s* (?!\s|{HIDDEN}|$)      # password=…, "token": "…", Authorization: …
+    | (?:^|\s) --? [\w.\-]* (?:{_WORDS}) [\w.\-]* \s+ \S                    # --password …
+    | \b (?:password|passwd|secret|token) \s+ \S                            # machine h login u password …
+    | \b (?:bearer|basic|digest|negotiate) \s+ [\w+/=.~\-]{{6}}             # Bearer …
+    | -----BEGIN\s
+    | \b (?:gh[pousr]_|github_pat_|glpat-|xox[a-z]-|npm_|pypi-|dop_v1_|hv[sb]\.|AIza|sk[-_]) [\w\-]{{10}}
+    | \b (?:AKIA|ASIA) [0-9A-Z]{{12}}
+    | \b eyJ [\w\-]+ \. [\w\-]+ \.                                          # a JSON web token
+    | hooks\.slack\.com/""",
+    re.IGNORECASE | re.VERBOSE,
+)
+
+
+def hide(value: Any, *, name: str = "") -> Any:
+    """The value as people may see it; tables and lists entry by entry. `name` is what it is called, as far as known."""
+    if isinstance(value, Mapping):
+        return {key: hide(one, name=str(key)) for key, one in value.items()}
+    if isinstance(value, list | tuple):
+        return [hide(one, name=name) for one in value]
+    if value is None or value == "" or isinstance(value, bool):
+        return value
+    if _SECRET_NAME.search(name):
+        return hide_text(value) if isinstance(value, str) and hide_text(value) != value else HIDDEN
+    return hide_text(value) if isinstance(value, str) else value
+
+
+def hide_text(text: str) -> str:
+    """The text without its secrets: a URL without its credentials, HIDDEN for another text that has some."""
+    shown = _PARAMETER.sub(rf"\1{HIDDEN}", _AUTHORITY.sub(_userinfo, text)) if "://" in text else text
+    without_urls = re.sub(rf"://\S*{HIDDEN}@", "://", _DIGEST.sub("", shown))
+    if _SECRET_TEXT.search(without_urls) or _WITHOUT_SCHEME.search(without_urls):
+        return HIDDEN
+    return shown
+
+
+def hide_pair(text: str) -> str:
+    """`user:password` without the password; of what is no pair, nothing."""
+    user, separator, _ = text.partition(":")
+    return f"{user}:{HIDDEN}" if separator else HIDDEN
+
+
+def looks_secret(name: str, value: str) -> bool:
+    """Whether a variable may be a secret, by its name or by its value."""
+    return bool(hide(value, name=name) != value)
 
 
 def redacted(manifest: Mapping[str, Any]) -> dict[str, Any]:
@@ -27,11 +80,17 @@ def redacted(manifest: Mapping[str, Any]) -> dict[str, Any]:
     spec = pod.get("spec") or {}
     for container in (*(spec.get("initContainers") or ()), *(spec.get("containers") or ())):
         for entry in container.get("env") or ():
-            if entry.get("value") and looks_secret(str(entry.get("name")), str(entry["value"])):
-                entry["value"] = HIDDEN
+            if entry.get("value"):
+                entry["value"] = hide(str(entry["value"]), name=str(entry.get("name")))
     return pod
 
 
-def looks_secret(name: str, value: str) -> bool:
-    """Whether an environment variable may be a secret, by its name or by a password inside of its value."""
-    return bool(_SECRET_NAME.search(name) or _SECRET_VALUE.search(value))
+def _userinfo(found: re.Match[str]) -> str:
+    """What is shown of everything up to the last `@`: the user, if there is a password beside it.
+
+    Over HTTP a token may stand in the user's place (`https://TOKEN:x-oauth-basic@host`).
+    """
+    http, user, colon, password = found.groups()
+    if http or not colon or not password:
+        return f"{http or ''}://{HIDDEN}@"
+    return f"://{user}:{HIDDEN}@"

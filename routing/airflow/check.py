@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
-from routing import redaction
+from dispatcher.manifests import redaction
 from routing.airflow import rules
 
 OLDEST_AIRFLOW = (3, 1)
@@ -105,12 +105,12 @@ def _executor(facts: Facts) -> Finding:
 
 def _broker(facts: Facts) -> Finding:
     if facts.broker_trouble:
-        return Finding("broker", "wrong", f"{redaction.hide_url(facts.broker)}: {facts.broker_trouble}")
-    return Finding("broker", "ok", redaction.hide_url(facts.broker))
+        return Finding("broker", "wrong", f"{redaction.hide_text(facts.broker)}: {facts.broker_trouble}")
+    return Finding("broker", "ok", redaction.hide_text(facts.broker))
 
 
 def _results(facts: Facts) -> Finding:
-    shown = redaction.hide_url(facts.results)
+    shown = redaction.hide_text(facts.results)
     if facts.results.startswith("db+"):
         return Finding(
             "result backend",

@@ -14,9 +14,9 @@ from typing import Any
 from celery import Celery
 
 from dispatcher import errors
-from dispatcher.manifests import workload
+from dispatcher.manifests import redaction, workload
 from dispatcher.options import Options, QueueProfile
-from routing import redaction, router
+from routing import router
 from routing.airflow import rules
 from routing.config.settings import Settings, SettingsError
 from routing.worker import celery_app
@@ -56,8 +56,8 @@ def build(known: Settings, *, environ: Mapping[str, str] = os.environ) -> Airflo
     refuse_database(results)
     settings = replace(
         known,
-        broker=known.broker.model_copy(update={"url": broker}),
-        results=known.results.model_copy(update={"url": results}),
+        broker=replace(known.broker, url=broker),
+        results=replace(known.results, url=results),
     )
     routes = rules.of(known, kubernetes_queue=environ.get(rules.VARIABLE))
     settings = replace(settings, router=_with_pods_of_airflow(known, routes, environ))
@@ -74,7 +74,7 @@ def refuse_database(url: str, *, celery_version: str = importlib.metadata.versio
     version = tuple(int(part) for part in celery_version.split(".")[:2])
     if url.startswith("db+") and version >= _WITHOUT_DATABASE_FORMAT:
         raise SettingsError(
-            f"the result backend {redaction.hide_url(url)} is a database: Celery {celery_version} here writes results"
+            f"the result backend {redaction.hide_text(url)} is a database: Celery {celery_version} here writes results"
             " there that end Airflow's scheduler, which reads them with Celery 5.6; set [celery] result_backend of"
             " Airflow to redis://…, or run this dispatcher with celery<5.7"
         )

@@ -2,7 +2,7 @@
 
 import click
 
-from routing import redaction
+from dispatcher.manifests import redaction
 from routing.cli import output as out
 from routing.cli.failure import Failure
 from routing.cli.session import Session, common_options, pass_session
@@ -29,7 +29,7 @@ def upgrade(session: Session) -> None:
     before = store.check()
     store.upgrade()
     now = store.check()
-    where = redaction.hide_url(session.settings.database.url)
+    where = redaction.hide_text(session.settings.database.url)
     if before.current == now.current:
         click.echo(f"{where} is at revision {now.current} already")
     else:
@@ -51,7 +51,7 @@ def check(session: Session, output: str) -> None:
     if output != "table":
         out.show_data(found, output=output)
     elif found.ok:
-        click.echo(f"ok: {redaction.hide_url(session.settings.database.url)} is at revision {found.current}")
+        click.echo(f"ok: {redaction.hide_text(session.settings.database.url)} is at revision {found.current}")
     if not found.ok:
         raise Failure(found.message)
 

@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from dispatcher.attempts import wait_rules
+from dispatcher.manifests import redaction
 from dispatcher.options import QueueProfile
-from routing import redaction, router
+from routing import router
 from routing.airflow import rules
 from routing.cli import output as out
 from routing.cli import plaintext
@@ -145,7 +146,7 @@ def _record(session: Session, fact: "queuefacts.Fact", now: datetime) -> dict[st
 
 
 def _profile(profile: QueueProfile) -> dict[str, Any]:
-    return {**vars(profile), "env": redaction.hide_environment(profile.env)}
+    return {name: redaction.hide(value) for name, value in vars(profile).items()}
 
 
 def _source(session: Session, rule: str) -> str:

@@ -17,8 +17,7 @@ import redis.exceptions
 from dispatcher import errors
 from dispatcher.kubeapi import access_review as rights
 from dispatcher.kubeapi import client, server_access
-from dispatcher.manifests import names
-from routing import redaction
+from dispatcher.manifests import names, redaction
 from routing.cli import failure, plaintext
 from routing.cli.failure import Failure
 from routing.config.settings import Settings
@@ -54,7 +53,7 @@ def database(settings: Settings) -> str:
         store.close()
     if not found.ok:
         raise SchemaError(found.message)
-    return f"{redaction.hide_url(settings.database.url)}: revision {found.current}"
+    return f"{redaction.hide_text(settings.database.url)}: revision {found.current}"
 
 
 def kubernetes(settings: Settings) -> str:
@@ -123,7 +122,7 @@ def _wait(what: str, settings: Settings, check: Check) -> None:
 
 
 def _reach_messaging(url: str, *, key: str) -> str:
-    shown = redaction.hide_url(url)
+    shown = redaction.hide_text(url)
     options = {"socket_connect_timeout": TIMEOUT_S, "socket_timeout": TIMEOUT_S}
     is_redis = url.startswith("redis")
     connection = kombu.Connection(url, connect_timeout=TIMEOUT_S, transport_options=options if is_redis else {})

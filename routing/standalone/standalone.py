@@ -17,7 +17,7 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
-from routing import redaction
+from dispatcher.manifests import redaction
 from routing.config import settings
 from routing.monitoring import health, queue_consumers
 from routing.standalone import home, layout, part, part_errors, supervisor
@@ -213,7 +213,7 @@ def _where_to_look(installation: Installation) -> list[str]:
     option = "" if now.home == Path.cwd() / ".podyard" else f"PODYARD_HOME={shlex.quote(str(now.home))} "
     lines = [
         f"DAG files    {now.dags.folder}",
-        f"database     {redaction.hide_url(now.database.url)}",
+        f"database     {redaction.hide_text(now.database.url)}",
         f"logs         {now.logs.folder} (of tasks), {now.home / 'parts'} (of the parts)",
     ]
     if plan.cluster_port:

@@ -9,7 +9,8 @@ from typing import Any, Literal
 
 from celery import Celery, signals
 
-from dispatcher import options, policy
+from dispatcher import options
+from dispatcher.settings import reading, sections
 from dispatcher.worker.celery_patches import broker_loss
 from routing import router
 from routing.config.settings import Settings
@@ -130,33 +131,12 @@ def dispatcher_options(settings: Settings) -> options.Options:
             )
         return route.profile
 
-    kubernetes = settings.kubernetes
-    profiles = [rule.profile for rule in settings.queues.values() if rule.side == "kubernetes"]
-    return options.Options(
-        profile_for=profile_for,
-        app_path=kubernetes.app,
+    profiles = {rule.name: rule.profile for rule in settings.queues.values() if rule.side == "kubernetes"}
+    return reading.options(
+        {name: getattr(settings, name) for name in sections.SECTIONS},
+        is_set=lambda _: True,
         deployment=settings.deployment,
-        namespaces=tuple(sorted({kubernetes.namespace, *(profile.namespace for profile in profiles)})),
-        kubeconfig=kubernetes.kubeconfig,
-        context=kubernetes.context,
-        in_cluster=kubernetes.in_cluster,
-        verify_ssl=kubernetes.verify_ssl,
-        max_pods=kubernetes.max_pods,
-        max_pods_by_namespace=kubernetes.max_pods_by_namespace,
-        create_rate=kubernetes.create_rate,
-        create_burst=kubernetes.create_burst,
-        limits_namespace=kubernetes.namespace,
-        image=kubernetes.image,
-        database_url=settings.database.url,
-        log_folder=settings.logs.folder,
-        health_folder=settings.health.folder,
-        log_max_bytes=settings.logs.max_bytes,
-        result_max_bytes=settings.results.max_bytes,
-        policy=policy.Policy(**{key: _frozen(value) for key, value in settings.policy.model_dump().items()}),
-        pod_mutation_hook=kubernetes.pod_mutation_hook,
-        xcom_sidecar_image=kubernetes.xcom_sidecar_image,
+        app_path=settings.kubernetes.app,
+        profile_for=profile_for,
+        profiles=profiles,
     )
-
-
-def _frozen(value: Any) -> Any:
-    return tuple(value) if isinstance(value, list) else value

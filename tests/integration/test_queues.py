@@ -5,6 +5,7 @@ import os
 import signal
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from datetime import UTC, datetime
 
 import pytest
@@ -91,7 +92,7 @@ def _consumer_wait(half: Half, run: rows.RunRow, task_id: str) -> rows.WaitRow |
 def test_queues_are_listed_while_broker_and_record_are_away(half: Half) -> None:
     """The rules are there; what is not known is said."""
     settings = half.settings
-    broker = settings.broker.model_copy(update={"url": "redis://127.0.0.1:1/0"})
+    broker = replace(settings.broker, url="redis://127.0.0.1:1/0")
     away = type(settings)(**{**vars(settings), "broker": broker})
 
     found, unknown = queuefacts.gather(away, open_store=lambda: half.store)

@@ -1,20 +1,20 @@
 """The settings: where values come from, and what is said about wrong ones."""
 
 import re
+import subprocess
+import sys
+import textwrap
 from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
-from dispatcher import policy
-from routing import redaction
-from routing.config import sections, settings, toml_lines
+from dispatcher import constraints, policy
+from dispatcher.options import QueueProfile
+from dispatcher.settings import sections as shared
+from routing.config import docs, sections, settings, toml_lines
 from routing.config.settings import Settings, SettingsError
 from routing.worker import celery_app
-
-DOCUMENT = Path(__file__).parents[3] / "docs" / "configuration.md"
 
 
 def load(folder: Path, text: str | None = None, environ: Mapping[str, str] | None = None) -> Settings:
@@ -143,6 +143,35 @@ class TestEnvironment:
         environ = {"PODYARD_PORT": "tcp://10.0.0.1:80", "PODYARD_SERVICE_HOST": "10.0.0.1", "PODYARD_APP": "x:y"}
         assert load(tmp_path, environ=environ).source == {}
 
+    @pytest.mark.parametrize(
+        ("variable", "nearest"),
+        [
+            ("PODYARD_BROKER_URL", "PODYARD_BROKER__URL"),
+            ("PODYARD_DATABASE_URL", "PODYARD_DATABASE__URL"),
+            ("PODYARD_DEPLOYMNET", "PODYARD_DEPLOYMENT"),
+            ("PODYARD_QUEUES_KUBERNETES_MAX_PODS", "PODYARD_QUEUES__KUBERNETES__MAX_PODS"),
+            ("PODYARD_QUEUES_GPU_MAX_PODS", "PODYARD_QUEUES__GPU__MAX_PODS"),
+            ("PODYARD_FLOWER_PORT", "PODYARD_FLOWER__PORT"),
+            ("PODYARD_FOO", "PODYARD_HOME"),
+        ],
+    )
+    def test_a_variable_that_means_nothing_is_reported_with_the_nearest_that_exists(
+        self, tmp_path: Path, variable: str, nearest: str
+    ) -> None:
+        """One underscore is the usual mistake; nothing is ignored in silence."""
+        (problem,) = problems(tmp_path, '[queues.gpu]\nside = "kubernetes"\n', {variable: "5"})
+        assert problem.startswith(
+            f"environment variable {variable}: no setting has this name; the nearest is {nearest};"
+        )
+
+    @pytest.mark.parametrize(
+        "variable",
+        ["PODYARD_PORT_80_TCP_ADDR", "PODYARD_FLOWER_SERVICE_PORT_HTTP", "PODYARD_FLOWER_PORT", "PODYARD_MESSAGE_FILE"],
+    )
+    def test_what_others_set_is_left_alone(self, tmp_path: Path, variable: str) -> None:
+        """Kubernetes for a Service called podyard or podyard-flower, and the dispatcher for its pods."""
+        assert load(tmp_path, environ={variable: "tcp://10.0.0.1:5555"}).source == {}
+
     def test_an_unknown_section_or_key_is_told(self, tmp_path: Path) -> None:
         """With the nearest that exists."""
         environ = {"PODYARD_BROKR__URL": "x", "PODYARD_BROKER__ULR": "x", "PODYARD_QUEUES__GPU__MAXPODS": "3"}
@@ -159,10 +188,10 @@ class TestMistakes:
             ('[broker]\nulr = "x"', 'podyard.toml:2: broker.ulr: unknown key; did you mean "url"?'),
             (
                 "[worker]\n\nconcurrency = 0",
-                "podyard.toml:3: worker.concurrency = 0: must be a whole number of at least 1",
+                "podyard.toml:3: worker.concurrency = 0: must be an integer of at least 1",
             ),
-            ('worker = {concurrency = "4"}', "podyard.toml:1: worker.concurrency = '4': must be a whole number"),
-            ("[worker]\nconcurrency = true", "podyard.toml:2: worker.concurrency = True: must be a whole number"),
+            ('worker = {concurrency = "4"}', "podyard.toml:1: worker.concurrency = '4': must be an integer"),
+            ("[worker]\nconcurrency = true", "podyard.toml:2: worker.concurrency = True: must be an integer"),
             ("[scheduler]\nsweep_s = nan", "podyard.toml:2: scheduler.sweep_s = nan: must be a number of seconds"),
             ("broker = 3", "podyard.toml:1: broker = 3: must be a table, [broker]"),
             ('[broker]\nurl = "localhost:6379"', "podyard.toml:2: broker.url = 'localhost:6379': must be a URL of a"),
@@ -194,7 +223,7 @@ class TestMistakes:
     def test_a_wrong_variable_is_named(self, tmp_path: Path) -> None:
         """It may stand in a file that nobody thinks of."""
         (problem,) = problems(tmp_path, environ={"PODYARD_WORKER__CONCURRENCY": "four"})
-        expected = "worker.concurrency = 'four': must be a whole number of at least 1"
+        expected = "worker.concurrency = 'four': must be an integer of at least 1"
         assert problem == f"environment variable PODYARD_WORKER__CONCURRENCY: {expected}"
 
     def test_text_that_is_no_toml_is_told_with_its_line(self, tmp_path: Path) -> None:
@@ -244,7 +273,7 @@ url = "postgresql://u:hunter2@h/d?sslpassword=hunter2"
 [flower]
 basic_auth = "me:hunter2"
 [queues.kubernetes]
-env = {API_TOKEN = "hunter2", LANG = "C"}
+env = {API_TOKEN = "hunter2", LANG = "C", WAREHOUSE = "postgresql://etl:hunter2@db/x", DSN2 = "host=h password=hunter2"}
 """
 
     def test_no_password_is_shown(self, tmp_path: Path) -> None:
@@ -256,7 +285,12 @@ env = {API_TOKEN = "hunter2", LANG = "C"}
         assert "hunter2" not in repr(found)
         assert shown["broker.url"] == "redis://user:•••@host:6379/0"
         assert shown["flower.basic_auth"] == "me:•••"
-        assert shown["queues.kubernetes.env"] == {"API_TOKEN": "•••", "LANG": "C"}
+        assert shown["queues.kubernetes.env"] == {
+            "API_TOKEN": "•••",
+            "LANG": "C",
+            "WAREHOUSE": "postgresql://etl:•••@db/x",
+            "DSN2": "•••",
+        }
 
     @pytest.mark.parametrize("url", ["redis//:hunter2@h", "http://:hunter2@h/", ":hunter2@h"])
     def test_no_password_is_in_an_error(self, tmp_path: Path, url: str) -> None:
@@ -264,16 +298,22 @@ env = {API_TOKEN = "hunter2", LANG = "C"}
         assert "hunter2" not in problems(tmp_path, f'[broker]\nurl = "{url}"\n')[0]
 
     @pytest.mark.parametrize(
-        "text", ['broker = "redis://:hunter2@h"', '[queues.kubernetes]\nenv = {PASSWORD = "hunter2", A = 1}']
+        "text",
+        [
+            'broker = "redis://:hunter2@h"',
+            '[queues.kubernetes]\nenv = {PASSWORD = "hunter2", A = 1}',
+            '[queues.kubernetes]\nenv = {WAREHOUSE = "postgresql://etl:hunter2@db/x", A = 1}',
+            '[queues.kubernetes]\nenv = "PASSWORD=hunter2"',
+            '[queues.kubernetes]\npassword = "hunter2"',
+            '[queues]\nkubernetes = "password=hunter2"',
+            '[kubernetes]\nmax_pods = "redis://:hunter2@h"',
+            '[flower]\nbasic_auth = ["hunter2"]',
+            'deployment = "host=db password=hunter2"',
+        ],
     )
     def test_no_secret_in_a_wrong_place_is_shown(self, tmp_path: Path, text: str) -> None:
         """Neither a URL where a table should be nor the neighbour of a wrong variable."""
         assert "hunter2" not in problems(tmp_path, text)[0]
-
-    @given(st.text(st.characters(codec="ascii", exclude_characters="@•"), min_size=8))
-    def test_whatever_the_password_it_is_gone(self, password: str) -> None:
-        """Also with signs that belong escaped into a URL."""
-        assert redaction.hide_url(f"redis://user:{password}@host/0") == "redis://user:•••@host/0"
 
 
 class TestShown:
@@ -284,18 +324,96 @@ class TestShown:
         assert shown["flower.basic_auth"][1] == "podyard.toml:7"
         assert shown["queues.kubernetes.max_pods"] == (100, "default")
 
-    def test_the_documentation_lists_every_key(self) -> None:
-        """With what it does: the table and the code are one."""
-        rows = re.findall(r"^\| `([a-z_.]+)` \| (.*?) \|", DOCUMENT.read_text(), re.MULTILINE)
-        described = {key: text for key, text in rows if not key.startswith("queues.")}
-        assert described == {key: text for key, text, _ in settings.iter_help()}
+    def test_the_documentation_has_every_key(self) -> None:
+        """Its tables are made from the tables of the settings: regenerate them by `python -m routing.config.docs`."""
+        text = docs.PAGE.read_text()
+        assert text == docs.page(text)
+        keys = {key for key, _, _ in settings.iter_help()}
+        rules = {f"queues.NAME.{name}" for name in constraints.keys_of(QueueProfile)}
+        assert set(re.findall(r"^\| `([a-zA-Z_.]+)` \|", text, re.MULTILINE)) >= keys | rules
 
-    def test_every_field_says_what_is_allowed_and_what_it_does(self) -> None:
+    def test_a_new_key_is_one_edit(self, tmp_path: Path) -> None:
+        """A field more in the table of a queue's keys, and one more of a section: the file, the environment, a Celery
+        application, errors, `config show` and the docs know them."""
+        (tmp_path / "podyard.toml").write_text(
+            '[queues.kubernetes]\ncolour = "red"\n[queues.gpu]\nside = "kubernetes"\ncolour = 3\n'
+            "[kubernetes]\nspeed = 0\n"
+        )
+        program = textwrap.dedent("""
+            import importlib.util, sys
+            from pathlib import Path
+
+            def edited(name, after, line):
+                spec = importlib.util.find_spec(name)
+                before, found, rest = Path(spec.origin).read_text().partition(after)
+                assert found
+                module = importlib.util.module_from_spec(spec)
+                sys.modules[name] = module
+                exec(compile(before + found + line + rest, spec.origin, "exec"), module.__dict__)
+                package, _, attribute = name.rpartition(".")
+                setattr(sys.modules[package], attribute, module)
+
+            import dispatcher.settings
+            edited("dispatcher.options", "class QueueProfile:\\n",
+                   "    colour: Annotated[constraints.Text | None, about('A colour')] = None\\n")
+            edited("dispatcher.settings.sections", "class Kubernetes:\\n",
+                   "    speed: Annotated[constraints.Count, about('A speed')] = 7\\n")
+
+            from celery import Celery
+            from dispatcher.worker import app_config
+            from routing.config import docs, settings
+            try:
+                settings.load(environ={})
+            except settings.SettingsError as error:
+                print(*error.problems, sep="\\n")
+            environ = {"PODYARD_QUEUES__GPU__COLOUR": "blue", "PODYARD_KUBERNETES__SPEED": "9"}
+            found = settings.load(environ=environ)
+            print(found.router.route("kubernetes").profile.colour, found.router.route("gpu").profile.colour)
+            print([one.value for one in found.redacted() if one.key in ("queues.gpu.colour", "kubernetes.speed")])
+            app = Celery("x", set_as_current=False)
+            app.conf.podyard = {"app": "a:b", "speed": 5, "queues": {"gpu": {"colour": "green"}}}
+            print(app_config.from_app(app, environ={}).profile_for("gpu").colour)
+            print(app_config.from_app(app, environ=environ).profile_for("gpu").colour)
+            text = docs.page(docs.PAGE.read_text())
+            print("| `queues.NAME.colour` | A colour | a string that is not empty | not set |" in text)
+            print("| `kubernetes.speed` | A speed | an integer of at least 1 | `7` |" in text)
+        """)
+        done = subprocess.run(
+            [sys.executable, "-c", program], cwd=tmp_path, capture_output=True, text=True, timeout=60, check=False
+        )
+        assert (done.stdout.splitlines(), done.stderr) == (
+            [
+                "podyard.toml:7: kubernetes.speed = 0: must be an integer of at least 1",
+                "podyard.toml:5: queue 'gpu': colour = 3: must be a string that is not empty",
+                "red blue",
+                "[9, 'blue']",
+                "green",
+                "blue",
+                "True",
+                "True",
+            ],
+            "",
+        )
+
+    def test_every_key_says_what_is_allowed_and_what_it_does(self) -> None:
         """An error message ends with the first."""
-        for section in ("", *sections.SECTIONS):
-            for name, field in sections.model_of(section).model_fields.items():
-                assert field.title, (section, name)
-                assert field.description, (section, name)
+        for table in (*sections.TABLES.values(), QueueProfile):
+            for name, key in constraints.keys_of(table).items():
+                assert key.allowed, (table, name)
+                assert key.description, (table, name)
+
+    def test_what_an_application_ignores_is_what_only_an_installation_has(self) -> None:
+        """A variable of an installation is no mistake of an application, and none of an application is ignored."""
+        tables = {"": shared.Top, **shared.SECTIONS}
+        more = {
+            f"{section}.{name}" if section else name
+            for section, table in sections.TABLES.items()
+            for name in constraints.keys_of(table)
+            if section not in tables or name not in constraints.keys_of(tables[section])
+        }
+        assert {one for one in more if one.partition(".")[0] in tables or "." not in one} | {
+            one.partition(".")[0] for one in more if "." in one and one.partition(".")[0] not in tables
+        } == set(shared.OF_AN_INSTALLATION)
 
 
 class TestLines:
@@ -353,8 +471,8 @@ class TestPolicy:
         environ = {"PODYARD_POLICY__NAMESPACES": "jobs, team-*"}
         found = load(tmp_path, text, environ).policy
         assert (found.images, found.namespaces, found.host_network) == (
-            ["registry.example.com/*"],
-            ["jobs", "team-*"],
+            ("registry.example.com/*",),
+            ("jobs", "team-*"),
             True,
         )
 
@@ -362,7 +480,7 @@ class TestPolicy:
         """The settings and the value that they fill cannot drift apart."""
         assert celery_app.dispatcher_options(load(tmp_path, "")).policy == policy.Policy()
 
-    def test_a_text_where_a_list_belongs_is_told(self, tmp_path: Path) -> None:
+    def test_a_string_where_a_list_belongs_is_reported(self, tmp_path: Path) -> None:
         """With the line and the key."""
         [problem] = problems(tmp_path, '[policy]\nimages = "x"\n')
-        assert problem.startswith("podyard.toml:2: policy.images = 'x': must be a list of texts")
+        assert problem.startswith("podyard.toml:2: policy.images = 'x': must be a list of strings")

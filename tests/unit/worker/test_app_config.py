@@ -85,6 +85,43 @@ def test_the_environment_wins_and_spells_settings_as_everywhere() -> None:
     assert options.profile_for("kubernetes").env == {"A": "1", "B": "x=y"}
 
 
+def test_patterns_hold_as_in_an_installation() -> None:
+    """An exact name first, then the longer pattern."""
+    said = {"queues": {"gpu-*": {"max_pods": 1}, "gpu-big-*": {"max_pods": 2}, "gpu-big-1": {"max_pods": 3}}}
+
+    profile_for = app_config.from_app(app(said), environ={}, argv=ARGV).profile_for
+
+    assert [profile_for(f"gpu-{name}").max_pods for name in ("1", "big-2", "big-1")] == [1, 2, 3]
+
+
+def test_policy_hook_and_sidecar_are_settings_of_an_application_too() -> None:
+    """From its mapping or the environment."""
+    said = {"policy": {"privileged": True}, "pod_mutation_hook": "a:b"}
+    environ = {"PODYARD_POLICY__IMAGES": "a/*, b/*", "PODYARD_KUBERNETES__XCOM_SIDECAR_IMAGE": "busybox:2"}
+
+    options = app_config.from_app(app(said), environ=environ, argv=ARGV)
+
+    assert (options.policy.privileged, options.policy.images) == (True, ("a/*", "b/*"))
+    assert (options.pod_mutation_hook, options.xcom_sidecar_image) == ("a:b", "busybox:2")
+
+
+def test_variables_of_an_installation_are_no_mistakes() -> None:
+    """The application may share its environment with a scheduler."""
+    environ = {"PODYARD_BROKER__URL": "x", "PODYARD_HOME": "/x", "PODYARD_SCHEDULER__SWEEP_S": "1"} | {
+        "PODYARD_RESULTS__URL": "x",
+        "PODYARD_QUEUES__REPORTS__SIDE": "celery",
+    }
+    assert app_config.from_app(app(), environ=environ, argv=ARGV).deployment == "shop"
+
+
+def test_all_that_is_wrong_is_reported_at_once_and_no_secret_with_it() -> None:
+    """Whoever starts a worker sees everything in one line."""
+    said = {"max_pods": 0, "queues": {"gpu": {"env": {"DB": "redis://:hunter2@h", "A": 1}}, "a,b": {}}}
+    with pytest.raises(errors.DispatcherError, match=r"max_pods.*env.*the entry 'A'.*can never match") as caught:
+        app_config.from_app(app(said), environ={}, argv=ARGV)
+    assert "hunter2" not in str(caught.value)
+
+
 @pytest.mark.parametrize(
     ("argv", "path"),
     [
@@ -106,16 +143,18 @@ def test_the_app_is_read_from_the_command_line(argv: list[str], path: str | None
     [
         ({}, {}, [], ["-A MODULE:APP", "PODYARD_KUBERNETES__APP"]),
         (7, {}, ARGV, ["app.conf.podyard", "int", "mapping"]),
-        ({"imagge": "x"}, {}, ARGV, ["imagge", "'image'"]),
-        ({"queues": {"gpu": {"max_podz": 1}}}, {}, ARGV, ["'gpu'", "max_podz", "'max_pods'"]),
-        ({"queues": {"gpu": {"max_pods": "many"}}}, {}, ARGV, ["max_pods", "'many'", "whole number"]),
+        ({"imagge": "x"}, {}, ARGV, ["imagge", '"image"']),
+        ({"queues": {"gpu": {"max_podz": 1}}}, {}, ARGV, ["'gpu'", "max_podz", '"max_pods"']),
+        ({"queues": {"gpu": {"max_pods": "many"}}}, {}, ARGV, ["max_pods", "'many'", "integer"]),
         ({"queues": {"gpu": {"delete": "sometimes"}}}, {}, ARGV, ["delete", "'sometimes'", "succeeded"]),
-        ({"queues": ["gpu"]}, {}, ARGV, ["queues", "mapping"]),
-        ({"max_pods": 0}, {}, ARGV, ["max_pods", "0", "whole number of at least 1"]),
-        ({"max_pods_by_namespace": {"a": 0}}, {}, ARGV, ["max_pods_by_namespace", "table of whole numbers"]),
-        ({"create_rate": -1}, {}, ARGV, ["create_rate", "-1", "number of at least 0"]),
-        ({}, {"PODYARD_LOGS__MAX_BYTES": "1k"}, ARGV, ["PODYARD_LOGS__MAX_BYTES", "'1k'", "whole number"]),
-        ({}, {"PODYARD_KUBERNETES__IN_CLUSTER": "maybe"}, ARGV, ["IN_CLUSTER", "'maybe'", "yes or no"]),
+        ({"queues": ["gpu"]}, {}, ARGV, ["queues", "table of rules"]),
+        ({"max_pods": 0}, {}, ARGV, ["max_pods", "0", "integer of at least 1"]),
+        ({"max_pods_by_namespace": {"a": 0}}, {}, ARGV, ["max_pods_by_namespace", "table of namespaces"]),
+        ({"create_rate": -1}, {}, ARGV, ["create_rate", "-1", "number, 0 or more"]),
+        ({}, {"PODYARD_KUBERNETES__IMAGEE": "x"}, ARGV, ["PODYARD_KUBERNETES__IMAGEE", '"image"']),
+        ({}, {"PODYARD_KUBERNETES_IMAGE": "x"}, ARGV, ["the nearest is PODYARD_KUBERNETES__IMAGE"]),
+        ({}, {"PODYARD_LOGS__MAX_BYTES": "1k"}, ARGV, ["PODYARD_LOGS__MAX_BYTES", "'1k'", "integer"]),
+        ({}, {"PODYARD_KUBERNETES__IN_CLUSTER": "maybe"}, ARGV, ["IN_CLUSTER", "'maybe'", "true or false"]),
     ],
 )
 def test_what_cannot_be_used_is_named_with_its_place(

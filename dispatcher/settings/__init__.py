@@ -1,0 +1,1 @@
+"""Settings of a dispatcher: their table, and the one reader that Celery applications and installations share."""

@@ -1,0 +1,248 @@
+"""The layers of the settings as they are written: values out of files, applications and environment, each with its
+place.
+
+Whoever reads settings gathers them here, then has them checked by `dispatcher.settings.reading`. What cannot be a
+setting at all (a key that does not exist) is found here, because only here its place is known. Reads no file itself.
+"""
+
+import difflib
+import json
+import re
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from dispatcher import constraints
+from dispatcher.manifests import redaction
+from dispatcher.options import QueueProfile
+from dispatcher.settings.sections import KeyPath
+
+PREFIX = "PODYARD_"
+CONFIG_VARIABLE = "PODYARD_CONFIG"
+DEFAULT_RULE = "kubernetes"
+"""The rule of queues that exists without being written."""
+
+Where = Callable[..., str]
+"""The keys that lead to a value -> its place, such as `podyard.toml:7`."""
+
+_OTHERS = re.compile(
+    r"PODYARD_(CONFIG|APP|MESSAGE|MESSAGE_FILE|RESULT_MAX_BYTES|CREDENTIALS|TERMINATION_\w+|LOCAL_CLUSTER_FAULTS"
+    r"|IMAGE|USER|NAMESPACE|CTX_\w+|TEST_\w+|CHAOS_\w+|UPDATE_GOLDEN)"
+)
+"""Variables that are no settings but mean something elsewhere: to pods and their tasks, compose.yaml, options,
+tests."""
+_SERVICE = re.compile(r"PODYARD_(\w+_)?(SERVICE_(HOST|PORT(_\w+)?)|PORT(_\d+_(TCP|UDP|SCTP)(_(PROTO|PORT|ADDR))?)?)")
+_SERVICE_URL = re.compile(r"(tcp|udp|sctp)://")
+
+
+@dataclass(frozen=True)
+class Value:
+    """A value as written, and where."""
+
+    raw: Any
+    source: str
+    base: Path
+    """What a relative path in it counts from."""
+
+
+@dataclass(kw_only=True)
+class Layers:
+    """What was read so far; a later reading wins."""
+
+    tables: Mapping[str, type[Any]]
+    """Section -> its table; "" for the keys outside of sections."""
+    cwd: Path
+    ignored: Collection[str] = ()
+    """Sections and keys that are others' and no mistake in the environment."""
+    has_sides: bool = True
+    """Whether rules of queues say which side runs them."""
+    values: dict[KeyPath, Value] = field(default_factory=dict)
+    rules: dict[str, str] = field(default_factory=dict)
+    """Queue name -> where its rule begins."""
+    problems: list[str] = field(default_factory=list)
+    """One line for each mistake."""
+
+    def keys(self, section: str) -> Mapping[str, constraints.Key]:
+        """The keys of a section; "" for those outside of sections."""
+        return constraints.keys_of(self.tables[section])
+
+    @property
+    def sections(self) -> tuple[str, ...]:
+        """The names of the sections."""
+        return tuple(name for name in self.tables if name)
+
+    @property
+    def rule_keys(self) -> tuple[str, ...]:
+        """What a rule of a queue may say."""
+        return (*(("side",) if self.has_sides else ()), *constraints.keys_of(QueueProfile))
+
+    def add_document(self, document: Mapping[str, Any], *, where: Where, base: Path) -> None:
+        """Adds what a file of settings holds; its relative paths count from `base`."""
+        for name, content in document.items():
+            if name == "queues":
+                self.add_queues(content, where=where, base=base)
+            elif name in self.keys(""):
+                self.values[(name,)] = Value(content, where(name), base)
+            elif name in self.sections:
+                self._add_section(name, content, where=where, base=base)
+            else:
+                known = [*self.keys(""), *self.sections, "queues"]
+                self.add_problem(where(name), f"{name}: unknown section or key{_nearest(name, known)}")
+
+    def add_below(self, other: "Layers") -> None:
+        """Adds layers whose values lose against those that are there already."""
+        self.values = other.values | self.values
+        self.rules = other.rules | self.rules
+        self.problems += other.problems
+
+    def add_application(self, given: Mapping[str, Any], *, keys: Mapping[str, KeyPath], where: Where) -> None:
+        """Adds what a Celery application says in flat keys; None means "not set"."""
+        for name, content in given.items():
+            if name == "queues":
+                self.add_queues(content or {}, where=where, base=self.cwd)
+            elif name not in keys:
+                self.add_problem(where(), f"unknown key {name!r}{_nearest(str(name), [*keys, 'queues'])}")
+            elif content is None:
+                continue
+            elif len(keys[name]) == 1 and keys[name][0] in self.sections:
+                self._add_section(name, content, where=where, base=self.cwd)
+            else:
+                self.values[keys[name]] = Value(content, where(name), self.cwd)
+
+    def add_queues(self, content: object, *, where: Where, base: Path) -> None:
+        """Adds rules of queues: a table of tables."""
+        if not isinstance(content, Mapping):
+            self.add_problem(
+                where("queues"), f"queues = {quote(content)}: must be a table of rules, such as [queues.kubernetes]"
+            )
+            return
+        for queue, rule in content.items():
+            self.rules.setdefault(queue, where("queues", queue))
+            if isinstance(rule, Mapping):
+                self.values |= {
+                    ("queues", queue, key): Value(value, where("queues", queue, key), base)
+                    for key, value in rule.items()
+                }
+            else:
+                self.values["queues", queue] = Value(rule, where("queues", queue), base)
+
+    def add_environment(self, environ: Mapping[str, str]) -> None:
+        """Adds the variables that mean settings. One that means nothing is a mistake, with the nearest that exists."""
+        for variable, text in environ.items():
+            # An empty variable means "not set", as in a compose file's ${VALUE:-}.
+            if not variable.startswith(PREFIX) or not text or _is_of_others(variable, text):
+                continue
+            section, separator, key = variable.removeprefix(PREFIX).lower().partition("__")
+            if not separator:
+                self._add_top_variable(variable, text, section)
+            elif section == "queues":
+                self._add_queue_variable(variable, text, variable.removeprefix(f"{PREFIX}QUEUES__"))
+            elif section in self.ignored or f"{section}.{key}" in self.ignored:
+                continue
+            elif section not in self.sections:
+                self._unknown_variable(variable, f"section {section!r}", [*self.sections, "queues"], section)
+            elif key not in (known := self.keys(section)):
+                self._unknown_variable(variable, f"key {key!r}", list(known), key)
+            else:
+                self.values[section, key] = self._from_environment(variable, text, known[key])
+
+    def add_problem(self, where: str, what: str) -> None:
+        """Notes a mistake as one line."""
+        self.problems.append(" ".join(f"{where}: {what}".split()))
+
+    def _add_section(self, name: str, content: object, *, where: Where, base: Path) -> None:
+        if not isinstance(content, Mapping):
+            self.add_problem(where(name), f"{name} = {quote(content)}: must be a table, [{name}]")
+            return
+        known = self.keys(name)
+        for key, value in content.items():
+            if key in known:
+                self.values[name, key] = Value(value, where(name, key), base)
+            else:
+                self.add_problem(where(name, key), f"{spell((name, key))}: unknown key{_nearest(key, known)}")
+
+    def _add_top_variable(self, variable: str, text: str, name: str) -> None:
+        if name in self.keys(""):
+            self.values[(name,)] = self._from_environment(variable, text, self.keys("")[name])
+        elif name not in self.ignored:
+            near = difflib.get_close_matches(variable, self._variables(), n=1, cutoff=0.0)
+            self.add_problem(
+                _environment(variable), f"no setting has this name; the nearest is {near[0]}; correct or unset it"
+            )
+
+    def _add_queue_variable(self, variable: str, text: str, name: str) -> None:
+        """`KUBERNETES__MAX_PODS`: the rule whose name is spelled so, in any case and with `_` for other characters."""
+        spelled, _, key = name.rpartition("__")
+        key = key.lower()
+        if not self.has_sides and key == "side":
+            return  # of an installation that shares the environment: a Celery application has no sides
+        if not spelled or key not in self.rule_keys:
+            self._unknown_variable(variable, f"key {key!r}", self.rule_keys, key)
+            return
+        meant = [queue for queue in {DEFAULT_RULE: "", **self.rules} if spell_variable(queue) == spelled.upper()]
+        if len(meant) > 1:
+            both = " and ".join(map(repr, meant))
+            self.add_problem(_environment(variable), f"means the queues {both} alike; set it in the file")
+            return
+        queue = meant[0] if meant else spelled.lower()
+        self.rules.setdefault(queue, _environment(variable))
+        one = constraints.keys_of(QueueProfile).get(key)
+        self.values["queues", queue, key] = self._from_environment(variable, text, one)
+
+    def _from_environment(self, variable: str, text: str, key: constraints.Key | None) -> Value:
+        return Value(text if key is None else key.parse(text), _environment(variable), self.cwd)
+
+    def _unknown_variable(self, variable: str, what: str, known: Collection[str], word: str) -> None:
+        self.add_problem(_environment(variable), f"unknown {what}{_nearest(word, known)}; correct or unset it")
+
+    def _variables(self) -> list[str]:
+        """Every variable that would mean a setting."""
+        queues = [spell_variable(queue) for queue in {DEFAULT_RULE: "", **self.rules}]
+        return [
+            *(f"{PREFIX}{name.upper()}" for name in self.keys("")),
+            *(f"{PREFIX}{section}__{name}".upper() for section in self.sections for name in self.keys(section)),
+            *(f"{PREFIX}QUEUES__{queue}__{name.upper()}" for queue in queues for name in self.rule_keys),
+        ]
+
+
+def spell(path: KeyPath) -> str:
+    """The key as TOML writes it: a part with other characters than letters, digits, `_` and `-` is quoted."""
+    return ".".join(part if re.fullmatch(r"[A-Za-z0-9_-]+", part) else json.dumps(part) for part in path)
+
+
+def spell_variable(queue: str) -> str:
+    """A queue's name as variables spell it: capitals, and `_` for other characters."""
+    return re.sub(r"[^A-Z0-9]", "_", queue.upper())
+
+
+def expanded(path: str) -> Path:
+    """The path with `~` replaced; one of a user that does not exist stays as it is, to be reported as missing."""
+    try:
+        return Path(path).expanduser()
+    except RuntimeError:
+        return Path(path)
+
+
+def quote(value: object, *, key: str = "") -> str:
+    """A value as an error shows it: short, and without what may be a secret. `key` is its name."""
+    text = repr(redaction.hide(value, name=key))
+    return text if len(text) <= 100 else f"{text[:97]}…"
+
+
+def _is_of_others(variable: str, text: str) -> bool:
+    """Whether a variable means something to others: Kubernetes sets PODYARD_PORT and the like for a Service of that
+    name."""
+    if _OTHERS.fullmatch(variable):
+        return True
+    if "__" in variable or not _SERVICE.fullmatch(variable):
+        return False
+    return not variable.endswith("_PORT") or "_SERVICE_" in variable or bool(_SERVICE_URL.match(text))
+
+
+def _environment(variable: str) -> str:
+    return f"environment variable {variable}"
+
+
+def _nearest(word: str, known: Collection[str]) -> str:
+    return constraints.nearest(word, known) or f"; known are {', '.join(known)}"
