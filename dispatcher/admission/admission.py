@@ -1,112 +1,125 @@
-"""Admission: which of the waiting attempts may be created now, and what holds the others. Pure; time is given.
+"""Admission: which of the waiting attempts may be created now, and what holds the others. No I/O; the time is passed
+in.
 
-Limits count pods (`slots`) against what this dispatcher may use of each limit (`allowed`: all of it while it is alone,
-its share while there are others). What holds everybody is asked first, then each line's head in its turn
-(`wait_queues`).
+Limits count pods (`slots`) against what this dispatcher may use of each limit (`shared_limits`: all of it while it is
+alone, its share while there are others). What holds everybody is asked first, then the head of each wait queue in its
+turn. What a quota refuses holds only those that ask for the same (`quota_holds`).
 """
 
-from collections.abc import Callable
+from dataclasses import dataclass
 from datetime import datetime
 
 from dispatcher.admission.fair_share import Need
-from dispatcher.admission.holdoff import EVERYWHERE, Pauses
+from dispatcher.admission.holdoff import EVERYWHERE, Holdoff
+from dispatcher.admission.quota_holds import QuotaHolds
+from dispatcher.admission.shared_limits import SharedLimits
 from dispatcher.admission.slots import Slots
 from dispatcher.admission.token_bucket import TokenBucket
-from dispatcher.admission.wait_queues import Lines
-from dispatcher.attempts import limits
+from dispatcher.admission.wait_queues import WaitQueues
+from dispatcher.attempts import limits, states
 from dispatcher.attempts.attempt import Attempt
 from dispatcher.attempts.limits import Hold, Limits
+from dispatcher.attempts.registry import Attempts
+from dispatcher.attempts.signals import Signal
 
-Allowed = Callable[[str, int], int | Hold]
-"""Key and limit -> how many pods of that key this dispatcher may have, or why that is not known."""
+AHEAD = 32
+"""So many attempts are launched beside those at the API server: they are claimed meanwhile, so that no create waits."""
+QUOTA_AGAIN_S = 2.0
+"""How often an attempt that waits behind another one for a quota is looked at."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Bounds:
+    """What is given: limits, the limit of this dispatcher alone, and how many creates may be under way."""
+
+    limits: Limits
+    own_limit: int
+    create_concurrency: int
 
 
 class Admission:
-    """The waiting lines, and the gates before the API server."""
+    """The wait queues, and the gates before the API server. `room` is set whenever a gate may have opened."""
 
     def __init__(
-        self,
-        *,
-        slots: Slots,
-        bounds: Limits,
-        allowed: Allowed,
-        bucket: TokenBucket,
-        own_limit: int,
-        create_concurrency: int,
+        self, attempts: Attempts, *, slots: Slots, shared: SharedLimits, bucket: TokenBucket, bounds: Bounds
     ) -> None:
+        self._attempts = attempts
         self.slots = slots
-        self._bounds = bounds
-        self.lines: Lines[Attempt] = Lines()
-        self.pauses = Pauses()
-        self.own_limit = own_limit
-        """Pods of this dispatcher over all queues: the pool's limit."""
-        self._allowed = allowed
+        self._shared = shared
         self._bucket = bucket
-        self._create_concurrency = create_concurrency
-        self._creating: set[Attempt] = set()
-        self._doubtful: set[Attempt] = set()
-        """Parked ones whose pod may exist: they keep their slots."""
+        self._bounds = bounds.limits
+        self._most_launching = bounds.create_concurrency + AHEAD
+        self.own_limit = bounds.own_limit
+        """Pods of this dispatcher over all queues: the pool's limit."""
+        self.queues: WaitQueues[Attempt] = WaitQueues()
+        self.holdoff = Holdoff()
+        self.quotas = QuotaHolds()
+        self.room = Signal()
         self._aside: dict[Attempt, float] = {}
-        """Parked ones that wait by themselves, and until when."""
+        """Those that wait by themselves, and until when (monotonic seconds)."""
+
+    def add(self, attempt: Attempt) -> None:
+        """Into its wait queue, at its place."""
+        self.queues.add(attempt)
+        self.room.set()
 
     def take(self, now_s: float) -> Attempt | None:
-        """The next attempt to create, which now counts as being created; None where none may."""
+        """The next attempt to launch, which counts as being launched from now on; None where none may."""
         self._bring_back(now_s)
-        if self._hold_of_all(now_s) is not None:
-            return None
-        attempt = self.lines.take(lambda head: self._hold_of_one(head, now_s) is None)
-        if attempt is not None:
-            self._bucket.take(now_s)
-            self._creating.add(attempt)
-            self._doubtful.discard(attempt)
-            self.slots.begin(attempt.namespace, attempt.pod, attempt.queue)
-        return attempt
+        while self._hold_of_all(now_s) is None:
+            attempt = self.queues.take(lambda head: self._hold_of_one(head, now_s) is None)
+            if attempt is None:
+                return None
+            if attempt.state is not states.State.QUEUED:  # its create had worked, though it seemed to have failed
+                self.answered(attempt, keeps_slot=attempt.state in states.LIVE)
+                continue
+            held = self.quotas.hold(attempt)
+            if held is None:
+                self._begin(attempt, now_s)
+                return attempt
+            self._aside[attempt] = now_s + QUOTA_AGAIN_S
+            self._attempts.block(attempt, held)
+        return None
 
     def created(self, attempt: Attempt, *, uid: str, now_s: float) -> None:
         """Its pod is there."""
-        self.slots.created(attempt.namespace, attempt.pod, attempt.queue, uid=uid, now_s=now_s)
+        self.slots.created(attempt.namespace, attempt.pod.name, attempt.queue, uid=uid, now_s=now_s)
 
-    def park(self, attempt: Attempt, *, is_in_doubt: bool, until_s: float | None = None) -> None:
-        """Back into its place in its line, at once or at `until_s`; with its slot where its pod may have been made."""
+    def park(self, attempt: Attempt, *, until_s: float | None = None) -> None:
+        """Back into its place in its wait queue, at once or at `until_s`."""
         if until_s is None:
-            self.lines.add(attempt)
+            if attempt.state is states.State.PARKED:
+                self._attempts.queue(attempt)
+            self.queues.add(attempt)
         else:
             self._aside[attempt] = until_s
-        if is_in_doubt:
-            self._doubtful.add(attempt)
+        self.room.set()
 
-    def _bring_back(self, now_s: float) -> None:
-        for attempt in [attempt for attempt, until_s in self._aside.items() if until_s <= now_s]:
-            del self._aside[attempt]
-            self.lines.add(attempt)
-
-    def answered(self, attempt: Attempt) -> None:
-        """Its create is over, or was not begun after all. Where no pod was made its slot is free."""
-        self._creating.discard(attempt)
-        if attempt not in self._doubtful:
-            self.slots.give_back(attempt.namespace, attempt.pod)
+    def answered(self, attempt: Attempt, *, keeps_slot: bool = False) -> None:
+        """Its create is over, or was not begun after all. Where no pod can have been made its slot is free."""
+        if not keeps_slot:
+            self.slots.give_back(attempt.namespace, attempt.pod.name)
+        self.room.set()
 
     def withdraw(self, attempt: Attempt) -> bool:
-        """Out of its line, for good. Says whether it was there."""
-        if self._aside.pop(attempt, None) is None and not self.lines.remove(attempt):
+        """Out of its wait queue, for good. Says whether it was there."""
+        if self._aside.pop(attempt, None) is None and not self.queues.remove(attempt):
             return False
-        self._doubtful.discard(attempt)
-        self.slots.give_back(attempt.namespace, attempt.pod)
+        self.answered(attempt)
         return True
 
     def hold(self, attempt: Attempt, now_s: float) -> Hold | None:
-        """Why a waiting attempt is not created now; None where it is about to be."""
+        """Why a waiting attempt is not launched now; None where it is about to be."""
         return self._hold_of_all(now_s) or self._hold_of_one(attempt, now_s)
 
     def again_in_s(self, now_s: float) -> float | None:
         """In how long time alone may open a gate; None where it takes an event."""
         waits = [until_s - now_s for until_s in self._aside.values()]
-        if not len(self.lines):
-            return max(0.0, min(waits)) if waits else None
-        until = self.pauses.next_end(now_s)
-        waits += [until - now_s] if until is not None else []
-        if wait_s := self._bucket.wait_s(now_s):
-            waits.append(wait_s)
+        if len(self.queues):
+            until = self.holdoff.next_end(now_s)
+            waits += [until - now_s] if until is not None else []
+            if wait_s := self._bucket.wait_s(now_s):
+                waits.append(wait_s)
         return max(0.0, min(waits)) if waits else None
 
     def needs(self, now: datetime, now_s: float) -> dict[str, Need]:
@@ -118,12 +131,12 @@ class Admission:
         waits: dict[str, int] = {}
         oldest_s: dict[str, float] = {}
         left = max(0, self.own_limit - used.get(limits.ALL, 0))
-        for line in self.lines:
-            head = line[0]
-            if self.pauses.hold(head.namespace, now_s=now_s, under_way=0) is not None:
+        for queue in self.queues:
+            head = queue[0]
+            if self.holdoff.hold(head.namespace, now_s=now_s, under_way=0) is not None:
                 continue
             age_s = max(0.0, (now - head.received_at).total_seconds())
-            count = min(len(line), left)
+            count = min(len(queue), left)
             binding = self._bounds.binding(queue=head.queue, namespace=head.namespace, max_pods=head.profile.max_pods)
             for key, limit in binding:
                 waits[key] = waits.get(key, 0) + count
@@ -134,25 +147,36 @@ class Admission:
             for key in {*used, *waits}
         }
 
+    def _begin(self, attempt: Attempt, now_s: float) -> None:
+        self._bucket.take(now_s)
+        self._attempts.admit(attempt)
+        self.slots.begin(attempt.namespace, attempt.pod.name, attempt.queue)
+
+    def _bring_back(self, now_s: float) -> None:
+        for attempt in [attempt for attempt, until_s in self._aside.items() if until_s <= now_s]:
+            del self._aside[attempt]
+            if attempt.state is states.State.PARKED:
+                self._attempts.queue(attempt)
+            self.queues.add(attempt)
+
     def _hold_of_all(self, now_s: float) -> Hold | None:
-        under_way = len(self._creating)
-        paused = self.pauses.hold(EVERYWHERE, now_s=now_s, under_way=under_way)
+        under_way = self._attempts.launching()
+        paused = self.holdoff.hold(EVERYWHERE, now_s=now_s, under_way=under_way)
         if paused is not None:
             return paused
         if self._bucket.wait_s(now_s) > 0:
             rate = f"{self._bucket.rate:g} a second, {self._bucket.burst} at once"
             return Hold("CreateRate", f"kubernetes.create_rate is reached: {rate}")
-        if under_way >= self._create_concurrency:
+        if under_way >= self._most_launching:
             return Hold("CreatesUnderWay", f"{under_way} creates have not been answered yet")
         return None
 
     def _hold_of_one(self, attempt: Attempt, now_s: float) -> Hold | None:
         namespace = attempt.namespace
-        under_way = sum(other.namespace == namespace for other in self._creating) if namespace in self.pauses else 0
-        paused = self.pauses.hold(namespace, now_s=now_s, under_way=under_way)
+        paused = self.holdoff.hold(namespace, now_s=now_s, under_way=self._attempts.launching(namespace))
         if paused is not None:
             return paused
-        if self.slots.has(namespace, attempt.pod):
+        if self.slots.has(namespace, attempt.pod.name):
             return None  # a create of it may have worked already: its pod counts
         here = self.slots.count(limits.ALL)
         if here >= self.own_limit:
@@ -165,7 +189,7 @@ class Admission:
         )
         for key, limit in reversed(binding):
             here = self.slots.count(key)
-            allowed = self._allowed(key, limit)
+            allowed = self._shared.allowed(key, limit)
             if isinstance(allowed, Hold):
                 return allowed
             if here >= allowed:

@@ -1,21 +1,29 @@
 """Capacity: how much of the cluster this dispatcher may use now. Its slots, its share of the limits, its admission.
 
-Puts `slots`, `shared_limits` and `admission` together for `controller`, which feeds it with what the watch shows. On
-the loop's thread.
+Puts `slots`, `shared_limits` and `admission` together. The watch and the lists feed it; `room` is set whenever there
+may be more room. On the loop's thread.
 """
 
+import asyncio
 import time
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Collection, Mapping
 from datetime import UTC, datetime
 from typing import Any
 
-from dispatcher.admission.admission import Admission
-from dispatcher.admission.shared_limits import Ledger
+from dispatcher.admission.admission import Admission, Bounds
+from dispatcher.admission.fair_share import Need
+from dispatcher.admission.shared_limits import LEAST_S, SharedLimits
 from dispatcher.admission.slots import Slots
 from dispatcher.admission.token_bucket import TokenBucket
+from dispatcher.attempts import limits
 from dispatcher.attempts.limits import Limits
+from dispatcher.attempts.registry import Attempts
+from dispatcher.attempts.seen_pods import SeenPods
 from dispatcher.kubeapi import client
 from dispatcher.options import Options, QueueProfile
+
+KEPT_S = 300.0
+"""How long a limit is still shared in that nobody here needs any more: the next task need not ask for a slot first."""
 
 
 class Capacity:
@@ -23,50 +31,78 @@ class Capacity:
 
     def __init__(
         self,
-        cluster: client.KubeClient,
+        kube: client.KubeClient,
         *,
         options: Options,
         owner: str,
         own_limit: int,
-        create_concurrency: int,
-        is_counted: Callable[[], bool],
-        on_room: Callable[[], None],
+        attempts: Attempts,
+        seen_pods: SeenPods,
     ) -> None:
-        """`is_counted` says whether our pods have been listed yet; `on_room` is called when there may be more room."""
         self._options = options
-        self._on_room = on_room
+        self._seen_pods = seen_pods
         self._limits = Limits(overall=options.max_pods, by_namespace=options.max_pods_by_namespace)
-        self._slots = Slots(on_freed=self._freed)
-        self.ledger = Ledger(
-            cluster=cluster,
+        self._slots = Slots()
+        self._needed_mono_s: dict[str, float] = {}
+        """Limited key -> when it was needed last."""
+        self.shared = SharedLimits(
+            kube,
             namespace=options.limits_namespace or options.namespaces[0],
             deployment=options.deployment,
             owner=owner,
-            needs=lambda: self.admission.needs(datetime.now(UTC), time.monotonic()),
-            limit_of=lambda key: self._limits.of_key(key, max_pods_of=self._max_pods_of),
-            is_counted=is_counted,
-            on_changed=on_room,
         )
         self.admission = Admission(
+            attempts,
             slots=self._slots,
-            bounds=self._limits,
-            allowed=self.ledger.allowed,
+            shared=self.shared,
             bucket=TokenBucket(rate=options.create_rate, burst=options.create_burst),
-            own_limit=own_limit,
-            create_concurrency=create_concurrency,
+            bounds=Bounds(limits=self._limits, own_limit=own_limit, create_concurrency=options.create_concurrency),
         )
+        self.room = self.admission.room
+
+    async def run(self) -> None:
+        """Shares the limits out with other dispatchers, until it is cancelled."""
+        while True:
+            again_s = LEAST_S
+            if self._seen_pods.has_listed_all:
+                again_s = await self.shared.turn(self._demand)
+                self.room.set()
+            await asyncio.sleep(LEAST_S)
+            await self.shared.kicked.wait(max(0.0, again_s - LEAST_S))
+
+    async def leave(self) -> None:
+        """Releases the slots that have no pod."""
+        await self.shared.leave(self._slots.used())
 
     def see(self, pod: Mapping[str, Any], kind: str) -> None:
         """An event of the watch, or a pod of a list."""
+        freed = self._slots.freed
         self._slots.see(pod, kind, now_s=time.monotonic())
+        self._note_freed(since=freed)
 
-    def sync(self, namespace: str, pods: Collection[str], *, asked_at: float) -> None:
+    def sync(self, namespace: str, pods: Collection[str], *, asked_mono_s: float) -> None:
         """The names of all our pods in a namespace, listed when asked at that time."""
-        self._slots.sync(namespace, pods, asked_at=asked_at)
+        freed = self._slots.freed
+        self._slots.sync(namespace, pods, asked_mono_s=asked_mono_s)
+        self._note_freed(since=freed)
 
-    def _freed(self) -> None:
-        self.ledger.freed()
-        self._on_room()
+    def _note_freed(self, *, since: int) -> None:
+        if self._slots.freed != since:
+            self.shared.freed()
+            self.room.set()
+
+    def _demand(self) -> dict[str, tuple[int, Need]]:
+        """Limit and need of each limited key that is needed, or was not long ago."""
+        now_s = time.monotonic()
+        needs = self.admission.needs(datetime.now(UTC), now_s)
+        self._needed_mono_s = {key: at for key, at in self._needed_mono_s.items() if now_s - at < KEPT_S}
+        self._needed_mono_s |= dict.fromkeys(needs, now_s)
+        found = {key: (self._limit_of(key), needs.get(key, Need())) for key in self._needed_mono_s}
+        return {key: (limit, need) for key, (limit, need) in found.items() if limit is not None}
+
+    def _limit_of(self, key: str) -> int | None:
+        queue = limits.queue_of(key)
+        return self._limits.of_key(key) if queue is None else self._max_pods_of(queue)
 
     def _max_pods_of(self, queue: str) -> int:
         try:

@@ -1,4 +1,4 @@
-"""Pauses: namespaces, or all of them, in which nothing is created for a while because the server said so. Pure.
+"""Hold-off: namespaces, or all of them, in which nothing is created for a while because the server said so. Pure.
 
 A failure among creates that work is about one request: that one waits by itself, and the others go on. Failures in a
 row are about the server: nothing is created for a while. The wait grows with every create that fails after the last
@@ -31,7 +31,7 @@ class _Pause:
     until: float = 0.0
 
 
-class Pauses:
+class Holdoff:
     """By scope: a namespace, or EVERYWHERE."""
 
     def __init__(self) -> None:

@@ -1,8 +1,8 @@
-"""Others: what a dispatcher knows of the others of its deployment, and what it plans from that. Pure; time is given.
+"""Peers: what a dispatcher knows of the others of its deployment, and what it plans from that. Pure; time is given.
 
-Known are their entries in the ledger, since when each of them stands still, and their pods as the cluster last listed
-them. An entry that stands still for long is that of a dispatcher that is gone: once its pods were counted, only they
-keep slots from the living.
+Known are their entries in the shared ConfigMap, since when each of them stands still, and their pods as the cluster
+last listed them. An entry that stands still for long is that of a dispatcher that is gone: once its pods were counted,
+only they keep slots from the living.
 """
 
 from collections import Counter
@@ -13,7 +13,7 @@ from typing import Any
 from dispatcher.admission import fair_share
 from dispatcher.admission.fair_share import Entry, Grant, Need
 from dispatcher.attempts import limits
-from dispatcher.manifests import podspec
+from dispatcher.manifests import labels
 
 _FINISHED = frozenset({"Succeeded", "Failed"})
 
@@ -53,7 +53,7 @@ class Plan:
         return Plan(entry=to.entry, grants=grants)
 
 
-class Others:
+class Peers:
     """The others, as the dispatcher `me` sees them."""
 
     def __init__(self, me: str, *, gone_s: float) -> None:
@@ -71,9 +71,9 @@ class Others:
         found: dict[str, Counter[str]] = {}
         for pod in pods:
             metadata = pod["metadata"]
-            queue = (metadata.get("annotations") or {}).get(podspec.QUEUE_ANNOTATION)
+            queue = (metadata.get("annotations") or {}).get(labels.QUEUE_ANNOTATION)
             if queue is not None and (pod.get("status") or {}).get("phase") not in _FINISHED:
-                owner = str((metadata.get("labels") or {}).get(podspec.OWNER_LABEL, ""))
+                owner = str((metadata.get("labels") or {}).get(labels.OWNER_LABEL, ""))
                 found.setdefault(owner, Counter()).update(limits.keys(queue, metadata["namespace"]))
         self._pods, self._looked_at = found, asked_at
 

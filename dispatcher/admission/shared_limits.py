@@ -1,4 +1,4 @@
-"""The ledger: one ConfigMap in which the dispatchers of a deployment share out the slots of their limits.
+"""Shared limits: one ConfigMap in which the dispatchers of a deployment share out the slots of their limits.
 
 Every dispatcher writes its own key, and only if the object is still the one that it read (resourceVersion), so what
 `fair_share` decides holds for all of them at every moment: dispatchers that live never exceed a limit together. While
@@ -18,10 +18,11 @@ from typing import Any
 from dispatcher import errors
 from dispatcher.admission import fair_share
 from dispatcher.admission.fair_share import Entry, Need
-from dispatcher.admission.peers import Others, Plan
+from dispatcher.admission.peers import Peers, Plan
 from dispatcher.attempts.limits import Hold
+from dispatcher.attempts.signals import Signal
 from dispatcher.kubeapi import client
-from dispatcher.manifests import names, podspec
+from dispatcher.manifests import labels, names
 
 logger = logging.getLogger(__name__)
 
@@ -30,9 +31,11 @@ LEAST_S = 0.05
 AGAIN_S = 15.0
 """After an answer that says that the object may not be had at all."""
 TRIES = 8
-KEPT_S = 300.0
-"""How long a limit is still shared in that nobody here needs any more: the next task need not ask for a slot first."""
 LEAVE_S = 1.0
+
+
+Demand = Callable[[], Mapping[str, tuple[int, Need]]]
+"""Gives the limit of each limited key, and what this dispatcher has and wants of it now."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,121 +52,95 @@ class Pace:
     """Whose entry stands still for so long is gone. More than `valid_s`: it has stopped creating before."""
 
 
-class Ledger:
-    """This dispatcher's part of it."""
+class SharedLimits:
+    """This dispatcher's part of it. `kicked` says that the next turn should not wait."""
 
     def __init__(
-        self,
-        *,
-        cluster: client.KubeClient,
-        namespace: str,
-        deployment: str,
-        owner: str,
-        needs: Callable[[], Mapping[str, Need]],
-        limit_of: Callable[[str], int | None],
-        is_counted: Callable[[], bool],
-        on_changed: Callable[[], None],
-        pace: Pace = Pace(),
+        self, kube: client.KubeClient, *, namespace: str, deployment: str, owner: str, pace: Pace = Pace()
     ) -> None:
-        """`needs` gives what this dispatcher has and wants now, `is_counted` whether its pods have been listed yet."""
-        self._cluster = cluster
+        self._client = kube
         self._namespace = namespace
         self._name = names.pod_name("podyard-limits", deployment, key=deployment)
         self._labels = {
-            podspec.MANAGED_BY_LABEL: podspec.MANAGED_BY,
-            podspec.DEPLOYMENT_LABEL: names.label_value(deployment),
+            labels.MANAGED_BY_LABEL: labels.MANAGED_BY,
+            labels.DEPLOYMENT_LABEL: names.label_value(deployment),
         }
         self._me = names.label_value(owner)
-        self._needs = needs
-        self._limit_of = limit_of
-        self._is_counted = is_counted
-        self._on_changed = on_changed
         self._pace = pace
         self._beat = time.time_ns()
-        self._others = Others(self._me, gone_s=pace.gone_s)
+        self._peers = Peers(self._me, gone_s=pace.gone_s)
         self._plan: Plan | None = None
         """The last one that was written, lowered by one that is being written."""
-        self._valid_until = 0.0
+        self._valid_until_mono_s = 0.0
         self._is_denied = False
-        self._kicked = asyncio.Event()
-        self._needed_at: dict[str, float] = {}
-        """Limited key -> when it was needed last."""
+        self.kicked = Signal()
         self.trouble: str | None = "nothing was written yet"
 
     def allowed(self, key: str, limit: int) -> int | Hold:
         """How many pods of a key this dispatcher may have now."""
         if self._is_denied:
-            return max(0, limit - self._others.pods(key))
-        if self._plan is None or time.monotonic() > self._valid_until:
+            return max(0, limit - self._peers.pods(key))
+        if self._plan is None or time.monotonic() > self._valid_until_mono_s:
             return Hold("LimitsUnknown", f"what other dispatchers hold of the limits is not known: {self.trouble}")
         if self._plan.is_alone:
             return limit
         granted = self._plan.grants.get(key)
         if granted is None:
-            self._kicked.set()
+            self.kicked.set()
             return Hold("LimitsUnknown", "its share of the limits is being asked for")
         return granted.allowed
 
     def freed(self) -> None:
         """A slot became free: where others wait for it they need not wait for the next turn."""
         if self._plan is not None and any(one.allowed < one.share for one in self._plan.grants.values()):
-            self._kicked.set()
+            self.kicked.set()
 
-    def saw(self, pods: Iterable[Mapping[str, Any]], asked_at: float) -> None:
+    def saw(self, pods: Iterable[Mapping[str, Any]], asked_mono_s: float) -> None:
         """The pods of all other owners, as the cluster listed them when asked at that time."""
-        self._others.saw(pods, asked_at=asked_at)
+        self._peers.saw(pods, asked_at=asked_mono_s)
 
-    async def run(self) -> None:
-        """Takes turns until it is cancelled."""
-        while True:
-            again_s = self._pace.every_s
-            try:
-                if self._is_counted():
-                    again_s = await self._turn()
-                else:
-                    again_s = LEAST_S
-            except errors.ApiUnavailable as error:
-                self._failed(error)
-            except errors.ApiError as error:
-                self._failed(error)
-                if error.status in (403, 404, 405, 413, 422):
-                    self._deny()
-                again_s = AGAIN_S if self._is_denied else self._pace.every_s
-            except Exception as error:
-                logger.exception("the slots of the limits could not be shared out")
-                self._failed(error)
-            await asyncio.sleep(LEAST_S)
-            with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._kicked.wait(), again_s - LEAST_S)
-            self._kicked.clear()
+    async def turn(self, demand: Demand) -> float:
+        """Reads, decides, writes; what keeps it from that is in `trouble`. Gives the seconds until the next turn."""
+        try:
+            return await self._turn(demand)
+        except errors.ApiUnavailable as error:
+            self._failed(error)
+        except errors.ApiError as error:
+            self._failed(error)
+            if error.status in (403, 404, 405, 413, 422):
+                self._deny()
+            return AGAIN_S if self._is_denied else self._pace.every_s
+        except Exception as error:
+            logger.exception("the slots of the limits could not be shared out")
+            self._failed(error)
+        return self._pace.every_s
 
-    async def leave(self) -> None:
-        """Lets go of all that has no pod; the pods run on. Bounded, and tried once: it only saves the others time."""
+    async def leave(self, used: Mapping[str, int]) -> None:
+        """Releases all that has no pod; the pods run on. Bounded, and tried once: it only saves the others time."""
         if self._plan is None:
             return
-        entry = Entry(beat=self._next_beat(), used={key: need.used for key, need in self._needs().items() if need.used})
+        entry = Entry(beat=self._next_beat(), used={key: count for key, count in used.items() if count})
         self._plan = None
         patch = {"data": {self._me: fair_share.encode(entry)}}
         with contextlib.suppress(errors.ApiError, errors.ApiUnavailable, TimeoutError):
-            await asyncio.wait_for(self._cluster.patch_config_map(self._namespace, self._name, patch), LEAVE_S)
+            await asyncio.wait_for(self._client.patch_config_map(self._namespace, self._name, patch), LEAVE_S)
 
-    async def _turn(self) -> float:
-        """Reads, decides, writes. Gives the seconds until the next turn."""
+    async def _turn(self, demand: Demand) -> float:
         for attempt in range(TRIES):
             found = await self._read()
             now_s = time.monotonic()
-            plan = self._others.plan(_entries(found), self._limited(now_s), beat=self._next_beat(), now_s=now_s)
+            plan = self._peers.plan(_entries(found), dict(demand()), beat=self._next_beat(), now_s=now_s)
             self._plan = self._plan.lowered(plan) if self._plan is not None else None
-            sent_at = time.monotonic()
+            sent_mono_s = time.monotonic()
             if await self._write(found, plan):
-                self._worked(plan, sent_at)
+                self._worked(plan, sent_mono_s)
                 return self._pace.short_s if plan.is_short else self._pace.every_s
             await asyncio.sleep(random.uniform(0.005, 0.03) * (attempt + 1))
         raise errors.ApiUnavailable(f"the ConfigMap {self._name} was changed by others {TRIES} times in a row")
 
     async def _read(self) -> Mapping[str, Any] | None:
         try:
-            return await self._cluster.read_config_map(self._namespace, self._name)
+            return await self._client.read_config_map(self._namespace, self._name)
         except errors.ApiError as error:
             if error.status == 404 and self._name in error.message:
                 return None
@@ -176,32 +153,23 @@ class Ledger:
         try:
             if found is None:
                 body = {"apiVersion": "v1", "kind": "ConfigMap", "metadata": metadata, "data": data}
-                await self._cluster.create_config_map(self._namespace, body)
+                await self._client.create_config_map(self._namespace, body)
             else:
                 version = {"resourceVersion": found["metadata"]["resourceVersion"]}
-                await self._cluster.patch_config_map(self._namespace, self._name, {"metadata": version, "data": data})
+                await self._client.patch_config_map(self._namespace, self._name, {"metadata": version, "data": data})
         except errors.ApiError as error:
             if error.status == 409 or (found is not None and error.status == 404):
                 return False
             raise
         return True
 
-    def _limited(self, now_s: float) -> dict[str, tuple[int, Need]]:
-        """Limit and need of each limited key that is needed, or was not long ago."""
-        needs = self._needs()
-        self._needed_at = {key: at for key, at in self._needed_at.items() if now_s - at < KEPT_S}
-        self._needed_at |= dict.fromkeys(needs, now_s)
-        found = {key: (self._limit_of(key), needs.get(key, Need())) for key in self._needed_at}
-        return {key: (limit, need) for key, (limit, need) in found.items() if limit is not None}
-
     def _next_beat(self) -> int:
         self._beat += 1
         return self._beat
 
-    def _worked(self, plan: Plan, sent_at: float) -> None:
-        self._plan, self._valid_until = plan, sent_at + self._pace.valid_s
+    def _worked(self, plan: Plan, sent_mono_s: float) -> None:
+        self._plan, self._valid_until_mono_s = plan, sent_mono_s + self._pace.valid_s
         self._is_denied, self.trouble = False, None
-        self._on_changed()
 
     def _failed(self, error: BaseException) -> None:
         if self.trouble is None:
@@ -214,7 +182,6 @@ class Ledger:
                 "limits hold for each dispatcher alone, the ConfigMap %s cannot be used: %s", self._name, self.trouble
             )
         self._is_denied = True
-        self._on_changed()
 
 
 def _entries(found: Mapping[str, Any] | None) -> dict[str, Entry]:

@@ -6,30 +6,30 @@ has adopted yet. An entry is a pod's name, not a number: counting twice is not p
 """
 
 import math
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from dispatcher.attempts import limits
-from dispatcher.manifests import podspec
+from dispatcher.manifests import labels
 
 _FINISHED = frozenset({"Succeeded", "Failed"})
 
 
 @dataclass(kw_only=True)
 class _Slot:
-    """One pod. `since` is infinite while its create is under way, else when it was known to exist."""
+    """One pod. `since_mono_s` is infinite while its create is under way, else when it was known to exist."""
 
     queue: str
-    since: float
+    since_mono_s: float
     uid: str | None = None
 
 
 class Slots:
-    """Counts by key (`limits`). `on_freed` is called whenever a slot became free."""
+    """Counts by key (`limits`). `freed` counts how often a slot became free."""
 
-    def __init__(self, on_freed: Callable[[], None]) -> None:
-        self._on_freed = on_freed
+    def __init__(self) -> None:
+        self.freed = 0
         self._slots: dict[tuple[str, str], _Slot] = {}
         self._by_key: dict[str, set[tuple[str, str]]] = {}
 
@@ -47,15 +47,15 @@ class Slots:
 
     def begin(self, namespace: str, pod: str, queue: str) -> None:
         """A create is about to be sent."""
-        self._put((namespace, pod), _Slot(queue=queue, since=math.inf))
+        self._put((namespace, pod), _Slot(queue=queue, since_mono_s=math.inf))
 
     def created(self, namespace: str, pod: str, queue: str, *, uid: str, now_s: float) -> None:
         """It was answered: the pod is there."""
         slot = self._slots.get((namespace, pod))
         if slot is None:
-            self._put((namespace, pod), _Slot(queue=queue, since=now_s, uid=uid))
+            self._put((namespace, pod), _Slot(queue=queue, since_mono_s=now_s, uid=uid))
         else:
-            slot.uid, slot.since = uid, now_s
+            slot.uid, slot.since_mono_s = uid, now_s
 
     def give_back(self, namespace: str, pod: str) -> None:
         """No pod was made. One that the watch has seen goes on counting."""
@@ -72,26 +72,28 @@ class Slots:
             if slot is not None and slot.uid == uid:
                 self._drop(name)
         elif slot is None:
-            queue = (metadata.get("annotations") or {}).get(podspec.QUEUE_ANNOTATION)
+            queue = (metadata.get("annotations") or {}).get(labels.QUEUE_ANNOTATION)
             if queue is not None:
-                self._put(name, _Slot(queue=queue, since=now_s, uid=uid))
+                self._put(name, _Slot(queue=queue, since_mono_s=now_s, uid=uid))
         elif slot.uid is None:
             slot.uid = uid
 
-    def sync(self, namespace: str, pods: Collection[str], *, asked_at: float) -> None:
+    def sync(self, namespace: str, pods: Collection[str], *, asked_mono_s: float) -> None:
         """What a list of a namespace lacks, though it was there before the list was asked for, is gone."""
-        gone = [name for name, slot in self._slots.items() if name[0] == namespace and slot.since < asked_at]
+        gone = [name for name, slot in self._slots.items() if name[0] == namespace and slot.since_mono_s < asked_mono_s]
         for name in gone:
             if name[1] not in pods:
                 self._drop(name)
 
     def _put(self, name: tuple[str, str], slot: _Slot) -> None:
-        self._drop(name, is_told=False)
+        freed = self.freed
+        self._drop(name)
+        self.freed = freed
         self._slots[name] = slot
         for key in limits.keys(slot.queue, name[0]):
             self._by_key.setdefault(key, set()).add(name)
 
-    def _drop(self, name: tuple[str, str], *, is_told: bool = True) -> None:
+    def _drop(self, name: tuple[str, str]) -> None:
         slot = self._slots.pop(name, None)
         if slot is None:
             return
@@ -99,5 +101,4 @@ class Slots:
             self._by_key[key].discard(name)
             if not self._by_key[key]:
                 del self._by_key[key]
-        if is_told:
-            self._on_freed()
+        self.freed += 1

@@ -1,4 +1,4 @@
-"""Lines: what waits for a pod, in order of receipt, one line for each queue and namespace. Pure.
+"""Wait queues: what waits for a pod, in order of receipt, one for each queue and namespace. Pure.
 
 Within a line nobody is overtaken. The lines of one queue are served by whose head came first, so a queue keeps its
 order as far as its namespaces let it, and a namespace that pauses holds nobody else. Queues take turns.
@@ -24,7 +24,7 @@ class Waiting(Protocol):
 W = TypeVar("W", bound=Waiting)
 
 
-class Lines(Generic[W]):
+class WaitQueues(Generic[W]):
     """All that waits."""
 
     def __init__(self) -> None:

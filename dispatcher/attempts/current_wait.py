@@ -1,31 +1,27 @@
-"""Waiting: what an attempt waits for now, from what is known of it. Changes nothing but its book of first sights.
+"""What an attempt waits for now, from what is known of it. No I/O; the time is passed in.
 
-The launcher's words are read while there is no pod, the pod's own afterwards, completed by what the cluster's events
-say of one that does not start. `dispatcher.attempts.status_notes` asks at every change, `dispatcher.watching.clock`
-compares with the time.
+The launcher's reason is read while there is no pod, the pod's own afterwards, completed by what the cluster's events
+say of one that does not start. Asked at every change of an attempt; the controller compares the deadline with the time.
 """
 
 from dataclasses import replace
-from datetime import UTC, datetime, timedelta
-from typing import Any
 
-from dispatcher.attempts import wait_rules
+from dispatcher.attempts import states, wait_rules
 from dispatcher.attempts.attempt import Attempt
+from dispatcher.attempts.states import State
 from dispatcher.status import observation
-
-NOTHING = observation.Observation(verdict="none")
 
 
 def look(attempt: Attempt, *, now_s: float) -> wait_rules.Wait | None:
-    """What it waits for; None where it does not. Times are of the monotonic clock."""
-    if attempt.stage == "waiting" or (attempt.stage == "creating" and attempt.reason):
-        kind = wait_rules.kind_of(reason=attempt.reason, is_pod=False, is_scheduled=False)
-        first_s = attempt.first_waits.setdefault(kind, now_s)
-        return _wait(attempt, kind, reason=attempt.reason, detail=attempt.detail, since_s=first_s)
-    seen = attempt.seen or NOTHING
-    if attempt.stage != "created" or attempt.started_at is not None or seen.verdict != "none":
+    """What it waits for; None where it does not. Times are monotonic seconds.
+
+    Notes in `attempt.first_waits` when it began to wait for a kind of thing that counts from then.
+    """
+    if attempt.state in states.UNLAUNCHED:
+        return _of_launch(attempt, now_s)
+    if attempt.state not in (State.PENDING, State.EXPIRING_POD) or attempt.started_at is not None:
         return None
-    return _of_pod(attempt, seen, now_s)
+    return _of_pod(attempt, attempt.seen, now_s) if attempt.seen.verdict == "none" else None
 
 
 def patient(attempt: Attempt, seen: observation.Observation) -> observation.Observation:
@@ -38,51 +34,47 @@ def patient(attempt: Attempt, seen: observation.Observation) -> observation.Obse
     return replace(seen, verdict="none", cause=None)
 
 
-def facts(attempt: Attempt, *, now_s: float) -> dict[str, Any]:
-    """What the attempt's row says of its wait: fields of `PodRow`, with times of people's clock."""
-    wait = attempt.wait
-    if wait is None:
-        return {}
-    at = {"waiting_since": wait.since_s, "deadline_at": wait.deadline_s}
-    now = datetime.now(UTC)
-    return {
-        "reason": wait.reason,
-        "message": wait.detail,
-        "at_deadline": wait.rule.action,
-        **{name: None if then_s is None else now + timedelta(seconds=then_s - now_s) for name, then_s in at.items()},
-    }
+def _of_launch(attempt: Attempt, now_s: float) -> wait_rules.Wait | None:
+    blocked = attempt.blocked
+    if blocked is None and attempt.state is State.LAUNCHING:
+        return None
+    reason, detail = (None, None) if blocked is None else (blocked.reason, blocked.text)
+    kind = wait_rules.kind_of(reason=reason, is_pod=False, is_scheduled=False)
+    first_s = attempt.first_waits.setdefault(kind, now_s)
+    return _wait(attempt, kind, reason=reason, detail=detail, since_s=first_s)
 
 
 def _of_pod(attempt: Attempt, seen: observation.Observation, now_s: float) -> wait_rules.Wait:
     reason, detail = seen.reason, seen.message
     kind = wait_rules.kind_of(reason=reason, is_pod=True, is_scheduled=seen.is_scheduled)
-    if kind == "start" and attempt.clue is not None:
-        kind, reason, detail = _with_clue(attempt, reason)
-    began_s = attempt.created_mono if kind == "unschedulable" else attempt.scheduled_mono or attempt.created_mono
+    if kind == "start" and attempt.event is not None:
+        kind, reason, detail = _with_event(attempt, reason)
+    scheduled_s = None if attempt.sighting is None else attempt.sighting.scheduled_mono_s
+    created_s = attempt.pod.created_mono_s
+    began_s = created_s if kind == "unschedulable" else scheduled_s or created_s
     first_s = attempt.first_waits.setdefault(kind, now_s)
-    is_own = wait_rules.counts_from_its_first_sight(kind, profile=attempt.profile, wanted=attempt.wanted)
+    is_own = wait_rules.counts_from_its_first_sight(kind, profile=attempt.profile, wanted=attempt.options)
     return _wait(attempt, kind, reason=reason, detail=detail, since_s=first_s if is_own else began_s)
 
 
-def _with_clue(attempt: Attempt, reason: str | None) -> tuple[str, str | None, str | None]:
+def _with_event(attempt: Attempt, reason: str | None) -> tuple[str, str | None, str | None]:
     """Kind, reason and detail of a pod whose status says no more than that its container is being made."""
-    clue = attempt.clue
-    assert clue is not None  # noqa: S101 - for the type checker
-    if wait_rules.is_volume(clue.reason):
-        return "volume", clue.reason, clue.message
-    if clue.reason == "Pulling" and "image" in attempt.profile.waits:
-        return "image", clue.reason, clue.message
-    return "start", reason, f"{clue.reason}: {clue.message}"
+    event = attempt.event
+    assert event is not None  # noqa: S101 - for the type checker
+    if wait_rules.is_volume(event.reason):
+        return "volume", event.reason, event.message
+    if event.reason == "Pulling" and "image" in attempt.profile.waits:
+        return "image", event.reason, event.message
+    return "start", reason, f"{event.reason}: {event.message}"
 
 
 def _wait(attempt: Attempt, kind: str, *, reason: str | None, detail: str | None, since_s: float) -> wait_rules.Wait:
-    is_pod = attempt.stage == "created"
-    wanted = attempt.wanted if is_pod else None
+    options = None if attempt.state in states.UNLAUNCHED else attempt.options
     return wait_rules.Wait(
         kind=kind,
         reason=reason,
         detail=detail,
         since_s=since_s,
-        rule=wait_rules.rule_of(kind, profile=attempt.profile, wanted=wanted),
-        said_by=wait_rules.said_by(kind, profile=attempt.profile, wanted=wanted, queue=attempt.queue),
+        rule=wait_rules.rule_of(kind, profile=attempt.profile, wanted=options),
+        said_by=wait_rules.said_by(kind, profile=attempt.profile, wanted=options, queue=attempt.queue),
     )

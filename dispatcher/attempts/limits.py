@@ -4,7 +4,7 @@ A key names what is limited: `queue/NAME`, `namespace/NAME` or `all`. A pod coun
 created only where each of them has room.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 ALL = "all"
@@ -36,17 +36,21 @@ class Limits:
             found.append((ALL, self.overall))
         return found
 
-    def of_key(self, key: str, *, max_pods_of: Callable[[str], int]) -> int | None:
-        """The limit of a key; `max_pods_of` gives that of a queue. None: it has none."""
+    def of_key(self, key: str) -> int | None:
+        """The limit of a namespace or of all. None: it has none."""
         kind, _, name = key.partition("/")
-        if kind == "queue":
-            return max_pods_of(name)
         return self.by_namespace.get(name) if kind == "namespace" else self.overall
 
 
 def queue_key(queue: str) -> str:
     """The key of a queue."""
     return f"queue/{queue}"
+
+
+def queue_of(key: str) -> str | None:
+    """The queue that a key limits; None for another key."""
+    kind, _, name = key.partition("/")
+    return name if kind == "queue" else None
 
 
 def namespace_key(namespace: str) -> str:

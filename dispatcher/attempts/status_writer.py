@@ -1,18 +1,24 @@
-"""The recorder: brings what people may know of pods into the pods' table, in batches, off the hot path.
+"""Writes rows of the table of pods in batches, off the hot path.
 
-A message is acknowledged when the row of its pod is written (`when_stored`): whatever is killed or deleted from then
-on, there is somebody who can tell that there was a pod. Rows are whole and replace each other, so only the newest of a
-batch is written. A database that is away costs nothing but freshness: rows are kept (one per launch) and written when
-it is back. Runs on the loop's thread; the write itself in a helper thread.
+A message is acknowledged when the row of its pod is written (`post_when_stored`): whatever is killed or deleted from
+then on, there is somebody who can tell that there was a pod. Rows are whole and replace each other, so only the newest
+of a batch is written. A database that is away costs nothing but freshness: rows are kept (one per launch) and written
+when it is back. Runs on the loop's thread; the write itself in a helper thread.
 """
 
 import asyncio
-import contextlib
 import logging
-from collections.abc import Callable
+import time
+from datetime import UTC, datetime
 
 from dispatcher import errors
+from dispatcher.attempts import current_wait, status_row
+from dispatcher.attempts.attempt import Attempt
+from dispatcher.attempts.celery_side import CelerySide, Event
+from dispatcher.attempts.registry import Attempts
+from dispatcher.attempts.signals import Signal
 from dispatcher.attempts.status_store import PodRow, PodStore
+from dispatcher.options import Options
 
 logger = logging.getLogger(__name__)
 
@@ -23,41 +29,42 @@ KEPT_ROWS = 20_000
 """Rows kept while the database is away; the oldest are dropped first: their launches are reported elsewhere too."""
 
 
-class Recorder:
-    """Collects rows and writes them. With no `open_store` it does nothing."""
+class StatusWriter:
+    """Collects rows and writes them; where the options name no database it writes none."""
 
-    def __init__(self, open_store: Callable[[], PodStore] | None) -> None:
-        self._open_store = open_store
+    def __init__(self, options: Options, *, owner: str, attempts: Attempts, celery: CelerySide) -> None:
+        self._deployment = options.deployment
+        self._owner = owner
+        self._url = options.database_url
+        self._attempts = attempts
+        self._celery = celery
         self._store: PodStore | None = None
         self._rows: dict[tuple[str, int], PodRow] = {}
         self._is_away = False
-        self._waiting: list[Callable[[], None]] = []
-        self._wanted = asyncio.Event()
+        self._events: list[Event] = []
+        """What is posted once all rows so far are written."""
+        self._wanted = Signal()
 
-    def when_stored(self, call: Callable[[], None]) -> None:
-        """Calls back once all rows so far are written; at once where nothing is stored, or the database is away."""
-        if self._open_store is None or self._is_away:
-            call()
+    def write(self, attempt: Attempt) -> None:
+        """Looks at what an attempt waits for, and has its row written within a moment."""
+        now = status_row.Now(datetime.now(UTC), time.monotonic())
+        self._attempts.waits(attempt, current_wait.look(attempt, now_s=now.mono_s))
+        if self._url is not None:
+            self._keep(status_row.row(attempt, deployment=self._deployment, owner=self._owner, now=now))
+
+    def post_when_stored(self, event: Event) -> None:
+        """Posts an event once all rows so far are written; at once where none is stored, or the database is away."""
+        if self._url is None or self._is_away:
+            self._celery.post(event)
             return
-        self._waiting.append(call)
+        self._events.append(event)
         self._wanted.set()
-
-    def record(self, row: PodRow) -> None:
-        """Takes a row in; it is written within a moment."""
-        if self._open_store is None:
-            return
-        key = (row.attempt_id, row.retries)
-        self._rows.pop(key, None)
-        self._rows[key] = row
-        while len(self._rows) > KEPT_ROWS:
-            del self._rows[next(iter(self._rows))]
 
     async def run(self) -> None:
         """Writes for ever; at cancellation it writes what is left, once."""
         try:
             while True:
-                with contextlib.suppress(TimeoutError):
-                    await asyncio.wait_for(self._wanted.wait(), EVERY_S)
+                if await self._wanted.wait(EVERY_S):
                     await asyncio.sleep(SOON_S)
                 await self.flush()
         except asyncio.CancelledError:
@@ -67,11 +74,10 @@ class Recorder:
     async def flush(self) -> None:
         """Writes what was collected, or keeps it for the next time."""
         rows, self._rows = self._rows, {}
-        waiting, self._waiting = self._waiting, []
-        self._wanted.clear()
+        events, self._events = self._events, []
         try:
             if rows:
-                await asyncio.to_thread(self._write, list(rows.values()))
+                await asyncio.to_thread(self._save, list(rows.values()))
         except errors.StoreUnavailable as error:
             self._rows = {**rows, **self._rows}
             if not self._is_away:
@@ -81,11 +87,18 @@ class Recorder:
             if self._is_away:
                 logger.info("pod status is stored again")
             self._is_away = False
-        for call in waiting:
-            call()
+        for event in events:
+            self._celery.post(event)
 
-    def _write(self, rows: list[PodRow]) -> None:
-        if self._store is None and self._open_store is not None:
-            self._store = self._open_store()
-        if self._store is not None:
-            self._store.save(rows)
+    def _keep(self, row: PodRow) -> None:
+        key = (row.attempt_id, row.retries)
+        self._rows.pop(key, None)
+        self._rows[key] = row
+        while len(self._rows) > KEPT_ROWS:
+            del self._rows[next(iter(self._rows))]
+
+    def _save(self, rows: list[PodRow]) -> None:
+        if self._store is None:
+            assert self._url is not None  # noqa: S101 - no row is kept without it
+            self._store = PodStore(self._url)
+        self._store.save(rows)

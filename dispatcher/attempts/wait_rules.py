@@ -270,7 +270,7 @@ class Wait:
         """When its rule acts; None for never."""
         return self.since_s + self.rule.after_s if self.rule.after_s > 0 else None
 
-    def is_over(self, now_s: float) -> bool:
+    def is_expired(self, now_s: float) -> bool:
         """Whether the deadline has come."""
         return self.deadline_s is not None and self.deadline_s <= now_s
 

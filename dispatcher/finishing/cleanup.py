@@ -1,4 +1,4 @@
-"""The janitor: saves the log of an ended pod, then deletes or keeps the pod, by its queue's policy.
+"""The clean-up: saves the log of an ended pod, then deletes or keeps the pod, by its queue's policy.
 
 It is called only after the outcome is stored (DESIGN rule 2). A log that cannot be read or a delete that is refused is
 tried again with back-off, a bounded number of times, and blocks nobody else. A pod that is kept is labelled
@@ -16,10 +16,11 @@ from pathlib import Path
 from typing import Any
 
 from dispatcher import errors, retry
+from dispatcher.attempts.attempt import Attempt
 from dispatcher.background import Background
 from dispatcher.finishing import pod_log
 from dispatcher.kubeapi import client
-from dispatcher.manifests import builder, names
+from dispatcher.manifests import builder, labels, names
 from dispatcher.manifests.container_pod_options import PodOptions
 from dispatcher.options import Options, QueueProfile
 
@@ -31,8 +32,8 @@ LOGS_AT_ONCE = 4
 
 
 @dataclass(frozen=True, kw_only=True)
-class Ended:
-    """An ended pod that is the janitor's now."""
+class EndedPod:
+    """An ended pod that is to be cleaned up."""
 
     attempt_id: str
     namespace: str
@@ -48,56 +49,55 @@ class Ended:
     """Lines that follow its log: how it failed, and its events."""
 
 
-class Janitor:
+class Cleanup:
     """Cleans up behind pods."""
 
-    def __init__(self, *, cluster: client.KubeClient, options: Options, on_saved: Callable[[Ended, str], None]) -> None:
-        self._cluster = cluster
+    def __init__(self, kube: client.KubeClient, *, options: Options, background: Background) -> None:
+        self._client = kube
         self._options = options
-        self._on_saved = on_saved
-        self._background = Background()
+        self._background = background
         self._slots = asyncio.Semaphore(AT_ONCE)
         self._log_slots = asyncio.Semaphore(LOGS_AT_ONCE)
         self.leftovers = 0
         """Pods that could not be deleted after all tries."""
 
-    def take(self, ended: Ended) -> None:
+    def take(self, ended: EndedPod) -> None:
         """Takes over an ended pod; returns at once."""
         self._background.spawn(self._clean(ended))
 
-    def kill(self, ended: Ended) -> None:
+    def kill(self, ended: EndedPod) -> None:
         """Takes over a pod whose task was revoked: it is deleted, unless its sender wants it to be left."""
         if ended.wanted.on_kill_action == "delete_pod":
             self.delete(ended)
             return
         self._background.spawn(self._leave(ended))
 
-    def delete(self, ended: Ended) -> None:
+    def delete(self, ended: EndedPod) -> None:
         """Takes over a pod that must end now: its log so far is saved, then it is deleted, whatever the policy."""
         self._background.spawn(self._end(ended))
 
-    async def _leave(self, ended: Ended) -> None:
+    async def _leave(self, ended: EndedPod) -> None:
         await self._patiently("log", ended, lambda: self.save_log(ended))
         await self._patiently("mark", ended, lambda: self._mark_done(ended))
 
-    async def _end(self, ended: Ended) -> None:
+    async def _end(self, ended: EndedPod) -> None:
         if ended.is_gone:
             return
         await self._patiently("log", ended, lambda: self.save_log(ended))
         if not await self._patiently(
-            "delete", ended, lambda: self._cluster.delete_pod(ended.namespace, ended.pod, uid=ended.uid)
+            "delete", ended, lambda: self._client.delete_pod(ended.namespace, ended.pod, uid=ended.uid)
         ):
             self.leftovers += 1
 
-    async def _clean(self, ended: Ended) -> None:
+    async def _clean(self, ended: EndedPod) -> None:
         if ended.is_gone:
             return
         async with self._slots:
             await self._patiently("log", ended, lambda: self.save_log(ended))
-            goes = await self._goes(ended)
-            if not goes or ended.profile.keep_finished_s > 0:
+            is_deleted = await self._is_deleted(ended)
+            if not is_deleted or ended.profile.keep_finished_s > 0:
                 await self._patiently("mark", ended, lambda: self._mark_done(ended))
-        if not goes:
+        if not is_deleted:
             return
         if ended.profile.keep_finished_s > 0:
             await asyncio.sleep(ended.profile.keep_finished_s)
@@ -105,18 +105,18 @@ class Janitor:
             if not await self._patiently("delete", ended, lambda: self._delete(ended)):
                 self.leftovers += 1
 
-    async def _goes(self, ended: Ended) -> bool:
+    async def _is_deleted(self, ended: EndedPod) -> bool:
         """Whether the pod is deleted. With `delete_active_pod` only one of whose containers some still run."""
         action = finish_action(ended.profile, ended.wanted)
         if action != "delete_active_pod":
             return action == "delete_pod" or (action == "delete_succeeded_pod" and ended.is_success)
         try:
-            pod = await self._cluster.read_pod(ended.namespace, ended.pod)
+            pod = await self._client.read_pod(ended.namespace, ended.pod)
         except (errors.ApiError, errors.ApiUnavailable):
             return False
         return (pod.get("status") or {}).get("phase") in ("Pending", "Running")
 
-    async def save_log(self, ended: Ended) -> None:
+    async def save_log(self, ended: EndedPod) -> None:
         """Writes the pod's log to the log folder, cut at its limit with a line that says so."""
         folder = self._options.log_folder
         if folder is None:
@@ -128,33 +128,33 @@ class Janitor:
                 return
             path = log_path(folder, ended.attempt_id)
             await asyncio.to_thread(_write, path, text or b"", limit=limit, epilogue=ended.epilogue)
-        self._on_saved(ended, str(path))
+        logger.debug("log saved attempt_id=%s path=%s", ended.attempt_id, path)
 
-    async def _read_log(self, ended: Ended, *, limit: int) -> bytes | None:
+    async def _read_log(self, ended: EndedPod, *, limit: int) -> bytes | None:
         """The logs that are wanted; None where there is none."""
         logs, pod = ended.wanted.logs, {}
         if logs.is_all or logs.is_all_inits:
-            pod = await self._cluster.read_pod(ended.namespace, ended.pod)
+            pod = await self._client.read_pod(ended.namespace, ended.pod)
         names = pod_log.containers(pod, logs, base=ended.wanted.base)
         if not names:
             return None
         return await pod_log.read(
-            self._cluster, ended.namespace, ended.pod, names=names, limit_bytes=limit, has_prefix=logs.has_prefix
+            self._client, ended.namespace, ended.pod, names=names, limit_bytes=limit, has_prefix=logs.has_prefix
         )
 
-    async def _mark_done(self, ended: Ended) -> None:
+    async def _mark_done(self, ended: EndedPod) -> None:
         """Marks this very pod; one that has its name by now is another's, and stays as it is."""
-        patch = {"metadata": {"uid": ended.uid, "labels": {builder.DONE_LABEL: "true"}}}
+        patch = {"metadata": {"uid": ended.uid, "labels": {labels.DONE_LABEL: "true"}}}
         try:
-            await self._cluster.patch_pod(ended.namespace, ended.pod, patch)
+            await self._client.patch_pod(ended.namespace, ended.pod, patch)
         except errors.ApiError as error:
             if error.status not in (409, 422):  # 422 says that a uid does not change, 409 that it was a precondition
                 raise
 
-    async def _delete(self, ended: Ended) -> None:
-        await self._cluster.delete_pod(ended.namespace, ended.pod, uid=ended.uid, grace_s=0)
+    async def _delete(self, ended: EndedPod) -> None:
+        await self._client.delete_pod(ended.namespace, ended.pod, uid=ended.uid, grace_s=0)
 
-    async def _patiently(self, what: str, ended: Ended, step: Callable[[], Awaitable[None]]) -> bool:
+    async def _patiently(self, what: str, ended: EndedPod, step: Callable[[], Awaitable[None]]) -> bool:
         """Does one step, again and again within bounds. Says whether it succeeded or has nothing left to do."""
         for failures in range(1, TRIES + 1):
             try:
@@ -203,10 +203,26 @@ def _write(path: Path, text: bytes, *, limit: int, epilogue: Sequence[str]) -> N
         file.write(text)
 
 
-def ended_of(pod: Mapping[str, Any], *, attempt_id: str, profile: QueueProfile, is_success: bool) -> Ended:
-    """The janitor's view of a pod object."""
+def ended_attempt(attempt: Attempt, *, is_success: bool) -> EndedPod:
+    """What the clean-up needs to know of an attempt with a pod."""
+    ending = attempt.ending
+    return EndedPod(
+        attempt_id=attempt.id,
+        namespace=attempt.namespace,
+        pod=attempt.pod.name,
+        uid=attempt.pod.uid,
+        profile=attempt.profile,
+        is_success=is_success,
+        is_gone=ending is not None and ending.is_pod_gone,
+        wanted=attempt.options,
+        epilogue=ending.epilogue if ending is not None and attempt.options.logs.has_events else (),
+    )
+
+
+def ended_pod(pod: Mapping[str, Any], *, attempt_id: str, profile: QueueProfile, is_success: bool) -> EndedPod:
+    """What the clean-up needs to know of a pod object."""
     metadata = pod["metadata"]
-    return Ended(
+    return EndedPod(
         attempt_id=attempt_id,
         namespace=metadata["namespace"],
         pod=metadata["name"],

@@ -33,13 +33,13 @@ class Page:
     """Where the next piece begins, in bytes; None behind the last."""
 
 
-async def of_attempt(cluster: client.KubeClient, attempt: Attempt) -> Page:
+async def of_attempt(kube: client.KubeClient, attempt: Attempt) -> Page:
     """The newest lines of a pod's log, or why there is none yet. Raises ApiError and ApiUnavailable."""
-    if attempt.uid is None:
+    if attempt.pod.uid is None:
         return Page(source="dispatcher", text=_waits(attempt))
-    source = f"pod {attempt.namespace}/{attempt.pod}"
+    source = f"pod {attempt.namespace}/{attempt.pod.name}"
     try:
-        log = await _newest(cluster, attempt)
+        log = await _newest(kube, attempt)
     except errors.ApiError as error:
         if error.status not in (400, 404):
             raise
@@ -55,13 +55,13 @@ async def of_file(folder: Path | None, attempt_id: str, *, offset: int) -> Page 
     return await asyncio.to_thread(_read, path, max(0, offset))
 
 
-async def _newest(cluster: client.KubeClient, attempt: Attempt) -> bytes:
+async def _newest(kube: client.KubeClient, attempt: Attempt) -> bytes:
     log = b""
     for lines in LIVE_LINES:
-        log = await cluster.read_log(
+        log = await kube.read_log(
             attempt.namespace,
-            attempt.pod,
-            container=attempt.wanted.base,
+            attempt.pod.name,
+            container=attempt.options.base,
             tail_lines=lines,
             limit_bytes=LIVE_BYTES,
         )
@@ -72,8 +72,10 @@ async def _newest(cluster: client.KubeClient, attempt: Attempt) -> bytes:
 
 def _waits(attempt: Attempt) -> str:
     """In one line what an attempt waits for."""
-    wait = attempt.wait
-    reason, detail = (wait.reason, wait.detail) if wait is not None else (attempt.reason, attempt.detail)
+    wait, blocked = attempt.wait, attempt.blocked
+    reason, detail = (blocked.reason, blocked.text) if blocked is not None else (None, None)
+    if wait is not None:
+        reason, detail = wait.reason, wait.detail
     why = ": ".join(word for word in (reason, detail) if word)
     return f"waits{': ' if why else ' to be launched'}{' '.join(why.split())}\n"
 

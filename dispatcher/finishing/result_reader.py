@@ -6,20 +6,20 @@ is completed with what the cluster said about the pod. Called once per ended pod
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable
 from dataclasses import replace
-from datetime import UTC, datetime
-from typing import Any
 
 from dispatcher import errors, retry
-from dispatcher.attempts import wait_rules
+from dispatcher.attempts import endings, sightings
 from dispatcher.attempts.attempt import Attempt
 from dispatcher.kubeapi import client
 from dispatcher.manifests import result_sidecar, workload
 from dispatcher.protocol import outcome
-from dispatcher.status import diagnosis, observation, pod_events
+from dispatcher.status import observation, pod_events
 
 Result = outcome.Outcome | errors.PodFailed
+Epilogue = tuple[str, ...]
+"""What is added to a log: how the pod failed, and what the cluster said about it."""
 TRIES = 5
 EVENTS_S = 5.0
 """Events are for people: after so long a failure is told without them."""
@@ -29,88 +29,71 @@ _NO_ANSWER = (errors.ApiError, errors.ApiUnavailable)
 
 
 async def read(
-    cluster: client.KubeClient,
+    kube: client.KubeClient,
     attempt: Attempt,
     seen: observation.Observation,
     *,
     told: result_sidecar.Told | None = None,
     max_bytes: int,
-) -> Result:
-    """How the attempt of an ended pod ended: its outcome, or the failure that stands for it.
+) -> tuple[Result, Epilogue]:
+    """How the attempt of an ended pod ended: its outcome, or the failure that stands for it; and lines for its log.
 
     `told` is what the result sidecar said, where there is one; `max_bytes` what a result may have.
     """
     if attempt.is_any_image:
-        result = await _any_image(cluster, attempt, seen, told=told, max_bytes=max_bytes)
+        result = await _any_image(kube, attempt, seen, told=told, max_bytes=max_bytes)
     else:
-        result = await _task(cluster, attempt, seen)
-    return await explained(cluster, attempt, result) if isinstance(result, errors.PodFailed) else result
+        result = await _task(kube, attempt, seen)
+    return await explained(kube, attempt, result) if isinstance(result, errors.PodFailed) else (result, ())
 
 
-async def explained(cluster: client.KubeClient, attempt: Attempt, failure: errors.PodFailed) -> errors.PodFailed:
-    """The failure with the last warning about its pod in its message; all events go into `attempt.epilogue`."""
-    if isinstance(failure, errors.PodSkipped) or attempt.uid is None:
-        return diagnosed(failure)
+async def explained(
+    kube: client.KubeClient, attempt: Attempt, failure: errors.PodFailed
+) -> tuple[errors.PodFailed, Epilogue]:
+    """The failure with the last warning about its pod in its message, and lines for its log with all events."""
+    uid = attempt.pod.uid
+    if isinstance(failure, errors.PodSkipped) or uid is None:
+        return endings.diagnosed(failure), ()
     try:
         async with asyncio.timeout(EVENTS_S):
-            events = pod_events.read(await cluster.list_events(attempt.namespace, uid=attempt.uid))
+            events = pod_events.read(await kube.list_events(attempt.namespace, uid=uid))
     except (*_NO_ANSWER, TimeoutError):
-        return diagnosed(failure)
-    told = diagnosed(failure, events=events)
+        return endings.diagnosed(failure), ()
+    told = endings.diagnosed(failure, events=tuple(events))
     details = told.details
-    attempt.epilogue = (
+    epilogue = (
         str(failure),
         f"that is: {details['explanation']}; to do: {details['what_to_do']}",
         *(event.line for event in events),
     )
     warning = pod_events.last_warning(events)
     if warning is None or warning.message in failure.message:
-        return told
-    return errors.PodFailed(f"{told.message}; the cluster said: {warning.reason}: {warning.message}", details)
+        return told, epilogue
+    whole = errors.PodFailed(f"{told.message}; the cluster said: {warning.reason}: {warning.message}", details)
+    return whole, epilogue
 
 
-def diagnosed(failure: errors.PodFailed, *, events: Sequence[pod_events.Event] = ()) -> errors.PodFailed:
-    """The failure with `explanation` and `what_to_do` in its details. One that has them stays as it is."""
-    known = failure.details
-    if "explanation" in known:
-        return failure
-    symptoms = diagnosis.Symptoms(
-        reason=known.get("reason"),
-        cause=known.get("cause"),
-        exit_code=known.get("exit_code"),
-        message=f"{failure.message} {known.get('message', '')}",
-        container=known.get("container"),
-        node=known.get("node"),
-        memory_limit=known.get("memory_limit"),
-        events=events,
-    )
-    found = diagnosis.diagnose(symptoms)
-    node = {"is_of_node": True} if found.is_of_node else {}
-    details = {**known, "explanation": found.explanation, "what_to_do": found.what_to_do, **node}
-    return type(failure)(failure.message, details)
-
-
-async def _task(cluster: client.KubeClient, attempt: Attempt, seen: observation.Observation) -> Result:
+async def _task(kube: client.KubeClient, attempt: Attempt, seen: observation.Observation) -> Result:
     message = seen.outcome or ""
     try:
-        told = outcome.decode(message, task_id=attempt.message.id, retries=attempt.message.retries)
+        told = outcome.decode(message, task_id=attempt.id, retries=attempt.message.retries)
         if isinstance(told, outcome.Outcome):
             return told
         lines = told.lines + outcome.SLACK_LINES
-        log = await _patiently(lambda: cluster.read_log(attempt.namespace, attempt.pod, tail_lines=lines))
+        log = await _patiently(lambda: kube.read_log(attempt.namespace, attempt.pod.name, tail_lines=lines))
         return outcome.read_frame(log, told)
     except (outcome.UnreadableOutcome, *_NO_ANSWER) as error:
         if seen.verdict == "failed":
             return failed(attempt, seen)
         why = str(error) if message else "it left no outcome"
         return errors.PodFailed(
-            f"the pod {attempt.pod} ended with exit code 0, but {why}; has its image this version of Podyard?",
-            {"reason": "NoOutcome", "cause": "application", "pod": attempt.pod, "exit_code": seen.exit_code},
+            f"the pod {attempt.pod.name} ended with exit code 0, but {why}; has its image this version of Podyard?",
+            {"reason": "NoOutcome", "cause": "application", "pod": attempt.pod.name, "exit_code": seen.exit_code},
         )
 
 
 async def _any_image(
-    cluster: client.KubeClient,
+    kube: client.KubeClient,
     attempt: Attempt,
     seen: observation.Observation,
     *,
@@ -119,33 +102,31 @@ async def _any_image(
 ) -> Result:
     if is_skipped(attempt, seen):
         return errors.PodSkipped(
-            f"the pod {attempt.pod} was skipped: it ended with exit code {seen.exit_code} (skip_on_exit_code)",
-            {"reason": "Skipped", "exit_code": seen.exit_code, "pod": attempt.pod},
+            f"the pod {attempt.pod.name} was skipped: it ended with exit code {seen.exit_code} (skip_on_exit_code)",
+            {"reason": "Skipped", "exit_code": seen.exit_code, "pod": attempt.pod.name},
         )
     if seen.verdict == "failed":
         return expired(attempt, seen) or failed(attempt, seen)
-    done = outcome.Outcome(
-        id=attempt.message.id, retries=attempt.message.retries, state="SUCCESS", runtime_s=_runtime_s(seen)
-    )
-    path = attempt.wanted.result_path
+    done = outcome.Outcome(id=attempt.id, retries=attempt.message.retries, state="SUCCESS", runtime_s=_runtime_s(seen))
+    path = attempt.options.result_path
     if path is None:
         return done
     try:
-        data = await _result_bytes(cluster, attempt, told or result_sidecar.Told(kind="lost"), path, max_bytes)
+        data = await _result_bytes(kube, attempt, told or result_sidecar.Told(kind="lost"), path, max_bytes)
         return replace(done, value=result_sidecar.value(data, path=path))
     except errors.PodFailed as failure:
-        details = {**failure.details, "pod": attempt.pod, "exit_code": seen.exit_code}
-        return errors.PodFailed(f"the pod {attempt.pod} succeeded, but {failure.message}", details)
+        details = {**failure.details, "pod": attempt.pod.name, "exit_code": seen.exit_code}
+        return errors.PodFailed(f"the pod {attempt.pod.name} succeeded, but {failure.message}", details)
 
 
 def is_skipped(attempt: Attempt, seen: observation.Observation) -> bool:
     """Whether the deciding container ended by itself with an exit code that means "skipped"."""
-    codes = attempt.wanted.skip_on_exit_code
-    return seen.exit_code in codes and seen.container == attempt.wanted.base and seen.cause != "infrastructure"
+    codes = attempt.options.skip_on_exit_code
+    return seen.exit_code in codes and seen.container == attempt.options.base and seen.cause != "infrastructure"
 
 
 async def _result_bytes(
-    cluster: client.KubeClient, attempt: Attempt, told: result_sidecar.Told, path: str, max_bytes: int
+    kube: client.KubeClient, attempt: Attempt, told: result_sidecar.Told, path: str, max_bytes: int
 ) -> bytes:
     """The bytes of the result's file. Raises PodFailed."""
     if told.kind in ("nothing", "here"):
@@ -153,7 +134,9 @@ async def _result_bytes(
     if told.kind != "log":
         raise result_sidecar.failure(told, path=path, max_bytes=max_bytes)
     try:
-        log = await _patiently(lambda: cluster.read_log(attempt.namespace, attempt.pod, container=result_sidecar.NAME))
+        log = await _patiently(
+            lambda: kube.read_log(attempt.namespace, attempt.pod.name, container=result_sidecar.NAME)
+        )
     except _NO_ANSWER as error:
         raise errors.PodFailed(
             f"its result could not be read from the log of the container {result_sidecar.NAME!r}: {error}",
@@ -174,13 +157,13 @@ async def _patiently(read_once: Callable[[], Awaitable[bytes]]) -> bytes:
 
 def failed(attempt: Attempt, seen: observation.Observation) -> errors.PodFailed:
     """The failure of a pod, in the words of its status."""
-    parts = [f"the pod {attempt.pod} failed: {seen.reason or 'no reason given'}"]
+    parts = [f"the pod {attempt.pod.name} failed: {seen.reason or 'no reason given'}"]
     if seen.exit_code is not None:
         parts.append(f"exit code {seen.exit_code}")
     text = (seen.message or "").strip()
     if text:
         parts.append(text.splitlines()[-1].strip()[:2000])
-    known = details(attempt, seen)
+    known = endings.details(attempt, seen)
     if "\n" in text:
         known["message"] = text[-MESSAGE_CHARS:]
     return errors.PodFailed(", ".join(parts), known)
@@ -188,61 +171,17 @@ def failed(attempt: Attempt, seen: observation.Observation) -> errors.PodFailed:
 
 def expired(attempt: Attempt, seen: observation.Observation) -> errors.PodFailed | None:
     """The failure of a workload whose pod came so late that its token was refused; None for every other pod."""
-    started_at, ended_at = time_of(seen.started_at), time_of(seen.ended_at)
+    started_at, ended_at = sightings.time_of(seen.started_at), sightings.time_of(seen.ended_at)
     if not workload.was_too_late(attempt.message, started_at=started_at, ended_at=ended_at):
         return None
     return errors.PodFailed(
-        f"the pod {attempt.pod} came too late: the workload's token had expired while it waited",
-        {**details(attempt, seen), "reason": workload.EXPIRED, "cause": "infrastructure"},
+        f"the pod {attempt.pod.name} came too late: the workload's token had expired while it waited",
+        {**endings.details(attempt, seen), "reason": workload.EXPIRED, "cause": "infrastructure"},
     )
 
 
-def too_late(attempt: Attempt, wait: wait_rules.Wait) -> errors.PodFailed:
-    """The failure of an attempt that waited longer than it may; it names for what, how long, and what to do."""
-    known = details(attempt, attempt.seen or observation.Observation(verdict="none"))
-    subject = f"the pod {attempt.pod}" if attempt.uid is not None else "it has no pod yet, and"
-    return errors.PodFailed(wait_rules.too_long(wait, subject=subject), {**known, **wait_rules.details(wait)})
-
-
-def details(attempt: Attempt, seen: observation.Observation) -> dict[str, Any]:
-    """What programs may know of a failure."""
-    known = {
-        "reason": seen.reason,
-        "exit_code": seen.exit_code,
-        "cause": seen.cause,
-        "pod": attempt.pod,
-        "node": seen.node,
-        "container": seen.container,
-        "memory_limit": seen.memory.limit,
-        "memory_request": seen.memory.request,
-    }
-    return {key: value for key, value in known.items() if value is not None}
-
-
-def time_of(text: str | None) -> datetime | None:
-    """A time as the API writes it; None where there is none or it cannot be read."""
-    try:
-        return None if text is None else datetime.fromisoformat(text).astimezone(UTC)
-    except ValueError:
-        return None
-
-
-def times(seen: observation.Observation, *, created: str | None) -> tuple[datetime | None, datetime | None]:
-    """When the deciding container began and ended: the node's words, bounded by what cannot have been otherwise.
-
-    It did not begin before the API server made its pod (`created`), nor end before it began. A node whose clock is
-    behind would end a time limit too early without that.
-    """
-    started_at, ended_at, floor = time_of(seen.started_at), time_of(seen.ended_at), time_of(created)
-    if started_at is not None and floor is not None:
-        started_at = max(started_at, floor)
-    if ended_at is not None and started_at is not None:
-        ended_at = max(ended_at, started_at)
-    return started_at, ended_at
-
-
 def _runtime_s(seen: observation.Observation) -> float:
-    started_at, ended_at = time_of(seen.started_at), time_of(seen.ended_at)
+    started_at, ended_at = sightings.time_of(seen.started_at), sightings.time_of(seen.ended_at)
     if started_at is None or ended_at is None:
         return 0.0
     return max(0.0, (ended_at - started_at).total_seconds())

@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Literal
 
-from dispatcher.finishing import result_reader
-from dispatcher.manifests import builder, names, podspec
+from dispatcher.attempts import sightings
+from dispatcher.manifests import labels, names
 
 Verdict = Literal["leftover", "unfinished", "unread", "young", "other"]
 
@@ -26,8 +26,8 @@ class Rule:
 
 def selector(deployment: str) -> str:
     """The label selector of all pods of a deployment, those that are marked as done included."""
-    ours = f"{podspec.MANAGED_BY_LABEL}={podspec.MANAGED_BY}"
-    return f"{ours},{podspec.DEPLOYMENT_LABEL}={names.label_value(deployment)}"
+    ours = f"{labels.MANAGED_BY_LABEL}={labels.MANAGED_BY}"
+    return f"{ours},{labels.DEPLOYMENT_LABEL}={names.label_value(deployment)}"
 
 
 def decide(pod: Mapping[str, Any], rule: Rule, *, now: datetime) -> Verdict:
@@ -36,7 +36,7 @@ def decide(pod: Mapping[str, Any], rule: Rule, *, now: datetime) -> Verdict:
     phase = (pod.get("status") or {}).get("phase")
     if phase not in ("Succeeded", "Failed"):
         return "unfinished"
-    if not builder.is_done(pod) or (pod.get("metadata") or {}).get("deletionTimestamp"):
+    if not labels.is_done(pod) or (pod.get("metadata") or {}).get("deletionTimestamp"):
         return "unread"
     ended_at = time_of_end(pod)
     if ended_at is None or (now - ended_at).total_seconds() < rule.older_than_s:
@@ -48,6 +48,6 @@ def time_of_end(pod: Mapping[str, Any]) -> datetime | None:
     """When the last container of a pod ended; where none says so, when the pod was made."""
     statuses = (pod.get("status") or {}).get("containerStatuses") or ()
     ended = [((status.get("state") or {}).get("terminated") or {}).get("finishedAt") for status in statuses]
-    times = [at for at in map(result_reader.time_of, ended) if at is not None]
-    made = result_reader.time_of((pod.get("metadata") or {}).get("creationTimestamp"))
+    times = [at for at in map(sightings.time_of, ended) if at is not None]
+    made = sightings.time_of((pod.get("metadata") or {}).get("creationTimestamp"))
     return max(times, default=made)

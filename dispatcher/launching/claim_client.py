@@ -15,6 +15,7 @@ from dataclasses import dataclass, replace
 from typing import Any, Protocol, TypeVar
 
 from dispatcher import retry
+from dispatcher.attempts import states
 from dispatcher.attempts.attempt import Attempt
 from dispatcher.protocol import launch_claim
 
@@ -49,7 +50,7 @@ def book_of(backend: Any) -> Book | None:
 class _Ours:
     """The claim of one delivery."""
 
-    asked_at: float
+    asked_mono_s: float
     """When it was last asked for, on the monotonic clock."""
     unanswered: int = 0
     """Creates that were sent and of which it is not known that they did nothing."""
@@ -70,7 +71,7 @@ class Claims:
         """Renews what waits for its pod, until it is cancelled."""
         while True:
             await asyncio.sleep(launch_claim.RENEW_S)
-            self._ours = {one: ours for one, ours in self._ours.items() if one.stage in ("waiting", "creating")}
+            self._ours = {one: ours for one, ours in self._ours.items() if one.state in states.UNLAUNCHED}
             try:
                 await asyncio.gather(*map(self.take, self._ours))
             except Exception as error:  # noqa: BLE001 - the result backend is another's code, away or not
@@ -83,7 +84,7 @@ class Claims:
     def is_fresh(self, attempt: Attempt) -> bool:
         """Whether a create may be sent now. Not after a while in which we may have been stopped."""
         ours = self._ours.get(attempt)
-        return ours is not None and time.monotonic() - ours.asked_at < launch_claim.FRESH_S
+        return ours is not None and time.monotonic() - ours.asked_mono_s < launch_claim.FRESH_S
 
     def sent(self, attempt: Attempt) -> None:
         """A create is sent now: from here on its pod may exist."""
@@ -109,7 +110,7 @@ class Claims:
         try:
             await self._swap(attempt, attempt.delivery, None)
         except Exception as error:  # noqa: BLE001 - as above
-            logger.debug("a claim was not taken back attempt_id=%s: %r", attempt.message.id, error)
+            logger.debug("a claim was not taken back attempt_id=%s: %r", attempt.id, error)
 
     async def take(self, attempt: Attempt) -> launch_claim.Answer:
         """Claims the launch, or renews the claim. Raises what the result backend raises."""
@@ -121,10 +122,10 @@ class Claims:
 
     async def replace(self, attempt: Attempt, held: str) -> bool:
         """Puts our claim where `held` stands. Says whether that stood there still. Raises as `take`."""
-        asked_at = time.monotonic()
+        asked_mono_s = time.monotonic()
         is_done = await self._swap(attempt, held, self._claim(attempt))
         if is_done:
-            self._ours[attempt] = _Ours(asked_at=asked_at)
+            self._ours[attempt] = _Ours(asked_mono_s=asked_mono_s)
         return is_done
 
     async def lose(self, attempt: Attempt, held: str) -> bool:
@@ -143,7 +144,7 @@ class Claims:
                     return
             except Exception as error:  # noqa: BLE001 - as above
                 failures += 1
-                logger.debug("a claim is not taken back yet attempt_id=%s: %r", attempt.message.id, error)
+                logger.debug("a claim is not taken back yet attempt_id=%s: %r", attempt.id, error)
             jitter = random.random()
             await asyncio.sleep(
                 retry.backoff_s(failures, jitter=jitter, first_s=BACKOFF_FIRST_S, last_s=BACKOFF_LAST_S)
@@ -156,29 +157,31 @@ class Claims:
     async def _release(self, attempt: Attempt) -> bool:
         answer = await self.take(attempt)
         self._ours.pop(attempt, None)
-        if answer.held is None and not answer.is_over:
+        if answer.held is None and not answer.has_outcome:
             return await self._swap(attempt, attempt.delivery, None)
-        if answer.held is not None and launch_claim.is_of_launch(answer.held, retries=attempt.message.retries):
+        if answer.held is not None and launch_claim.is_of_launch(answer.held, place=attempt.key.place):
             return await self._swap(attempt, answer.held, None)
         return True  # it has ended, or is another's
 
     def _claim(self, attempt: Attempt) -> launch_claim.Claim:
-        return launch_claim.Claim(token=attempt.delivery, retries=attempt.message.retries, owner=self.owner)
+        return launch_claim.Claim(
+            token=attempt.delivery, retries=attempt.key.retries, replaced=attempt.key.replaced, owner=self.owner
+        )
 
     async def _ask(self) -> None:
         """Asks for all that are wanted, as long as any are."""
         try:
             while self._wanted:
-                again_at = time.monotonic() + GATHER_S
+                again_mono_s = time.monotonic() + GATHER_S
                 batch, self._wanted = self._wanted[:AT_ONCE], self._wanted[AT_ONCE:]
                 await self._answer(batch)
-                await asyncio.sleep(max(0.0, again_at - time.monotonic()))
+                await asyncio.sleep(max(0.0, again_mono_s - time.monotonic()))
         finally:
             self._asking = None
 
     async def _answer(self, batch: Sequence[tuple[Attempt, "asyncio.Future[launch_claim.Answer]"]]) -> None:
-        asked_at = time.monotonic()
-        wanted = [(one.message.id, one.delivery, self._claim(one).encode()) for one, _ in batch]
+        asked_mono_s = time.monotonic()
+        wanted = [(one.id, one.delivery, self._claim(one).encode()) for one, _ in batch]
         try:
             answers = await self._call(self._book.take_launches, wanted)
         except Exception as error:  # noqa: BLE001 - each that waits hears of it
@@ -186,15 +189,15 @@ class Claims:
                 if not future.done():
                     future.set_exception(error)
             return
-        for (attempt, future), (held, age_s, is_over) in zip(batch, answers, strict=True):
-            answer = launch_claim.Answer(held=held, age_s=age_s, is_over=is_over)
-            if held is None and not is_over:
-                self._ours.setdefault(attempt, _Ours(asked_at=asked_at)).asked_at = asked_at
+        for (attempt, future), (held, age_s, has_outcome) in zip(batch, answers, strict=True):
+            answer = launch_claim.Answer(held=held, age_s=age_s, has_outcome=has_outcome)
+            if held is None and not has_outcome:
+                self._ours.setdefault(attempt, _Ours(asked_mono_s=asked_mono_s)).asked_mono_s = asked_mono_s
             if not future.done():
                 future.set_result(answer)
 
     async def _swap(self, attempt: Attempt, held: str, claim: launch_claim.Claim | None) -> bool:
-        return await self._call(self._book.swap_launch, attempt.message.id, held, claim.encode() if claim else None)
+        return await self._call(self._book.swap_launch, attempt.id, held, claim.encode() if claim else None)
 
     async def _call(self, call: Callable[..., T], *args: Any) -> T:
         return await asyncio.get_running_loop().run_in_executor(self._thread, call, *args)

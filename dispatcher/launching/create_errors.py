@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from dispatcher import errors
+from dispatcher import errors, retry
 
 Action = Literal["adopt", "wait", "stop", "fail"]
 """`adopt`: look at the pod that is there. `wait`: park the attempt, its namespace pauses. `stop`: park it, all creates
@@ -83,3 +83,8 @@ def may_have_worked(error: errors.ApiError | errors.ApiUnavailable) -> bool:
     if isinstance(error, errors.ApiUnavailable):
         return error.was_sent
     return error.status == 408 or error.status >= 500
+
+
+def backoff_s(failures: int, error: errors.ApiError | errors.ApiUnavailable, *, jitter: float) -> float:
+    """How long a create that is tried again by itself waits; no less than the server asks for (`Retry-After`)."""
+    return max(getattr(error, "retry_after_s", None) or 0.0, retry.backoff_s(failures, jitter=jitter))

@@ -1,4 +1,4 @@
-"""Permits: may a create be sent for this attempt? Asked of the result backend, immediately before.
+"""The launch guard: may a create be sent for this attempt? Asked of the result backend, immediately before.
 
 Where the backend knows claims, the launch is claimed (`claim_client`, `launch_claim`). Elsewhere a pod's name is the
 only claim, and whether the outcome is stored is asked of what says that it comes again, and of what waited. While the
@@ -15,6 +15,9 @@ from typing import TypeVar
 
 from dispatcher import retry
 from dispatcher.attempts.attempt import Attempt
+from dispatcher.attempts.celery_side import Questions
+from dispatcher.attempts.limits import Hold
+from dispatcher.attempts.registry import Attempts
 from dispatcher.launching.claim_client import Claims
 from dispatcher.protocol import launch_claim
 from dispatcher.protocol.launch_claim import Step
@@ -23,40 +26,32 @@ logger = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
+AWAY = "ResultBackendUnavailable"
 DOUBT_AFTER_S = 3.0
 """What waited so long may have been delivered to another dispatcher, too."""
 
 
-AHEAD = 32
-"""So many launches are claimed beside the creates under way, so that creates do not wait for claims."""
+class LaunchGuard:
+    """Asks, for as long as it takes; what waits for the result backend says so."""
 
-
-class Permits:
-    """Asks, for as long as it takes. `is_over` says whether an outcome is stored; it may block, and raise.
-
-    `on_waiting` is told when an attempt waits for the result backend.
-    """
-
-    def __init__(
-        self, claims: Claims | None, *, is_over: Callable[[Attempt], bool], on_waiting: Callable[[Attempt], None]
-    ) -> None:
+    def __init__(self, claims: Claims | None, *, questions: Questions, attempts: Attempts) -> None:
         self._claims = claims
-        self._is_over = is_over
-        self._on_waiting = on_waiting
+        self._questions = questions
+        self._attempts = attempts
         self._is_away = False
-
-    @property
-    def ahead(self) -> int:
-        """How many attempts should be asked for beside those whose creates are under way."""
-        return AHEAD if self._claims is not None else 0
 
     def is_fresh(self, attempt: Attempt) -> bool:
         """Whether `create`, if that was the answer, still holds."""
         claims = self._claims_for(attempt)
         return claims is None or not claims.holds(attempt) or claims.is_fresh(attempt)
 
+    def is_revoked(self, attempt: Attempt) -> bool:
+        """Whether it was revoked, or has expired, while it waited."""
+        expires_at = attempt.expires_at
+        return self._questions.is_revoked(attempt.id) or (expires_at is not None and expires_at < datetime.now(UTC))
+
     async def ask(self, attempt: Attempt) -> Step:
-        """What to do with an attempt whose turn it is: `create`, `look`, `tell` or `drop`."""
+        """What to do with an attempt whose turn it is: `create`, `look`, `report` or `drop`."""
         claims = self._claims_for(attempt)
         if claims is None:
             return await self._unclaimed(attempt)
@@ -64,23 +59,22 @@ class Permits:
             step = await self._insist(attempt, lambda: self._claimed(claims, attempt))
             if step.action != "create" or claims.is_fresh(attempt):
                 return step
-            attempt.reason, attempt.detail = "ResultBackendUnavailable", "it answers too slowly for a claim"
-            self._on_waiting(attempt)
+            self._attempts.block(attempt, Hold(AWAY, "it answers too slowly for a claim"))
 
     async def without_pod(self, attempt: Attempt) -> Step:
-        """What to do after `look`, where there is no pod: `wait`, `create`, `tell` or `drop`."""
+        """What to do after `look`, where there is no pod: `wait`, `create`, `report` or `drop`."""
         claims = self._claims_for(attempt)
         if claims is None:
             return Step("create", "Unclaimed")
         return await self._insist(attempt, lambda: self._settled(claims, attempt))
 
     async def lose(self, attempt: Attempt) -> Step:
-        """What to do where a pod of ours may have come and gone unseen: `tell` or `drop`; `create` without claims."""
+        """What to do where a pod of ours may have come and gone unseen: `report` or `drop`; `create` without claims."""
         claims = self._claims_for(attempt)
         if claims is None:
             return Step("create", "Unclaimed")
         if await self._insist(attempt, lambda: claims.lose(attempt, attempt.delivery)):
-            return Step("tell", "PodLost", claims.owner)
+            return Step("report", "PodLost", claims.owner)
         return Step("drop", "Ended")  # our claim was there a moment ago: only an outcome can have come in between
 
     def sent(self, attempt: Attempt) -> None:
@@ -100,36 +94,43 @@ class Permits:
 
     def _claims_for(self, attempt: Attempt) -> Claims | None:
         """What stores no outcome cannot be claimed: nobody could tell whether it ended."""
-        return None if attempt.callbacks.request.ignore_result else self._claims
+        return self._claims if attempt.stores_result else None
 
     async def _claimed(self, claims: Claims, attempt: Attempt) -> Step:
-        was_ours, retries = claims.holds(attempt), attempt.message.retries
+        was_ours, place = claims.holds(attempt), attempt.key.place
         answer = await claims.take(attempt)
-        step = launch_claim.decide(answer, retries=retries, was_ours=was_ours)
+        step = launch_claim.decide(answer, place=place, was_ours=was_ours)
         if step.action == "replace" and answer.held is not None:
             await claims.replace(attempt, answer.held)
             return await self._claimed(claims, attempt)
         return step
 
     async def _settled(self, claims: Claims, attempt: Attempt) -> Step:
-        was_ours, retries = claims.holds(attempt), attempt.message.retries
+        was_ours, place = claims.holds(attempt), attempt.key.place
         answer = await claims.take(attempt)
-        step = launch_claim.decide(answer, retries=retries, was_ours=was_ours, is_pod_missing=True)
+        step = launch_claim.decide(answer, place=place, was_ours=was_ours, is_pod_missing=True)
         if step.action == "lose" and answer.held is not None:
             if await claims.lose(attempt, answer.held):
-                return Step("tell", step.reason, step.owner)
+                return Step("report", step.reason, step.owner)
             return Step("wait", "ClaimedBefore", step.owner)  # somebody else was faster, or it has just ended
         return step
 
     async def _unclaimed(self, attempt: Attempt) -> Step:
         while True:
-            asked_at = time.monotonic()
+            asked_mono_s = time.monotonic()
             waited_s = (datetime.now(UTC) - attempt.received_at).total_seconds()
             is_doubtful = attempt.message.is_repeat or waited_s > DOUBT_AFTER_S
-            if is_doubtful and await self._insist(attempt, lambda: asyncio.to_thread(self._is_over, attempt)):
+            if (
+                is_doubtful
+                and attempt.stores_result
+                and await self._insist(attempt, lambda: self._has_outcome(attempt))
+            ):
                 return Step("drop", "Ended")
-            if time.monotonic() - asked_at < launch_claim.FRESH_S:
+            if time.monotonic() - asked_mono_s < launch_claim.FRESH_S:
                 return Step("create", "Unclaimed")
+
+    async def _has_outcome(self, attempt: Attempt) -> bool:
+        return await asyncio.to_thread(self._questions.has_outcome, attempt.id)
 
     async def _insist(self, attempt: Attempt, call: Callable[[], Awaitable[T]]) -> T:
         failures = 0
@@ -139,8 +140,7 @@ class Permits:
             except Exception as error:  # noqa: BLE001 - the result backend is another's code, away or not
                 failures += 1
                 self._note(error)
-                attempt.reason, attempt.detail = "ResultBackendUnavailable", str(error)
-                self._on_waiting(attempt)
+                self._attempts.block(attempt, Hold(AWAY, str(error)))
                 await asyncio.sleep(retry.backoff_s(failures, jitter=random.random()))
             else:
                 self._note(None)

@@ -16,9 +16,9 @@ from dispatcher import errors, policy
 from dispatcher.manifests import (
     container_pod,
     container_pod_options,
+    labels,
     merge,
     message_secret,
-    names,
     podspec,
     result_sidecar,
     retry_hints,
@@ -33,8 +33,6 @@ ANY_IMAGE_TASK = "dispatcher.pod"
 JUDGED_BY_EXIT_CODE = frozenset({ANY_IMAGE_TASK, workload.TASK})
 """Tasks whose pods leave no outcome: the exit code of the container says how they ended."""
 COMMAND = ("python", "-m", "dispatcher.pod")
-DONE_LABEL = f"{podspec.PREFIX}done"
-"""On a finished pod that is kept for people: it is out of every selector of ours."""
 START_ALLOWANCE_S = 600
 """Added to a hard time limit for the cluster's own deadline, which counts from before images are pulled."""
 _TEMPLATES = template.Templates()
@@ -73,6 +71,7 @@ def build(
             deployment=options.deployment,
             attempt_id=message.id,
             retries=message.retries,
+            replaced=message.replaced,
             queue=message.queue,
             task=message.name,
             owner=owner,
@@ -258,43 +257,10 @@ def wanted_of(message: Message) -> container_pod_options.PodOptions:
         return container_pod_options.PodOptions()
 
 
-def selector(*, deployment: str, owner: str | None = None) -> str:
-    """The label selector of all pods of a deployment, or of one dispatcher's, that are not marked as done."""
-    parts = [f"{podspec.DEPLOYMENT_LABEL}={names.label_value(deployment)}", f"!{DONE_LABEL}"]
-    if owner is not None:
-        parts.append(f"{podspec.OWNER_LABEL}={names.label_value(owner)}")
-    return ",".join(parts)
-
-
-def owner_of(pod: Mapping[str, Any]) -> str:
-    """The label of the dispatcher that has the pod."""
-    return str(((pod.get("metadata") or {}).get("labels") or {}).get(podspec.OWNER_LABEL, ""))
-
-
-def base_of(pod: Mapping[str, Any]) -> str:
-    """The name of the container that decides."""
-    annotations = (pod.get("metadata") or {}).get("annotations") or {}
-    return str(annotations.get(podspec.CONTAINER_ANNOTATION) or merge.BASE)
-
-
-def is_done(pod: Mapping[str, Any]) -> bool:
-    """Whether the outcome of a pod is stored, and the pod only kept for people."""
-    return DONE_LABEL in ((pod.get("metadata") or {}).get("labels") or {})
-
-
-def key_of(pod: Mapping[str, Any]) -> tuple[str, int] | None:
-    """(task id, retries) that a pod claims to be, or None where it does not say or says nonsense."""
-    annotations = pod.get("metadata", {}).get("annotations") or {}
-    try:
-        return annotations[podspec.ATTEMPT_ANNOTATION], int(annotations[podspec.RETRIES_ANNOTATION])
-    except (KeyError, ValueError, TypeError):
-        return None
-
-
 def message_of(pod: Mapping[str, Any]) -> Message:
     """The task message that a pod carries. Raises ValueError where it carries none that can be read."""
     annotations = pod.get("metadata", {}).get("annotations") or {}
-    text = annotations.get(podspec.MESSAGE_ANNOTATION)
+    text = annotations.get(labels.MESSAGE_ANNOTATION)
     if not text:
         raise ValueError("the pod carries no task message")
     return Message.decode(text)

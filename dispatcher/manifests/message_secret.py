@@ -10,10 +10,10 @@ from dataclasses import replace
 from typing import Any
 
 from dispatcher import errors
-from dispatcher.manifests import podspec
+from dispatcher.manifests import labels
 from dispatcher.protocol.message import HEADER, Message
 
-ANNOTATION = f"{podspec.PREFIX}payload"
+ANNOTATION = f"{labels.PREFIX}payload"
 """On a pod whose message is in a Secret: the Secret's name, which is the pod's."""
 KEY = "message"
 MOUNT_PATH = "/podyard/payload"
@@ -24,7 +24,19 @@ MAX_BYTES = 921_600
 """A Secret ends at 1 MiB, and a request to etcd, where it is base64, at about 1.5 MiB."""
 _VOLUME = "podyard-payload"
 _IN_STUB = frozenset(
-    {"id", "task", "retries", "root_id", "parent_id", "timelimit", "ignore_result", "lang", "shadow", HEADER}
+    {
+        "id",
+        "task",
+        "retries",
+        "root_id",
+        "parent_id",
+        "timelimit",
+        "ignore_result",
+        "lang",
+        "shadow",
+        HEADER,
+        "replaced_task_nesting",
+    }
 )
 
 
@@ -79,7 +91,7 @@ def secret(pod: Mapping[str, Any], text: str, *, files: Mapping[str, str] | None
             "labels": {
                 label: text
                 for label, text in (metadata.get("labels") or {}).items()
-                if label in (podspec.MANAGED_BY_LABEL, podspec.DEPLOYMENT_LABEL, podspec.ATTEMPT_LABEL)
+                if label in (labels.MANAGED_BY_LABEL, labels.DEPLOYMENT_LABEL, labels.ATTEMPT_LABEL)
             },
             "ownerReferences": [owner],
         },
@@ -107,5 +119,5 @@ def name_in(pod: Mapping[str, Any]) -> str | None:
 def with_message(pod: Mapping[str, Any], text: str) -> dict[str, Any]:
     """A pod as if it carried its message itself."""
     metadata = pod["metadata"]
-    annotations = {**metadata["annotations"], podspec.MESSAGE_ANNOTATION: text}
+    annotations = {**metadata["annotations"], labels.MESSAGE_ANNOTATION: text}
     return {**pod, "metadata": {**metadata, "annotations": annotations}}

@@ -11,26 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from dispatcher import errors
-from dispatcher.manifests import merge, names, retry_hints
-
-PREFIX = "podyard.dev/"
-"""Of every label and annotation that is ours alone."""
-
-MANAGED_BY_LABEL = "app.kubernetes.io/managed-by"
-MANAGED_BY = "podyard"
-DEPLOYMENT_LABEL = f"{PREFIX}deployment"
-QUEUE_LABEL = f"{PREFIX}queue"
-ATTEMPT_LABEL = f"{PREFIX}attempt"
-TASK_LABEL = f"{PREFIX}task"
-OWNER_LABEL = f"{PREFIX}owner"
-
-ATTEMPT_ANNOTATION = f"{PREFIX}attempt-id"
-RETRIES_ANNOTATION = f"{PREFIX}retries"
-QUEUE_ANNOTATION = f"{PREFIX}queue"
-TASK_ANNOTATION = f"{PREFIX}task"
-MESSAGE_ANNOTATION = f"{PREFIX}message"
-CONTAINER_ANNOTATION = f"{PREFIX}container"
-"""The name of the container that decides, where it is not `base`."""
+from dispatcher.manifests import labels, merge, names, retry_hints
 
 OWN_ENV = "PODYARD_"
 """How the names of environment variables begin that an override cannot change in a task pod."""
@@ -67,13 +48,16 @@ class Identity:
     """The node name of the dispatcher that creates the pod."""
     message: str
     """The whole task message as JSON text: what the pod runs, and what another dispatcher rebuilds the request from."""
+    replaced: int = 0
+    """How often the task has replaced itself before."""
     name: tuple[str, ...] = ()
     """What people call the task; the pod's name begins with it. Empty: the name of the Celery task."""
 
     @property
     def key(self) -> str:
         """What the hash in the pod's name stands for: one attempt, one name."""
-        return f"{self.deployment}/{self.attempt_id}/{self.retries}"
+        again = f"/replaced-{self.replaced}" if self.replaced else ""
+        return f"{self.deployment}/{self.attempt_id}/{self.retries}{again}"
 
     @property
     def pod_name(self) -> str:
@@ -129,7 +113,7 @@ def build_pod(
     if hook is not None:
         pod = _hooked(pod, hook)
     container = _task_container(pod, base)
-    merge.overlay(pod, _identity_layer(identity, namespace=namespace, labels=labels or {}, base=base))
+    merge.overlay(pod, _identity_layer(identity, namespace=namespace, texts=labels or {}, base=base))
     _drop_what_only_misleads(pod, container, base=base)
     if command is not None:
         _set_command(container, command, args or ())
@@ -206,30 +190,31 @@ def _task_container(pod: Pod, base: str) -> Pod:
     raise errors.InvalidPod(f"pod: spec.containers: none is named {base!r}, which is the one that runs the task")
 
 
-def _identity_layer(identity: Identity, *, namespace: str, labels: Mapping[str, str | None], base: str) -> Pod:
+def _identity_layer(identity: Identity, *, namespace: str, texts: Mapping[str, str | None], base: str) -> Pod:
     """What is laid over everything else."""
-    container = {} if base == merge.BASE else {CONTAINER_ANNOTATION: base}
+    container = {} if base == merge.BASE else {labels.CONTAINER_ANNOTATION: base}
     return {
         "apiVersion": "v1",
         "kind": "Pod",
         "metadata": {
             "name": identity.pod_name,
             "namespace": namespace,
-            "labels": {_label_key(key): names.label_value(_text(value)) for key, value in labels.items()}
+            "labels": {_label_key(key): names.label_value(_text(value)) for key, value in texts.items()}
             | {
-                MANAGED_BY_LABEL: MANAGED_BY,
-                DEPLOYMENT_LABEL: names.label_value(identity.deployment),
-                QUEUE_LABEL: names.label_value(identity.queue),
-                ATTEMPT_LABEL: names.label_value(identity.attempt_id),
-                TASK_LABEL: names.label_value(identity.task),
-                OWNER_LABEL: names.label_value(identity.owner),
+                labels.MANAGED_BY_LABEL: labels.MANAGED_BY,
+                labels.DEPLOYMENT_LABEL: names.label_value(identity.deployment),
+                labels.QUEUE_LABEL: names.label_value(identity.queue),
+                labels.ATTEMPT_LABEL: names.label_value(identity.attempt_id),
+                labels.TASK_LABEL: names.label_value(identity.task),
+                labels.OWNER_LABEL: names.label_value(identity.owner),
             },
             "annotations": {
-                ATTEMPT_ANNOTATION: identity.attempt_id,
-                RETRIES_ANNOTATION: str(identity.retries),
-                QUEUE_ANNOTATION: identity.queue,
-                TASK_ANNOTATION: identity.task,
-                MESSAGE_ANNOTATION: identity.message,
+                labels.ATTEMPT_ANNOTATION: identity.attempt_id,
+                labels.RETRIES_ANNOTATION: str(identity.retries),
+                **({labels.REPLACED_ANNOTATION: str(identity.replaced)} if identity.replaced else {}),
+                labels.QUEUE_ANNOTATION: identity.queue,
+                labels.TASK_ANNOTATION: identity.task,
+                labels.MESSAGE_ANNOTATION: identity.message,
                 **container,
             },
         },
@@ -252,7 +237,7 @@ def _drop_what_only_misleads(pod: Pod, container: Pod, *, base: str) -> None:
     """Fields of a template that contradict the identity, or that only the cluster writes."""
     pod.pop("status", None)
     if base == merge.BASE:
-        pod["metadata"]["annotations"].pop(CONTAINER_ANNOTATION, None)
+        pod["metadata"]["annotations"].pop(labels.CONTAINER_ANNOTATION, None)
     pod["metadata"].pop("generateName", None)
     container.pop("restartPolicy", None)
     container.pop("restartPolicyRules", None)
@@ -271,7 +256,7 @@ def _env_layer(env: Mapping[str, str]) -> Pod:
     """The variables of a task pod that nobody overrides."""
     message = {
         "name": MESSAGE_ENV,
-        "valueFrom": {"fieldRef": {"fieldPath": f"metadata.annotations['{MESSAGE_ANNOTATION}']"}},
+        "valueFrom": {"fieldRef": {"fieldPath": f"metadata.annotations['{labels.MESSAGE_ANNOTATION}']"}},
     }
     entries = [{"name": name, "value": value} for name, value in env.items() if name != MESSAGE_ENV]
     return {"spec": {"containers": [{"name": merge.BASE, "env": [*entries, message]}]}}
@@ -288,8 +273,8 @@ def _check_message(message: str) -> None:
     size = len(message.encode("utf-8", "surrogatepass"))
     if size > _MAX_MESSAGE_BYTES:
         raise errors.InvalidPod(
-            f'pod: metadata.annotations["{MESSAGE_ANNOTATION}"]: the task message has {size} bytes, a pod can be given '
-            f"{_MAX_MESSAGE_BYTES}; pass large arguments by reference, such as a path or a key"
+            f'pod: metadata.annotations["{labels.MESSAGE_ANNOTATION}"]: the task message has {size} bytes, a pod can '
+            f"be given {_MAX_MESSAGE_BYTES}; pass large arguments by reference, such as a path or a key"
         )
 
 

@@ -12,7 +12,7 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from dispatcher.manifests import podspec
+from dispatcher.manifests import labels
 
 HIDDEN = "•••"
 
@@ -74,9 +74,9 @@ def redacted(manifest: Mapping[str, Any]) -> dict[str, Any]:
     """A copy of a pod manifest without the values that look like secrets, and with its task message shortened."""
     pod: dict[str, Any] = copy.deepcopy(dict(manifest))
     annotations = (pod.get("metadata") or {}).get("annotations") or {}
-    message = annotations.get(podspec.MESSAGE_ANNOTATION)
+    message = annotations.get(labels.MESSAGE_ANNOTATION)
     if message is not None:
-        annotations[podspec.MESSAGE_ANNOTATION] = f"{HIDDEN} ({len(str(message).encode())} bytes)"
+        annotations[labels.MESSAGE_ANNOTATION] = f"{HIDDEN} ({len(str(message).encode())} bytes)"
     spec = pod.get("spec") or {}
     for container in (*(spec.get("initContainers") or ()), *(spec.get("containers") or ())):
         for entry in container.get("env") or ():

@@ -19,10 +19,10 @@ between asks again, and a create that was sent is settled when the lease is over
 
 LAUNCHING, LOST = "launching", "lost"
 
-Action = Literal["create", "replace", "look", "wait", "lose", "tell", "drop"]
+Action = Literal["create", "replace", "look", "wait", "lose", "report", "drop"]
 """`create`: it is ours. `replace`: an earlier launch of the same task stands there, put ours in its place. `look`: ask
-for the pod. `wait`: somebody is at it. `lose`: nobody can say what became of it; who manages to note that tells it.
-`tell`: that was noted, perhaps not told. `drop`: the message is done with, and no verdict is missing."""
+for the pod. `wait`: somebody is at it. `lose`: nobody can say what became of it; who manages to note that reports it.
+`report`: that was noted, perhaps not reported. `drop`: the message is done with, and no verdict is missing."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,6 +33,12 @@ class Claim:
     retries: int
     owner: str
     state: str = LAUNCHING
+    replaced: int = 0
+
+    @property
+    def place(self) -> tuple[int, int]:
+        """The order of the launches of one task id, as `message.LaunchKey.place`."""
+        return (self.replaced, self.retries)
 
     def encode(self) -> str:
         """The JSON that the result backend keeps."""
@@ -43,12 +49,12 @@ class Claim:
 class Answer:
     """What the result backend says to a claim. `held` is what stands there instead of ours, None where ours does now.
 
-    `age_s` are the seconds since that was written or renewed, `is_over` whether the task's outcome is stored.
+    `age_s` are the seconds since that was written or renewed, `has_outcome` whether the task's outcome is stored.
     """
 
     held: str | None = None
     age_s: float = 0.0
-    is_over: bool = False
+    has_outcome: bool = False
 
 
 @dataclass(frozen=True)
@@ -61,12 +67,13 @@ class Step:
     """The dispatcher whose claim was found."""
 
 
-def decide(answer: Answer, *, retries: int, was_ours: bool, is_pod_missing: bool = False) -> Step:
+def decide(answer: Answer, *, place: tuple[int, int], was_ours: bool, is_pod_missing: bool = False) -> Step:
     """What a dispatcher does with a message whose claim was answered so. Pure.
 
-    `was_ours`: this delivery held the claim before. `is_pod_missing`: the pod was looked for and is not there.
+    `place` is that of its launch (`LaunchKey.place`). `was_ours`: this delivery held the claim before.
+    `is_pod_missing`: the pod was looked for and is not there.
     """
-    if answer.is_over:
+    if answer.has_outcome:
         return Step("drop", "Ended")
     if answer.held is None:
         return Step("create", "Claimed")
@@ -74,9 +81,9 @@ def decide(answer: Answer, *, retries: int, was_ours: bool, is_pod_missing: bool
     claim = _claim(fields)
     if claim is None:  # a Celery worker's: the body runs there, or ran
         return Step("drop", "Blocked" if "blocked" in fields else "RunsElsewhere")
-    if claim.retries < retries:
+    if claim.place < place:
         return Step("replace", "EarlierLaunch", claim.owner)
-    if claim.retries > retries:
+    if claim.place > place:
         return Step("drop", "LaterLaunch", claim.owner)
     return Step(*_of_same_launch(answer, claim, was_ours=was_ours, is_pod_missing=is_pod_missing), claim.owner)
 
@@ -84,7 +91,7 @@ def decide(answer: Answer, *, retries: int, was_ours: bool, is_pod_missing: bool
 def _of_same_launch(answer: Answer, claim: Claim, *, was_ours: bool, is_pod_missing: bool) -> tuple[Action, str]:
     """Another delivery, or another dispatcher, has asked for the pod that we want."""
     if claim.state == LOST:
-        return ("drop" if was_ours else "tell", "PodLost")
+        return ("drop" if was_ours else "report", "PodLost")
     if not is_pod_missing:
         return ("look", "ClaimedBefore")
     if answer.age_s < LEASE_S:
@@ -92,10 +99,10 @@ def _of_same_launch(answer: Answer, claim: Claim, *, was_ours: bool, is_pod_miss
     return ("lose", "PodLost")
 
 
-def is_of_launch(held: str | None, *, retries: int) -> bool:
+def is_of_launch(held: str | None, *, place: tuple[int, int]) -> bool:
     """Whether a text is the claim of a dispatcher for this launch."""
     claim = _claim(_fields(held)) if held is not None else None
-    return claim is not None and claim.retries == retries
+    return claim is not None and claim.place == place
 
 
 def _fields(text: str) -> Mapping[str, Any]:

@@ -7,7 +7,7 @@ UUIDs, decimals and bytes survive). Imported by the pod's entry point: it stays 
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Self
+from typing import Any, NamedTuple, Self
 
 from kombu.utils import json
 
@@ -19,6 +19,23 @@ HEADER = "podyard"
 
 AGAIN_HEADER = "podyard_again"
 """Says that this message was sent before, or may have been, under the same id."""
+
+
+class LaunchKey(NamedTuple):
+    """What tells the launches of one task id apart; later launches are greater.
+
+    Celery sends several messages under one id: each retry counts `retries` up, and each `self.replace()`, whether by a
+    task, a chain, a group or a chord, counts `replaced_task_nesting` up in every message that it leads to.
+    """
+
+    attempt_id: str
+    replaced: int
+    retries: int
+
+    @property
+    def place(self) -> tuple[int, int]:
+        """The order of the launches of one task id."""
+        return (self.replaced, self.retries)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,6 +61,16 @@ class Message:
     def shown_name(self) -> str:
         """The name that people read: what its sender gave as `shadow`, as in Celery's own events and logs."""
         return str(self.headers.get("shadow") or self.name)
+
+    @property
+    def replaced(self) -> int:
+        """How often a task of this id has replaced itself before; part of the pod's name where it did."""
+        return int(self.headers.get("replaced_task_nesting") or 0)
+
+    @property
+    def key(self) -> LaunchKey:
+        """What makes two deliveries deliveries of one launch."""
+        return LaunchKey(self.id, self.replaced, self.retries)
 
     @property
     def queue(self) -> str:

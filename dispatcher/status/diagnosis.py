@@ -1,11 +1,9 @@
 """Diagnosis: why an attempt waits or failed, in sentences for people, and what to do about it. Pure.
 
 One path for everybody: the exception of a result, the record, `podyard tasks explain`, Flower. What is known of an
-attempt goes in as `Symptoms`; the table of `dispatcher.status.reasons` says what it means. `python -m
-dispatcher.status.diagnosis` prints that table as the page `docs/reasons.md`.
+attempt goes in as `Symptoms`; the table of `dispatcher.status.reasons` says what it means.
 """
 
-import sys
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -64,13 +62,13 @@ def diagnose(symptoms: Symptoms) -> Diagnosis:
             explanation=f"it ended with {reason}" if reason else "nobody gives a reason",
             what_to_do="its message, its error and its log say more: `podyard tasks logs`",
         )
-    means = dict.fromkeys(_worded(known.means, {**facts, **groups}) for known, groups in found)
+    means = dict.fromkeys(worded(known.means, {**facts, **groups}) for known, groups in found)
     first = found[0][0]
     return Diagnosis(
         reason=reason if first.reasons != ("Error",) else symptoms.reason or "Error",
         cause=symptoms.cause or first.cause,
         explanation=_joined(reason, list(means)),
-        what_to_do="; or ".join(dict.fromkeys(_worded(known.to_do, {**facts, **groups}) for known, groups in found)),
+        what_to_do="; or ".join(dict.fromkeys(worded(known.to_do, {**facts, **groups}) for known, groups in found)),
         is_of_node=first.is_of_node,
     )
 
@@ -128,51 +126,10 @@ def _joined(reason: str, means: Sequence[str]) -> str:
     return f"no node takes the pod: {'; '.join(means)}"
 
 
-def _worded(text: str, found: Mapping[str, str | None]) -> str:
+def worded(text: str, found: Mapping[str, str | None]) -> str:
     """A text of the table with what was found in the places of its names."""
     words = {}
     for name, (with_it, without) in reasons.WORDED.items():
         value = found.get(name)
         words[name] = with_it.format(value.strip()) if value and value.strip() else without
     return text.format_map(words)
-
-
-_HEAD = """\
-# Why it waits or failed
-
-Generated from `dispatcher/status/reasons.py` by `python -m dispatcher.status.diagnosis`. `podyard tasks explain`, the
-record, the exception of a result (`details["explanation"]`, `details["what_to_do"]`) and Flower tell the same. Of
-several lines for one reason the first holds that fits exit code and message; of `Unschedulable` all that fit.
-
-Whose: an **author** failure is charged to `retries`, one of the **infrastructure** to `scheduler.infra_retries`; a wait
-costs nobody anything.
-
-"""
-
-
-def page() -> str:
-    """`docs/reasons.md`: the table for people."""
-    return "\n".join(_lines()) + "\n"
-
-
-def _lines() -> Iterator[str]:
-    yield from _HEAD.splitlines()
-    yield "| reason | whose | what it means | what to do |"
-    yield "|---|---|---|---|"
-    for known in reasons.TABLE:
-        names = ", ".join(f"`{reason}`" for reason in known.reasons)
-        code = "" if known.exit_code is None else f" {known.exit_code}"
-        whose = _WHOSE[known.cause]
-        yield f"| {names}{code} | {whose} | {_worded(known.means, {})} | {_worded(known.to_do, {})} |"
-
-
-_WHOSE: Mapping[Cause | None, str] = {
-    "application": "author",
-    "infrastructure": "infrastructure",
-    "unknown": "unknown",
-    None: "a wait",
-}
-
-
-if __name__ == "__main__":
-    sys.stdout.write(page())

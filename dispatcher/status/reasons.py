@@ -454,8 +454,15 @@ _OF_LAUNCHES = (
         reasons=("QuotaExceeded",),
         cause=None,
         says=_says(r"exceeded quota: (?P<quota>[\w.-]+)|$"),
-        means="{quota} of the namespace is used up; the queue's order is kept",
+        means="{quota} of the namespace has no room for what the pod asks for; pods that ask for other things go on",
         to_do="wait for pods to end, raise the ResourceQuota, or lower max_pods and requests",
+    ),
+    Known(
+        reasons=("LargerThanQuota",),
+        cause="application",
+        says=_says(r"exceeded quota: (?P<quota>[\w.-]+)|$"),
+        means="the pod asks for more than all that {quota} of the namespace allows, so it can never be created",
+        to_do="lower its requests or limits, raise the ResourceQuota, or send the task to a queue of another namespace",
     ),
     Known(
         reasons=("QuotaUnknown",),
@@ -611,6 +618,12 @@ _OF_LAUNCHES = (
         cause=None,
         means="the pod of an earlier delivery has its name and is about to go",
         to_do=_WAIT,
+    ),
+    Known(
+        reasons=("LaunchFault",),
+        cause=None,
+        means="its launch failed for a reason that the dispatcher does not know; it alone is tried again",
+        to_do="look into the dispatcher's log, and report what stands there",
     ),
     Known(
         reasons=("LaunchInDoubt",),

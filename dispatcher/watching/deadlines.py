@@ -1,158 +1,157 @@
 """Deadlines: what becomes of an attempt whose wait has lasted as long as its rule allows.
 
-Where the rule is to wait on, people are told. Else the attempt ends, but never while it may run: a pod is deleted
+Where the rule is to wait on, people are warned. Else the attempt ends, but never while it may run: a pod is deleted
 first, and only as it was read last, so that one which has started meanwhile is left alone and its attempt goes on.
 While the API server gives no clear answer nothing ends. On the loop's thread.
 """
 
 import logging
-from collections.abc import Awaitable, Callable, Mapping
+import time
+from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 from dispatcher import errors
-from dispatcher.attempts import current_wait, wait_rules
+from dispatcher.admission.admission import Admission
+from dispatcher.attempts import endings, sightings, wait_rules
 from dispatcher.attempts.attempt import Attempt
+from dispatcher.attempts.registry import Attempts
+from dispatcher.attempts.states import State
 from dispatcher.background import Background
-from dispatcher.finishing import result_reader
-from dispatcher.finishing.completion import Endings
+from dispatcher.finishing import cleanup, result_reader
+from dispatcher.finishing.cleanup import Cleanup
 from dispatcher.kubeapi import client
-from dispatcher.manifests import builder, names
-from dispatcher.status import observation
+from dispatcher.manifests import labels, names
 
 logger = logging.getLogger(__name__)
 
 AGAIN_S = 5.0
 """How long an attempt that could not be ended is left in peace."""
-TELL_AGAIN_S = 600.0
-"""Waits that are too long and go on are told at most so often for each queue and kind."""
+WARN_AGAIN_S = 600.0
+"""Waits that are too long and go on are warned of at most so often for each queue and kind."""
 
 
 class Deadlines:
-    """Acts on waits that are over.
-
-    `on_pod` takes a pod as read now, `withdraw` takes an attempt out of the line of those that get a pod, `save_log`
-    saves what a pod has printed.
-    """
+    """Acts on waits that have expired. `admission` is None until the API server has answered once."""
 
     def __init__(
         self,
-        cluster: client.KubeClient,
+        kube: client.KubeClient,
         *,
         owner: str,
-        endings: Endings,
+        attempts: Attempts,
+        admission: Admission,
+        cleanup: Cleanup,
         background: Background,
-        on_pod: Callable[[Mapping[str, Any], str], None],
-        withdraw: Callable[[Attempt], object],
-        save_log: Callable[[Attempt], Awaitable[None]],
     ) -> None:
-        self._cluster = cluster
+        self._client = kube
         self._owner = names.label_value(owner)
-        self._endings = endings
+        self._attempts = attempts
+        self._admission = admission
+        self._cleanup = cleanup
         self._background = background
-        self._on_pod = on_pod
-        self._withdraw = withdraw
-        self._save_log = save_log
-        self._told: dict[tuple[str, str], float] = {}
-        """(queue, kind) -> when it was told last."""
-        self._again: dict[Attempt, float] = {}
+        self._warned_mono_s: dict[tuple[str, str], float] = {}
+        """(queue, kind) -> when it was warned of last."""
+        self._again_mono_s: dict[Attempt, float] = {}
         """When to try once more to end an attempt."""
 
-    def act(self, attempt: Attempt, wait: wait_rules.Wait, *, now_s: float) -> None:
-        """The deadline of a wait has come, now or a while ago."""
-        if wait.rule.action == "wait":
-            self._tell(attempt, wait, now_s)
-        elif not attempt.is_given_up and self._again.get(attempt, 0.0) <= now_s:
-            if attempt.stage == "waiting" and not attempt.is_in_doubt:
-                self._end(attempt, wait)
-            elif attempt.stage in ("waiting", "created"):
-                attempt.is_given_up = True
-                self._background.spawn(self._give_up(attempt, wait, now_s))
-
-    def _tell(self, attempt: Attempt, wait: wait_rules.Wait, now_s: float) -> None:
-        key = (attempt.queue, wait.kind)
-        if now_s - self._told.get(key, -TELL_AGAIN_S) < TELL_AGAIN_S:
+    def warn(self, attempt: Attempt) -> None:
+        """A wait is too long, and goes on."""
+        wait, now_s = attempt.wait, time.monotonic()
+        if wait is None:
             return
-        self._told[key] = now_s
+        key = (attempt.queue, wait.kind)
+        if now_s - self._warned_mono_s.get(key, -WARN_AGAIN_S) < WARN_AGAIN_S:
+            return
+        self._warned_mono_s[key] = now_s
         logger.warning(
             "waits too long and goes on attempt_id=%s queue=%s wait=%s seconds=%.0f reason=%s: %s",
-            *(attempt.message.id, attempt.queue, wait.kind, now_s - wait.since_s, wait.reason, wait.detail),
+            *(attempt.id, attempt.queue, wait.kind, now_s - wait.since_s, wait.reason, wait.detail),
         )
 
-    def _end(self, attempt: Attempt, wait: wait_rules.Wait) -> None:
-        self._withdraw(attempt)
-        self._endings.too_late(attempt, result_reader.diagnosed(result_reader.too_late(attempt, wait)))
+    def expire(self, attempt: Attempt) -> None:
+        """A wait is too long, and the attempt is ended: at once where there is no pod."""
+        wait = attempt.wait
+        if wait is None or self._again_mono_s.get(attempt, 0.0) > time.monotonic():
+            return
+        if attempt.state in (State.QUEUED, State.PARKED):
+            self._admission.withdraw(attempt)
+            if not attempt.launch.is_in_doubt:
+                end(self._attempts, attempt)
+                return
+        if self._attempts.expire(attempt):
+            self._background.spawn(self._expire(attempt, wait))
 
-    async def _give_up(self, attempt: Attempt, wait: wait_rules.Wait, now_s: float) -> None:
+    async def _expire(self, attempt: Attempt, wait: wait_rules.Wait) -> None:
+        was_launch = attempt.state is State.EXPIRING_LAUNCH
+        is_ended = False
         try:
-            if await self._is_without_pod(attempt, wait):
-                self._again.pop(attempt, None)
-            else:
-                self._again[attempt] = now_s + AGAIN_S
+            pod = await self._read(attempt)
+            is_ended = await (self._end_launch(attempt, pod) if was_launch else self._end_pod(attempt, wait, pod))
         except (errors.ApiError, errors.ApiUnavailable) as error:
-            self._again[attempt] = now_s + AGAIN_S
-            logger.info("not ended at its deadline yet attempt_id=%s: %s", attempt.message.id, error)
+            logger.info("not ended at its deadline yet attempt_id=%s: %s", attempt.id, error)
         finally:
-            attempt.is_given_up = False
-        self._again = {one: due_s for one, due_s in self._again.items() if one.stage != "ended"}
+            self._again_mono_s = {one: at for one, at in self._again_mono_s.items() if one.state is not State.CLOSED}
+            if not is_ended and attempt.state in (State.EXPIRING_LAUNCH, State.EXPIRING_POD):
+                self._again_mono_s[attempt] = time.monotonic() + AGAIN_S
+                self._attempts.resume(attempt)
+                if was_launch:
+                    self._admission.add(attempt)
 
-    async def _is_without_pod(self, attempt: Attempt, wait: wait_rules.Wait) -> bool:
-        """End an attempt if its pod is not there, or goes unstarted; says whether it did."""
-        pod = await self._read(attempt)
-        if attempt.stage not in ("waiting", "created"):
-            return False  # it moved on while we asked
-        if attempt.stage == "waiting":
-            if pod is None:
-                self._end(attempt, wait)
-                return True
-            return False  # a create without an answer had made it: the launcher finds it under its name
-        failure = result_reader.too_late(attempt, wait)
-        if pod is not None and builder.owner_of(pod) != self._owner:
-            self._endings.missed(attempt)  # another dispatcher has taken it over: it is that one's to end
+    async def _end_launch(self, attempt: Attempt, pod: Mapping[str, Any] | None) -> bool:
+        """Whether it ended: a create without an answer had made no pod. Else the launcher finds it under its name."""
+        if pod is None and attempt.state is State.EXPIRING_LAUNCH:
+            end(self._attempts, attempt)
+        return pod is None
+
+    async def _end_pod(self, attempt: Attempt, wait: wait_rules.Wait, pod: Mapping[str, Any] | None) -> bool:
+        """Whether it ended: its pod is not there, or goes unstarted."""
+        failure = endings.diagnosed(endings.too_late(attempt, wait))
+        epilogue: tuple[str, ...] = ()
+        if pod is not None and labels.owner_of(pod) != self._owner:
+            self._attempts.missed(attempt)  # another dispatcher has taken it over: it is that one's to end
             return False
         if pod is not None:
-            if not self._is_unstarted(attempt, pod):
-                logger.info("goes on at its deadline, its pod has started attempt_id=%s", attempt.message.id)
-                self._on_pod(pod, "MODIFIED")
+            self._saw(attempt, pod)
+            if not _is_unstarted(attempt):
+                logger.info("goes on at its deadline, its pod has started attempt_id=%s", attempt.id)
                 return False
-            failure = await result_reader.explained(self._cluster, attempt, failure)
-            await self._saved(attempt)
-            if not await self._goes(attempt, pod):
+            failure, epilogue = await result_reader.explained(self._client, attempt, endings.too_late(attempt, wait))
+            await self._save_log(attempt)
+            if not _is_unstarted(attempt) or not await self._client.delete_unchanged(pod):
                 return False
-        attempt.is_pod_gone = True
-        self._endings.too_late(attempt, failure)
-        return True
+        if attempt.state is not State.EXPIRING_POD:
+            return True  # it was revoked meanwhile
+        return self._attempts.end(attempt, endings.of_failure(failure, is_pod_gone=True, epilogue=epilogue))
 
     async def _read(self, attempt: Attempt) -> Mapping[str, Any] | None:
         """The pod of an attempt; None where there is none, or another one of its name."""
         try:
-            pod = await self._cluster.read_pod(attempt.namespace, attempt.pod)
+            pod = await self._client.read_pod(attempt.namespace, attempt.pod.name)
         except errors.ApiError as error:
             if error.status == 404:
                 return None
             raise
-        is_ours = builder.key_of(pod) == attempt.key and attempt.uid in (None, pod["metadata"]["uid"])
-        return pod if is_ours else None
+        return pod if sightings.is_of(attempt, pod) else None
 
-    def _is_unstarted(self, attempt: Attempt, pod: Mapping[str, Any]) -> bool:
-        seen = current_wait.patient(attempt, observation.observe(pod, base=builder.base_of(pod)))
-        return seen.verdict == "none" and seen.started_at is None
+    def _saw(self, attempt: Attempt, pod: Mapping[str, Any]) -> None:
+        found = sightings.sighting(attempt, pod, "MODIFIED", now_s=time.monotonic())
+        self._attempts.saw(attempt, found, uid=sightings.uid_of(pod))
 
-    async def _saved(self, attempt: Attempt) -> None:
+    async def _save_log(self, attempt: Attempt) -> None:
         """Init containers may have printed something."""
         try:
-            await self._save_log(attempt)
+            await self._cleanup.save_log(cleanup.ended_attempt(attempt, is_success=False))
         except (errors.ApiError, errors.ApiUnavailable, OSError) as error:
-            logger.info("its log was not saved attempt_id=%s: %s", attempt.message.id, error)
+            logger.info("its log was not saved attempt_id=%s: %s", attempt.id, error)
 
-    async def _goes(self, attempt: Attempt, pod: Mapping[str, Any]) -> bool:
-        """Have the server delete the pod as it was read. Until it has answered, what the watch says is held back."""
-        if attempt.stage != "created" or attempt.started_at is not None:
-            return False
-        self._endings.hold(attempt)
-        is_gone = False
-        try:
-            is_gone = await self._cluster.delete_unchanged(pod)
-        finally:
-            if not is_gone:
-                self._endings.release(attempt)
-        return is_gone
+
+def end(attempts: Attempts, attempt: Attempt) -> None:
+    """Ends an attempt at the deadline of its wait; it has no pod."""
+    if attempt.wait is not None:
+        failure = endings.diagnosed(endings.too_late(attempt, attempt.wait))
+        attempts.end(attempt, replace(endings.of_failure(failure), is_pod_gone=attempt.pod.uid is not None))
+
+
+def _is_unstarted(attempt: Attempt) -> bool:
+    return attempt.seen.verdict == "none" and attempt.started_at is None

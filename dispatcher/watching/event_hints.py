@@ -1,4 +1,4 @@
-"""Clues: what the cluster's events say of pods that do not start though they have a node.
+"""Event hints: what the cluster's events say of pods that do not start though they have a node.
 
 A pod's status says ContainerCreating whether its volumes are missing, its image is pulled or its network is late; only
 events tell. They are asked for where a pod has waited a while, a few pods at a time, later each time: a pod that starts
@@ -11,7 +11,8 @@ import logging
 from dispatcher import errors
 from dispatcher.attempts import wait_rules
 from dispatcher.attempts.attempt import Attempt
-from dispatcher.attempts.status_notes import Notes
+from dispatcher.attempts.registry import Attempts
+from dispatcher.attempts.states import State
 from dispatcher.background import Background
 from dispatcher.kubeapi import client
 from dispatcher.status import pod_events
@@ -25,49 +26,44 @@ AT_ONCE = 4
 _PROGRESS = frozenset({"Created", "Pulled", "Pulling", "Started", "SuccessfulAttachVolume"})
 
 
-class Clues:
+class EventHints:
     """Looks for them."""
 
-    def __init__(self, cluster: client.KubeClient, *, notes: Notes, background: Background) -> None:
-        self._cluster = cluster
-        self._notes = notes
+    def __init__(self, kube: client.KubeClient, *, attempts: Attempts, background: Background) -> None:
+        self._client = kube
+        self._attempts = attempts
         self._background = background
         self._slots = asyncio.Semaphore(AT_ONCE)
-        self._due: dict[str, tuple[float, float]] = {}
-        """uid -> when to look next, and how long after that again."""
+        self._due: dict[Attempt, tuple[float, float]] = {}
+        """When to look next (monotonic), and how long after that again."""
 
     def look(self, attempt: Attempt, *, now_s: float) -> None:
-        """Look at the events of an attempt's pod, if it is time to."""
-        wait, uid = attempt.wait, attempt.uid
-        if uid is None or wait is None or wait.kind not in ("start", "volume"):
+        """Reads the events of an attempt's pod, if it is time to."""
+        wait, uid = attempt.wait, attempt.pod.uid
+        if uid is None or wait is None:
             return
         patience_s = _patience_s(attempt)
-        due_s, next_s = self._due.get(uid, (wait.since_s + patience_s, patience_s))
-        if now_s < due_s:
-            self._due.setdefault(uid, (due_s, next_s))
-            return
-        self._due[uid] = (now_s + next_s, min(2 * next_s, LAST_S))
-        self._background.spawn(self._ask(attempt, uid))
+        due_s, next_s = self._due.setdefault(attempt, (wait.since_s + patience_s, patience_s))
+        if now_s >= due_s:
+            self._due[attempt] = (now_s + next_s, min(2 * next_s, LAST_S))
+            self._background.spawn(self._ask(attempt, uid))
 
-    def keep(self, uids: set[str]) -> None:
-        """Forget all other pods."""
-        if len(self._due) > len(uids):
-            self._due = {uid: due for uid, due in self._due.items() if uid in uids}
+    def forget_started(self) -> None:
+        """Forgets all attempts that wait for their start no longer."""
+        self._due = {attempt: due for attempt, due in self._due.items() if attempt.state is State.PENDING}
 
     async def _ask(self, attempt: Attempt, uid: str) -> None:
         async with self._slots:
             try:
-                events = pod_events.read(await self._cluster.list_events(attempt.namespace, uid=uid))
+                events = pod_events.read(await self._client.list_events(attempt.namespace, uid=uid))
             except (errors.ApiError, errors.ApiUnavailable) as error:
-                logger.debug("events were not read pod=%s: %s", attempt.pod, error)
+                logger.debug("events were not read pod=%s: %s", attempt.pod.name, error)
                 return
-        clue = _clue(events)
-        if attempt.stage == "created" and attempt.uid == uid and attempt.wait is not None and clue != attempt.clue:
-            attempt.clue = clue
-            self._notes.pending(attempt)
+        if attempt.state is State.PENDING and attempt.wait is not None:
+            self._attempts.hinted(attempt, _telling(events))
 
 
-def _clue(events: list[pod_events.Event]) -> pod_events.Event | None:
+def _telling(events: list[pod_events.Event]) -> pod_events.Event | None:
     """The newest event that says what goes on: a warning, or a step on the way that came after it."""
     telling = [event for event in events if event.is_warning or event.reason in _PROGRESS]
     if not telling:
@@ -78,10 +74,10 @@ def _clue(events: list[pod_events.Event]) -> pod_events.Event | None:
 
 
 def _patience_s(attempt: Attempt) -> float:
-    """Half of the shortest deadline that a clue could set, within bounds."""
+    """Half of the shortest deadline that an event could set, within bounds."""
     ruled = [rule.after_s for kind in ("volume", "image", "start") if (rule := _rule(attempt, kind)).after_s > 0]
     return min([FIRST_S, *(after_s / 2 for after_s in ruled)])
 
 
 def _rule(attempt: Attempt, kind: str) -> wait_rules.Rule:
-    return wait_rules.rule_of(kind, profile=attempt.profile, wanted=attempt.wanted)
+    return wait_rules.rule_of(kind, profile=attempt.profile, wanted=attempt.options)

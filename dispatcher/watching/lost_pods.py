@@ -1,4 +1,4 @@
-"""Missing pods: their rows say that they live, but they were deleted while no dispatcher watched.
+"""Lost pods: their rows say that they live, but they were deleted while no dispatcher watched.
 
 A dispatcher knows the pods of its own time from its watch. What was launched before it started it finds in the cluster
 (adoption), unless somebody deleted it meanwhile, or the cluster lost it: then only its row is left. For each row that
@@ -9,11 +9,13 @@ that only waited for a pod are removed: their message is delivered or sent again
 
 import asyncio
 import logging
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from dispatcher import errors
+from dispatcher.attempts.celery_side import Questions
+from dispatcher.attempts.registry import Attempts
 from dispatcher.attempts.status_store import PodRow, PodStore
 from dispatcher.kubeapi import client
 from dispatcher.manifests import names
@@ -28,32 +30,26 @@ AT_ONCE = 200
 """Rows looked at in one round."""
 
 
-class Missing:
-    """Looks for them, for ever.
-
-    `is_known` says of (attempt id, retries) whether it is in flight here. `tell_lost` stores the failure of an attempt
-    unless an outcome is stored, and gives the state that is stored then (None: another launch goes on); it may block.
-    """
+class LostPods:
+    """Looks for them, for ever."""
 
     def __init__(
         self,
+        kube: client.KubeClient,
         *,
-        cluster: client.KubeClient,
-        open_store: Callable[[], PodStore],
+        database_url: str,
         deployment: str,
         owner: str,
-        is_known: Callable[[tuple[str, int]], bool],
-        alive: Callable[[], set[str] | None],
-        tell_lost: Callable[[PodRow], str | None],
+        attempts: Attempts,
+        questions: Questions,
     ) -> None:
-        self._cluster = cluster
-        self._open_store = open_store
+        self._client = kube
+        self._database_url = database_url
         self._store: PodStore | None = None
         self._deployment = deployment
         self._owner = owner
-        self._is_known = is_known
-        self._alive = alive
-        self._tell_lost = tell_lost
+        self._attempts = attempts
+        self._questions = questions
 
     async def run(self) -> None:
         """Looks, waits, and looks again until it is cancelled."""
@@ -70,25 +66,30 @@ class Missing:
     async def _look(self) -> None:
         before = datetime.now(UTC) - timedelta(seconds=QUIET_S)
         rows = await asyncio.to_thread(lambda: self._rows().open_rows(deployment=self._deployment, before=before))
-        rows = [row for row in rows if not self._is_known((row.attempt_id, row.retries))]
+        known = self._known()
+        rows = [row for row in rows if (row.attempt_id, row.retries) not in known]
         if not rows:
             return
         for row in (await self._ownerless(rows))[:AT_ONCE]:
             if row.phase == "Waiting":
                 await asyncio.to_thread(self._rows().forget, row)
-            elif await self._is_gone(row) and not self._is_known((row.attempt_id, row.retries)):
+            elif await self._is_gone(row) and (row.attempt_id, row.retries) not in self._known():
                 await self._end(row)
+
+    def _known(self) -> set[tuple[str, int]]:
+        """(attempt id, retries) of what is in flight here."""
+        return {(attempt.id, attempt.key.retries) for attempt in self._attempts}
 
     def _rows(self) -> PodStore:
         if self._store is None:
-            self._store = self._open_store()
+            self._store = PodStore(self._database_url)
         return self._store
 
     async def _ownerless(self, rows: Iterable[PodRow]) -> list[PodRow]:
         """Those of ours, from before we started, and those of dispatchers that do not answer."""
         mine = names.label_value(self._owner)
         owners = {names.label_value(row.owner) for row in rows} - {mine}
-        alive = await asyncio.to_thread(self._alive) if owners else set()
+        alive = await asyncio.to_thread(self._questions.alive) if owners else set()
         gone = (
             {mine}
             if alive is None
@@ -98,7 +99,7 @@ class Missing:
 
     async def _is_gone(self, row: PodRow) -> bool:
         try:
-            pod: Mapping[str, Any] = await self._cluster.read_pod(row.namespace, row.name)
+            pod: Mapping[str, Any] = await self._client.read_pod(row.namespace, row.name)
         except errors.ApiError as error:
             if error.status == 404:
                 return True
@@ -107,7 +108,7 @@ class Missing:
 
     async def _end(self, row: PodRow) -> None:
         try:
-            state = await asyncio.to_thread(self._tell_lost, row)
+            state = await asyncio.to_thread(self._questions.store_lost, row)
         except Exception as error:  # noqa: BLE001 - the result backend is away: the next round looks again
             logger.debug("a missing pod's outcome is not known pod=%s: %r", row.name, error)
             return

@@ -1,50 +1,53 @@
-"""Ownership: whether an attempt is still this dispatcher's to tell, asked of the API server and the result backend.
+"""Ownership: whether an attempt is still this dispatcher's to report, asked of the API server and the result backend.
 
 Asked only after a standstill (`stall_detector`): another dispatcher may have taken the pod over meanwhile, which its
-owner label says, and told its outcome, after which the pod is deleted. On the loop's thread.
+owner label says, and reported its outcome, after which the pod is deleted. On the loop's thread.
 """
 
 import asyncio
 import logging
 import random
-from collections.abc import Callable
 
 from dispatcher import errors, retry
 from dispatcher.attempts.attempt import Attempt
+from dispatcher.attempts.celery_side import Questions
 from dispatcher.kubeapi import client
-from dispatcher.manifests import builder, names
+from dispatcher.manifests import labels, names
 
 logger = logging.getLogger(__name__)
 
 
 class Ownership:
-    """Asks for as long as it takes. `is_over` says whether an outcome is stored; it may block, and raise."""
+    """Asks for as long as it takes."""
 
-    def __init__(self, cluster: client.KubeClient, *, owner: str, is_over: Callable[[Attempt], bool]) -> None:
-        self._cluster = cluster
+    def __init__(self, kube: client.KubeClient, *, owner: str, questions: Questions) -> None:
+        self._client = kube
         self._owner = names.label_value(owner)
-        self._is_over = is_over
+        self._questions = questions
 
     async def is_ours(self, attempt: Attempt) -> bool:
-        """Whether its pod is ours, or is gone or never was and nobody has told an outcome."""
+        """Whether its pod is ours, or is gone or never was and nobody has stored an outcome."""
         failures = 0
         while True:
             try:
                 owner = await self._owner_of(attempt)
-                return not await asyncio.to_thread(self._is_over, attempt) if owner is None else owner == self._owner
+                return not await self._has_outcome(attempt) if owner is None else owner == self._owner
             except Exception as error:  # noqa: BLE001 - API server or result backend are away: it waits for them
                 failures += 1
-                logger.debug("whose it is cannot be asked attempt_id=%s: %r", attempt.message.id, error)
+                logger.debug("whose it is cannot be asked attempt_id=%s: %r", attempt.id, error)
                 await asyncio.sleep(retry.backoff_s(failures, jitter=random.random()))
+
+    async def _has_outcome(self, attempt: Attempt) -> bool:
+        return attempt.stores_result and await asyncio.to_thread(self._questions.has_outcome, attempt.id)
 
     async def _owner_of(self, attempt: Attempt) -> str | None:
         """The dispatcher that its pod names; None where there is no such pod any more, or never was."""
-        if attempt.uid is None:
+        if attempt.pod.uid is None:
             return None
         try:
-            pod = await self._cluster.read_pod(attempt.namespace, attempt.pod)
+            pod = await self._client.read_pod(attempt.namespace, attempt.pod.name)
         except errors.ApiError as error:
             if error.status == 404:
                 return None
             raise
-        return builder.owner_of(pod) if pod["metadata"]["uid"] == attempt.uid else None
+        return labels.owner_of(pod) if pod["metadata"]["uid"] == attempt.pod.uid else None

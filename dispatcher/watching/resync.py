@@ -1,4 +1,4 @@
-"""The roll call: asks for attempts of which the watch has said nothing for a while.
+"""Resync: asks for attempts of which the watch has said nothing for a while.
 
 A watch may be silent though its connection stands, and a proxy may swallow a single event; the full list that would
 find it comes every five minutes. So each attempt that was quiet for some time is asked for, all of a namespace with one
@@ -11,13 +11,16 @@ import asyncio
 import logging
 import random
 import time
-from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any
 
 from dispatcher import errors
-from dispatcher.attempts.attempt import Attempt, Register
+from dispatcher.attempts import sightings, states
+from dispatcher.attempts.attempt import Attempt
+from dispatcher.attempts.registry import Attempts
 from dispatcher.kubeapi import client
+from dispatcher.manifests import labels, names
+from dispatcher.protocol.message import LaunchKey
+from dispatcher.watching.watcher import Watcher
 
 logger = logging.getLogger(__name__)
 
@@ -47,42 +50,34 @@ class Pace:
 class _Trust:
     """What is known of one attempt from earlier calls."""
 
-    asked_mono: float = 0.0
+    asked_mono_s: float = 0.0
     trust_s: float
     word: str | None = None
 
 
-class RollCall:
-    """Asks for quiet attempts, for ever.
-
-    `on_pod` takes a pod as an event of the watch would bring it, `on_missing` an attempt whose pod is gone or, as
-    `is_ours` says, another's; `renew` opens the watch of a namespace anew, because it has not told all.
-    """
+class Resync:
+    """Asks for quiet attempts, for ever."""
 
     def __init__(
         self,
+        kube: client.KubeClient,
         *,
-        cluster: client.KubeClient,
-        register: Register,
+        owner: str,
         selector: str,
-        on_pod: Callable[[Mapping[str, Any], str], None],
-        on_missing: Callable[[Attempt], None],
-        is_ours: Callable[[Mapping[str, Any]], bool],
-        renew: Callable[[str], None],
-        pace: Pace | None = None,
+        attempts: Attempts,
+        watcher: Watcher,
+        pace: Pace = Pace(),
     ) -> None:
-        self._cluster = cluster
-        self._register = register
+        self._client = kube
+        self._owner = names.label_value(owner)
         self._selector = selector
-        self._on_pod = on_pod
-        self._on_missing = on_missing
-        self._is_ours = is_ours
-        self._renew = renew
-        self._pace = pace or Pace()
-        self._trusted: dict[tuple[str, int], _Trust] = {}
-        self._renewed_at: dict[str, float] = {}
+        self._attempts = attempts
+        self._watcher = watcher
+        self._pace = pace
+        self._trusted: dict[LaunchKey, _Trust] = {}
+        self._renewed_mono_s: dict[str, float] = {}
         self.untold = 0
-        """Ends that the watch had not told."""
+        """Ends that the watch had not shown."""
 
     async def run(self) -> None:
         """Asks, waits, and asks again until it is cancelled."""
@@ -93,36 +88,36 @@ class RollCall:
                 try:
                     await self._call(namespace)
                 except (errors.ApiError, errors.ApiUnavailable) as error:
-                    logger.debug("no roll call namespace=%s: %s", namespace, error)
+                    logger.debug("no resync namespace=%s: %s", namespace, error)
                 except Exception:
-                    logger.exception("a roll call failed namespace=%s", namespace)
+                    logger.exception("a resync failed namespace=%s", namespace)
 
     def _created(self) -> list[Attempt]:
-        return [attempt for attempt in self._register if attempt.stage == "created"]
+        return [attempt for attempt in self._attempts if attempt.state in states.LIVE]
 
     def _forget(self) -> None:
-        here = {attempt.key for attempt in self._register}
+        here = {attempt.key for attempt in self._attempts}
         self._trusted = {key: trust for key, trust in self._trusted.items() if key in here}
 
     def _trust_of(self, attempt: Attempt) -> _Trust:
         trust = self._trusted.setdefault(attempt.key, _Trust(trust_s=self._pace.first_s))
-        if attempt.heard_mono > trust.asked_mono:
+        if _seen_mono_s(attempt) > trust.asked_mono_s:
             trust.trust_s = self._pace.first_s
         return trust
 
     def _is_in_doubt(self, attempt: Attempt) -> bool:
         trust = self._trust_of(attempt)
-        last = max(attempt.heard_mono, attempt.created_mono, trust.asked_mono)
+        last = max(_seen_mono_s(attempt), attempt.pod.created_mono_s, trust.asked_mono_s)
         return time.monotonic() - last > trust.trust_s
 
     async def _call(self, namespace: str) -> None:
-        asked_mono = time.monotonic()
-        words = await self._cluster.list_words(namespace, selector=self._selector)
+        asked_mono_s = time.monotonic()
+        words = await self._client.list_words(namespace, selector=self._selector)
         reads = 0
         for attempt in self._created():
-            if attempt.namespace != namespace or attempt.created_mono >= asked_mono:
+            if attempt.namespace != namespace or attempt.pod.created_mono_s >= asked_mono_s:
                 continue
-            trust, word = self._trust_of(attempt), words.get(attempt.pod)
+            trust, word = self._trust_of(attempt), words.get(attempt.pod.name)
             is_expected = word is not None and word == (trust.word or (RUNNING if attempt.started_at else None))
             if not is_expected:
                 if not self._is_in_doubt(attempt):
@@ -133,32 +128,39 @@ class RollCall:
                 await self._read(attempt)
             elif self._is_in_doubt(attempt):
                 trust.trust_s = min(self._pace.last_s, 2 * trust.trust_s)
-            trust.word, trust.asked_mono = word, asked_mono
+            trust.word, trust.asked_mono_s = word, asked_mono_s
 
     async def _read(self, attempt: Attempt) -> None:
         """Reads one pod. A list from a cache may be old: what it lacks may be there."""
         try:
-            pod = await self._cluster.read_pod(attempt.namespace, attempt.pod)
+            pod = await self._client.read_pod(attempt.namespace, attempt.pod.name)
         except errors.ApiError as error:
             if error.status != 404:
                 raise
-            self._on_missing(attempt)
-            self._told_nothing(attempt)
+            self._attempts.missed(attempt)
+            self._not_shown(attempt)
             return
-        if self._is_ours(pod):
-            self._on_pod(pod, "MODIFIED")
-        else:
-            self._on_missing(attempt)
-        if attempt.stage != "created":
-            self._told_nothing(attempt)
+        if labels.owner_of(pod) != self._owner or not sightings.is_of(attempt, pod):
+            self._attempts.missed(attempt)
+            self._not_shown(attempt)
+            return
+        found = sightings.sighting(attempt, pod, "MODIFIED", now_s=time.monotonic())
+        self._attempts.saw(attempt, found, uid=sightings.uid_of(pod))
+        if found.seen.verdict in ("succeeded", "failed", "gone"):
+            self._not_shown(attempt)
 
-    def _told_nothing(self, attempt: Attempt) -> None:
+    def _not_shown(self, attempt: Attempt) -> None:
         self.untold += 1
         namespace, now = attempt.namespace, time.monotonic()
-        if now - self._renewed_at.get(namespace, -RENEW_AGAIN_S) < RENEW_AGAIN_S:
+        if now - self._renewed_mono_s.get(namespace, -RENEW_AGAIN_S) < RENEW_AGAIN_S:
             return
-        self._renewed_at[namespace] = now
+        self._renewed_mono_s[namespace] = now
         logger.warning(
-            "the watch has not told how a pod ended, it is opened anew namespace=%s pod=%s", namespace, attempt.pod
+            "the watch has not shown how a pod ended, it is opened anew namespace=%s pod=%s",
+            *(namespace, attempt.pod.name),
         )
-        self._renew(namespace)
+        self._watcher.renew(namespace)
+
+
+def _seen_mono_s(attempt: Attempt) -> float:
+    return 0.0 if attempt.sighting is None else attempt.sighting.at_mono_s

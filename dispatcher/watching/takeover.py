@@ -9,12 +9,15 @@ in the taker's watch and is adopted like any other. Runs on the loop's thread.
 import asyncio
 import logging
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 from dispatcher import errors
+from dispatcher.admission.shared_limits import SharedLimits
+from dispatcher.attempts.celery_side import Questions
+from dispatcher.attempts.seen_pods import SeenPods
 from dispatcher.kubeapi import client
-from dispatcher.manifests import names, podspec
+from dispatcher.manifests import labels, names
 
 logger = logging.getLogger(__name__)
 
@@ -22,26 +25,25 @@ FIRST_AFTER_S = 2.0
 EVERY_S = 15.0
 
 
-class Orphans:
-    """Looks for them, for ever. `alive` gives the node names that answer, or None where it cannot tell."""
+class Takeover:
+    """Looks for them, for ever."""
 
     def __init__(
         self,
+        kube: client.KubeClient,
         *,
-        cluster: client.KubeClient,
-        selector: str,
+        deployment: str,
         owner: str,
-        namespaces: Callable[[], Iterable[str]],
-        alive: Callable[[], set[str] | None],
-        on_foreign: Callable[[Sequence[Mapping[str, Any]], float], None],
+        seen_pods: SeenPods,
+        shared: SharedLimits,
+        questions: Questions,
     ) -> None:
-        self._cluster = cluster
+        self._client = kube
         self._owner = names.label_value(owner)
-        self._selector = f"{selector},{podspec.OWNER_LABEL}!={self._owner}"
-        self._namespaces = namespaces
-        self._alive = alive
-        self._on_foreign = on_foreign
-        """Is given the pods of all other owners, and when they were asked for (monotonic)."""
+        self._selector = f"{labels.selector(deployment=deployment)},{labels.OWNER_LABEL}!={self._owner}"
+        self._seen_pods = seen_pods
+        self._shared = shared
+        self._questions = questions
         self._silent: set[str] = set()
         """Owners that did not answer the last time."""
 
@@ -61,14 +63,14 @@ class Orphans:
 
     async def _look(self) -> bool:
         """Takes what is orphaned. Says whether it wants to look again soon."""
-        asked_at = time.monotonic()
-        pods = [pod for namespace in self._namespaces() for pod in await self._foreign(namespace)]
-        self._on_foreign(pods, asked_at)
+        asked_mono_s = time.monotonic()
+        pods = [pod for namespace in list(self._seen_pods.watched) for pod in await self._foreign(namespace)]
+        self._shared.saw(pods, asked_mono_s)
         owners = {_owner(pod) for pod in pods}
         if not owners:
             self._silent = set()
             return False
-        alive = await asyncio.to_thread(self._alive)
+        alive = await asyncio.to_thread(self._questions.alive)
         if alive is None:
             return False
         silent = owners - {names.label_value(name) for name in alive}
@@ -79,18 +81,18 @@ class Orphans:
         return bool(silent - gone)
 
     async def _foreign(self, namespace: str) -> list[dict[str, Any]]:
-        return (await self._cluster.list_pods(namespace, selector=self._selector)).pods
+        return (await self._client.list_pods(namespace, selector=self._selector)).pods
 
     async def _take(self, pod: Mapping[str, Any]) -> None:
         metadata = pod["metadata"]
         patch = {
             "metadata": {
                 "resourceVersion": metadata["resourceVersion"],
-                "labels": {podspec.OWNER_LABEL: self._owner},
+                "labels": {labels.OWNER_LABEL: self._owner},
             }
         }
         try:
-            await self._cluster.patch_pod(metadata["namespace"], metadata["name"], patch)
+            await self._client.patch_pod(metadata["namespace"], metadata["name"], patch)
         except errors.ApiError as error:
             if error.status not in (404, 409):
                 raise
@@ -99,4 +101,4 @@ class Orphans:
 
 
 def _owner(pod: Mapping[str, Any]) -> str:
-    return str((pod["metadata"].get("labels") or {}).get(podspec.OWNER_LABEL, ""))
+    return str((pod["metadata"].get("labels") or {}).get(labels.OWNER_LABEL, ""))

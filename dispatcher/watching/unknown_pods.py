@@ -1,4 +1,4 @@
-"""Findings: pods of ours that no attempt here knows, brought to adoption with their message. On the loop's thread.
+"""Unknown pods: pods of ours that no attempt here knows, brought to adoption with their message. On the loop's thread.
 
 A message that travels in a Secret is read first. Where there is none yet, its delivery was not acknowledged and comes
 again.
@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from dispatcher import errors, retry
-from dispatcher.attempts.worker_port import Hub
+from dispatcher.attempts.celery_side import CelerySide, Found
 from dispatcher.background import Background
 from dispatcher.kubeapi import client
 from dispatcher.manifests import message_secret
@@ -20,12 +20,12 @@ logger = logging.getLogger(__name__)
 PAYLOAD_TRIES = 6
 
 
-class Findings:
+class UnknownPods:
     """Passes found pods on, once each while one is being read."""
 
-    def __init__(self, cluster: client.KubeClient, *, hub: Hub, background: Background) -> None:
-        self._cluster = cluster
-        self._hub = hub
+    def __init__(self, kube: client.KubeClient, *, celery: CelerySide, background: Background) -> None:
+        self._client = kube
+        self._celery = celery
         self._background = background
         self._unread: set[str] = set()
         """uids of pods whose message is being read from its Secret."""
@@ -35,7 +35,7 @@ class Findings:
         name = message_secret.name_in(pod)
         uid = pod["metadata"]["uid"]
         if name is None:
-            self._hub.found(pod, is_ended=is_ended)
+            self._celery.post(Found(pod=pod, is_ended=is_ended))
         elif uid not in self._unread:
             self._unread.add(uid)
             self._background.spawn(self._read(pod, name, is_ended=is_ended))
@@ -44,12 +44,12 @@ class Findings:
         namespace = pod["metadata"]["namespace"]
         for failures in range(1, PAYLOAD_TRIES + 1):
             try:
-                text = message_secret.text_in(await self._cluster.read_secret(namespace, name))
+                text = message_secret.text_in(await self._client.read_secret(namespace, name))
             except (errors.ApiError, errors.ApiUnavailable, ValueError) as error:
                 trouble = error
                 await asyncio.sleep(retry.backoff_s(failures, jitter=0))
             else:
-                self._hub.found(message_secret.with_message(pod, text), is_ended=is_ended)
+                self._celery.post(Found(pod=message_secret.with_message(pod, text), is_ended=is_ended))
                 break
         else:
             logger.warning("a pod cannot be adopted, its message is missing pod=%s: %s", name, trouble)

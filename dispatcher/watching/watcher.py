@@ -10,11 +10,13 @@ import asyncio
 import logging
 import random
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 from dispatcher import errors, retry
+from dispatcher.attempts.seen_pods import SeenPods
 from dispatcher.kubeapi import client
+from dispatcher.watching.pod_handler import PodHandler
 
 logger = logging.getLogger(__name__)
 
@@ -26,30 +28,35 @@ RELIST_S = 300.0
 class Watcher:
     """Follows the pods that match a selector, in every namespace that it was told of."""
 
-    def __init__(
-        self,
-        *,
-        cluster: client.KubeClient,
-        selector: str,
-        on_pod: Callable[[Mapping[str, Any], str], None],
-        on_list: Callable[[str, Mapping[str, Mapping[str, Any]], float], None],
-    ) -> None:
-        self._cluster = cluster
+    def __init__(self, kube: client.KubeClient, *, selector: str, handler: PodHandler, seen_pods: SeenPods) -> None:
+        self._client = kube
         self._selector = selector
-        self._on_pod = on_pod
-        self._on_list = on_list
+        self._handler = handler
+        self._seen_pods = seen_pods
         self._tasks: dict[str, asyncio.Task[None]] = {}
-        self._listed: set[str] = set()
         self.skipped = 0
         """Events that could not be read."""
         self.relists = 0
-        self.trouble: dict[str, str] = {}
+
+    @property
+    def trouble(self) -> dict[str, str]:
         """Namespace -> what keeps it from being watched now."""
+        return {name: trouble for name, trouble in self._seen_pods.watched.items() if trouble is not None}
 
     def watch(self, namespace: str) -> None:
         """Watches a namespace from now on. A second call does nothing."""
         if namespace not in self._tasks:
+            self._seen_pods.watched.setdefault(namespace, None)
             self._tasks[namespace] = asyncio.get_running_loop().create_task(self._forever(namespace))
+
+    async def run(self) -> None:
+        """Ends all watches when it is cancelled."""
+        try:
+            await asyncio.get_running_loop().create_future()
+        finally:
+            for task in self._tasks.values():
+                task.cancel()
+            await asyncio.gather(*self._tasks.values(), return_exceptions=True)
 
     def renew(self, namespace: str) -> None:
         """Lists a watched namespace now and opens its watch anew."""
@@ -57,16 +64,6 @@ class Watcher:
         if task is not None:
             task.cancel()
             self.watch(namespace)
-
-    @property
-    def namespaces(self) -> tuple[str, ...]:
-        """Those that are watched."""
-        return tuple(self._tasks)
-
-    @property
-    def has_listed(self) -> bool:
-        """Whether each namespace that is watched was listed once, or cannot be."""
-        return all(namespace in self._listed or namespace in self.trouble for namespace in self._tasks)
 
     async def _forever(self, namespace: str) -> None:
         failures = 0
@@ -76,9 +73,9 @@ class Watcher:
                 failures = 0
             except (errors.ApiError, errors.ApiUnavailable) as error:
                 failures += 1
-                if namespace not in self.trouble:
+                if self._seen_pods.watched.get(namespace) is None:
                     logger.warning("watch interrupted namespace=%s: %s", namespace, error)
-                self.trouble[namespace] = str(error)
+                self._seen_pods.watched[namespace] = str(error)
             except Exception:
                 failures += 1
                 logger.exception("watch failed namespace=%s", namespace)
@@ -87,23 +84,23 @@ class Watcher:
 
     async def _list_then_follow(self, namespace: str) -> None:
         """Returns when it is time to list again."""
-        asked_at = time.monotonic()
-        listed = await self._cluster.list_pods(namespace, selector=self._selector)
+        asked_mono_s = time.monotonic()
+        listed = await self._client.list_pods(namespace, selector=self._selector)
         self.relists += 1
-        if self.trouble.pop(namespace, None):
+        if self._seen_pods.watched.get(namespace) is not None:
             logger.info("watch restored namespace=%s", namespace)
+        self._seen_pods.watched[namespace] = None
         for pod in listed.pods:
             self._look(pod, "ADDED")
-        self._on_list(namespace, {pod["metadata"]["name"]: pod for pod in listed.pods}, asked_at)
-        self._listed.add(namespace)
+        self._handler.listed(namespace, listed.pods, asked_mono_s=asked_mono_s)
         version = listed.resource_version
-        while version and time.monotonic() - asked_at < RELIST_S:
+        while version and time.monotonic() - asked_mono_s < RELIST_S:
             version = await self._follow(namespace, version)
 
     async def _follow(self, namespace: str, version: str) -> str:
         """Follows one stream to its end. Returns the version from which to go on; empty: list again."""
         try:
-            async for event in self._cluster.watch_pods(
+            async for event in self._client.watch_pods(
                 namespace, selector=self._selector, resource_version=version, silence_s=SILENCE_S
             ):
                 kind, thing = event.get("type"), event.get("object") or {}
@@ -122,7 +119,7 @@ class Watcher:
 
     def _look(self, pod: Mapping[str, Any], kind: str) -> None:
         try:
-            self._on_pod(pod, kind)
+            self._handler.saw(pod, kind)
         except Exception:
             self.skipped += 1
             name = (pod.get("metadata") or {}).get("name") if isinstance(pod, Mapping) else None

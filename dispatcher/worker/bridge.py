@@ -1,7 +1,7 @@
 """The one place where the two threads of a dispatcher meet: Celery's hub and the loop that speaks to the cluster.
 
-`to_loop` and `to_hub` pass a call to the other side; nothing else is shared. Calls keep their order. Called by the
-pool; knows nothing of pods.
+Events go up and commands come down, as values, each in its order; nothing else is shared. One wake-up carries all that
+waits. Made by the pool; knows neither pods nor Celery.
 """
 
 import asyncio
@@ -14,14 +14,14 @@ from collections import deque
 from collections.abc import Callable, Coroutine
 from typing import Any, TypeVar
 
+from dispatcher.attempts.celery_side import Command, Event
+
+T = TypeVar("T")
+
 logger = logging.getLogger(__name__)
 
 STOP_BOUND_S = 5.0
 """How long a stop waits for calls to the cluster that are under way."""
-
-
-T = TypeVar("T")
-_Call = tuple[Callable[..., Any], tuple[Any, ...]]
 
 
 class Bridge:
@@ -30,15 +30,18 @@ class Bridge:
     def __init__(self, *, name: str) -> None:
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._run, name=name, daemon=True)
-        self._calls: deque[_Call] = deque()
-        self._loop_calls: deque[_Call] = deque()
+        self._events: deque[Event] = deque()
+        self._commands: deque[Command] = deque()
+        self._commanded = asyncio.Event()
         self._is_hub_woken = self._is_loop_woken = False
-        """Whether a wake-up is under way, which carries out what was put in line before it arrives."""
+        """Whether a wake-up is under way, which finds what was put there before it arrives."""
         self._reader, self._writer = os.pipe()
         os.set_blocking(self._reader, False)
         os.set_blocking(self._writer, False)
         self._main: Callable[[], Coroutine[Any, Any, None]] | None = None
         self._running: asyncio.Task[None] | None = None
+
+    # Celery's side
 
     def start(self, main: Callable[[], Coroutine[Any, Any, None]]) -> None:
         """Starts the loop's thread with `main`, which is cancelled by `stop`."""
@@ -54,15 +57,26 @@ class Bridge:
         if self._thread.is_alive():
             logger.warning("the cluster thread did not end in %s s; it ends with the process", STOP_BOUND_S)
 
-    def to_loop(self, call: Callable[..., Any], *args: Any) -> None:
-        """Runs `call` on the loop's thread, soon. After the stop it does nothing."""
+    def send(self, command: Command) -> None:
+        """Hands a command to the loop's thread; returns at once. After the stop it does nothing."""
         if self._loop.is_closed():
             return
-        self._loop_calls.append((call, args))
+        self._commands.append(command)
         if not self._is_loop_woken:
             self._is_loop_woken = True
             with contextlib.suppress(RuntimeError):  # the loop was closed meanwhile
-                self._loop.call_soon_threadsafe(self._on_called)
+                self._loop.call_soon_threadsafe(self._commanded.set)
+
+    def fileno(self) -> int:
+        """Readable when there are events."""
+        return self._reader
+
+    def events(self) -> list[Event]:
+        """The events that came since the last call."""
+        with contextlib.suppress(BlockingIOError):
+            os.read(self._reader, 65536)
+        self._is_hub_woken = False  # before they are counted: one that comes now is counted, or wakes us again
+        return [self._events.popleft() for _ in range(len(self._events))]
 
     def ask(self, question: Callable[[], Coroutine[Any, Any, Any]], *, timeout_s: float) -> Any:
         """The answer of a coroutine on the loop, from a thread that is neither; TimeoutError after `timeout_s`."""
@@ -76,30 +90,25 @@ class Bridge:
         """As `ask`, for a thread that must not wait: the answer is looked for later."""
         return asyncio.run_coroutine_threadsafe(question(), self._loop)
 
-    def to_hub(self, call: Callable[..., Any], *args: Any) -> None:
-        """Runs `call` on the hub's thread, soon."""
-        self._calls.append((call, args))
+    # The cluster's side: `attempts.celery_side.CelerySide`
+
+    def post(self, event: Event) -> None:
+        """Hands an event to Celery's thread; returns at once."""
+        self._events.append(event)
         if self._is_hub_woken:
             return
         self._is_hub_woken = True
         with contextlib.suppress(BlockingIOError):  # the pipe is full of wake-ups already
             os.write(self._writer, b"\0")
 
-    def register(self, hub: Any) -> None:
-        """Lets the hub carry out what `to_hub` brings. Called again after each reconnect to the broker."""
-        hub.add_reader(self._reader, self._on_readable)
-
-    def _on_readable(self) -> None:
-        try:
-            os.read(self._reader, 65536)
-        except BlockingIOError:
-            return
-        self._is_hub_woken = False  # before the calls are counted: one that comes now is counted, or wakes us again
-        _carry_out(self._calls, "hub")
-
-    def _on_called(self) -> None:
-        self._is_loop_woken = False  # as above
-        _carry_out(self._loop_calls, "loop")
+    async def commands(self) -> list[Command]:
+        """The commands that came since the last call, as soon as there are any."""
+        while not self._commands:
+            self._commanded.clear()
+            self._is_loop_woken = False  # before they are counted, as above
+            if not self._commands:
+                await self._commanded.wait()
+        return [self._commands.popleft() for _ in range(len(self._commands))]
 
     def _run(self) -> None:
         asyncio.set_event_loop(self._loop)
@@ -109,8 +118,6 @@ class Bridge:
             self._loop.run_until_complete(self._running)
         except asyncio.CancelledError:
             pass
-        except Exception:
-            logger.exception("the cluster thread ended; no pod is launched or watched any more")
         finally:
             rest = asyncio.all_tasks(self._loop)
             for task in rest:
@@ -118,13 +125,3 @@ class Bridge:
             self._loop.run_until_complete(asyncio.gather(*rest, return_exceptions=True))
             self._loop.run_until_complete(self._loop.shutdown_asyncgens())
             self._loop.close()
-
-
-def _carry_out(calls: deque[_Call], side: str) -> None:
-    """All calls that wait now."""
-    for _ in range(len(calls)):
-        call, args = calls.popleft()
-        try:
-            call(*args)
-        except Exception:
-            logger.exception("a call on the %s failed: %s", side, getattr(call, "__qualname__", call))

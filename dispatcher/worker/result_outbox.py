@@ -1,107 +1,120 @@
-"""Unstored: what the result backend did not take is kept, in order, and comes again when it answers.
+"""What the result backend did not take is kept, in order, and comes again when it answers. On Celery's thread.
 
 A call to a backend that is away blocks Celery's hub for as long as its time-out. So after the first failure nothing
 more is tried there: one probe asks, in a helper thread and with back-off, and everything that was kept follows its
-first answer. What fails although the backend answers has a trouble of its own; it waits alone and delays nobody.
-Lives on the hub's thread, its probe on the loop's; used by the pool and by adoption.
+first answer. What fails although the backend answers has a trouble of its own; it waits alone and delays nobody. No
+time is read here: the pool passes it in with each turn.
 """
 
-import asyncio
 import logging
 import random
-import time
 from collections import deque
 from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
 from typing import Any
 
 from dispatcher import retry
-from dispatcher.background import Background
-from dispatcher.worker.bridge import Bridge
 
 logger = logging.getLogger(__name__)
 
-Call = Callable[[int], None]
-"""Tries to store; gets how often it failed before."""
 FIRST_S = 0.5
 LAST_S = 5.0
 ALONE_LAST_S = 30.0
 AT_ONCE = 100
-"""Calls that are carried out before the hub may do something else."""
+"""Entries that come again in one turn, before the hub may do something else."""
 
 
-class Unstored:
-    """The line of calls that wait. `probe` raises while the backend is away; it may block, for a bounded time."""
+@dataclass(frozen=True)
+class Entry:
+    """Something to be done again: a value that the pool understands, and how often it failed before."""
 
-    def __init__(self, *, bridge: Bridge, probe: Callable[[], Any]) -> None:
-        self._bridge = bridge
+    what: Any
+    failures: int = 0
+
+
+class ResultOutbox:
+    """The entries that wait. `probe` raises while the backend is away; it may block, for a bounded time."""
+
+    def __init__(self, probe: Callable[[], Any]) -> None:
         self._probe = probe
-        self._line: deque[tuple[Call, int]] = deque()
-        self._since: float | None = None
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="podyard-result-probe")
+        self._kept: deque[Entry] = deque()
+        self._alone: list[tuple[float, Entry]] = []
+        self._since_mono_s: float | None = None
+        self._probing: Future[Any] | None = None
+        self._probe_mono_s = 0.0
+        self._failed_probes = 0
         self._is_fresh = False
         """A probe was answered, and nothing was tried since."""
-        self._background = Background()
 
     @property
     def is_away(self) -> bool:
         """Whether the backend is away, as far as is known: then nothing is tried on the hub."""
-        return self._since is not None
+        return self._since_mono_s is not None
+
+    @property
+    def is_idle(self) -> bool:
+        """Whether no turn is needed."""
+        return not (self._kept or self._alone or self.is_away)
 
     def __len__(self) -> int:
-        return len(self._line)
+        return len(self._kept) + len(self._alone)
 
-    def keep(self, call: Call, *, failures: int = 0) -> None:
-        """Puts a call into the line without trying it: the backend is away."""
-        self._line.append((call, failures))
+    def keep(self, what: Any, *, failures: int = 0) -> None:
+        """Keeps something without trying it: the backend is away."""
+        self._kept.append(Entry(what, failures))
 
-    def failed(self, call: Call, *, failures: int, error: Exception) -> None:
-        """A call that was tried failed: it comes again, with one failure more."""
+    def failed(self, what: Any, *, failures: int, error: Exception, now_s: float) -> None:
+        """Something that was tried failed: it comes again, with one failure more."""
         if self._is_fresh:
             self._is_fresh = False
             delay_s = retry.backoff_s(failures + 1, jitter=0, first_s=FIRST_S, last_s=ALONE_LAST_S)
             logger.warning("not stored although the backend answers, again in seconds=%.1f: %r", delay_s, error)
-            self._bridge.to_loop(self._alone, call, failures + 1, delay_s)
+            self._alone.append((now_s + delay_s, Entry(what, failures + 1)))
             return
-        self.keep(call, failures=failures + 1)
-        if self._since is None:
-            self._since = time.monotonic()
+        self.keep(what, failures=failures + 1)
+        if self._since_mono_s is None:
+            self._since_mono_s, self._failed_probes = now_s, 0
+            self._probe_mono_s = now_s + self._pause_s()
             logger.warning("outcomes cannot be stored, they are kept until they can: %r", error)
-            self._bridge.to_loop(self._start_probing)
 
-    def _alone(self, call: Call, failures: int, delay_s: float) -> None:
-        asyncio.get_running_loop().call_later(delay_s, self._bridge.to_hub, call, failures)
+    def turn(self, *, now_s: float) -> list[Entry]:
+        """What may be tried again now; to be called a few times a second."""
+        if self.is_away:
+            self._ask(now_s)
+            return []
+        due = [entry for at, entry in self._alone if at <= now_s]
+        self._alone = [(at, entry) for at, entry in self._alone if at > now_s]
+        due += [self._kept.popleft() for _ in range(min(AT_ONCE, len(self._kept)))]
+        return due
 
-    def _start_probing(self) -> None:
-        self._background.spawn(self._ask())
+    def put_back(self, entries: list[Entry]) -> None:
+        """What a turn gave and was not tried, since the backend is away again."""
+        self._kept.extendleft(reversed(entries))
 
-    async def _ask(self) -> None:
-        failures = 0
-        while True:
-            jitter = random.random()
-            await asyncio.sleep(retry.backoff_s(failures + 1, jitter=jitter, first_s=FIRST_S, last_s=LAST_S))
-            try:
-                await asyncio.to_thread(self._probe)
-            except Exception as error:  # noqa: BLE001 - any backend, any error: it does not answer
-                failures += 1
-                logger.debug("the result backend does not answer: %r", error)
-            else:
-                self._bridge.to_hub(self._answered)
-                return
-
-    def _answered(self) -> None:
-        if self._since is not None:
-            away_s = time.monotonic() - self._since
-            logger.warning("the result backend answers after seconds=%.0f, kept=%d", away_s, len(self._line))
-        self._since = None
-        self._is_fresh = True
-        self._go_on()
-
-    def _go_on(self) -> None:
-        for _ in range(min(AT_ONCE, len(self._line))):
-            call, failures = self._line.popleft()
-            call(failures)
-            self._is_fresh = False
-            if self.is_away:
-                return
+    def tried(self) -> None:
+        """Something of the last turn was stored, or failed."""
         self._is_fresh = False
-        if self._line:
-            self._bridge.to_hub(self._go_on)
+
+    def _ask(self, now_s: float) -> None:
+        if self._probing is None:
+            if now_s >= self._probe_mono_s:
+                self._probing = self._thread.submit(self._probe)
+        elif self._probing.done():
+            error, self._probing = self._probing.exception(), None
+            if error is None:
+                self._answered(now_s)
+            else:
+                self._failed_probes += 1
+                self._probe_mono_s = now_s + self._pause_s()
+                logger.debug("the result backend does not answer: %r", error)
+
+    def _pause_s(self) -> float:
+        return retry.backoff_s(self._failed_probes + 1, jitter=random.random(), first_s=FIRST_S, last_s=LAST_S)
+
+    def _answered(self, now_s: float) -> None:
+        away_s = now_s - (self._since_mono_s or now_s)
+        logger.warning("the result backend answers after seconds=%.0f, kept=%d", away_s, len(self._kept))
+        self._since_mono_s = None
+        self._is_fresh = True

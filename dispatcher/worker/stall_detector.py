@@ -1,11 +1,13 @@
-"""A standstill: this dispatcher did not turn for a while, so others may have taken its pods and told their outcomes.
+"""Stalls: this dispatcher did not turn for a while, so others may have taken its pods and told their outcomes.
 
 SIGSTOP, a paused machine, a hub that hangs: whatever the cause, pings were not answered meanwhile (`takeover`). What
-was read before is acted on afterwards as if no time had passed; that is what this tells. Pure; times are given, in
-seconds.
+was read before is acted on afterwards as if no time had passed; that is what this says. The detector
+reads no clock; times are passed in, in seconds.
 """
 
+import time
 from dataclasses import dataclass
+from typing import Self
 
 LIMIT_S = 3.0
 """Shorter than it takes others to find out that we are silent."""
@@ -20,9 +22,16 @@ class Moment:
     mono_s: float
     boot_s: float
 
+    @classmethod
+    def now(cls) -> Self:
+        """This moment."""
+        clock = getattr(time, "CLOCK_BOOTTIME", None)  # Linux; elsewhere a suspended machine may go unnoticed
+        mono_s = time.monotonic()
+        return cls(mono_s=mono_s, boot_s=mono_s if clock is None else time.clock_gettime(clock))
 
-class Standstill:
-    """Knows when the hub turned last, and when the last standstill ended."""
+
+class StallDetector:
+    """Knows when the hub turned last, and when the last stall ended."""
 
     def __init__(self, now: Moment) -> None:
         self._turned = now
@@ -35,7 +44,7 @@ class Standstill:
         self._turned = now
 
     def was_since(self, since_s: float, now: Moment) -> bool:
-        """Whether there was a standstill after `since_s` on the monotonic clock; one that ends just now counts."""
+        """Whether there was a stall after `since_s` on the monotonic clock; one that ends just now counts."""
         return self._is_too_long(now) or (self._ended_s is not None and since_s < self._ended_s)
 
     def _is_too_long(self, now: Moment) -> bool:

@@ -8,7 +8,7 @@ import logging
 from typing import Any
 
 from dispatcher import errors
-from dispatcher.finishing import result_reader
+from dispatcher.attempts import endings
 
 logger = logging.getLogger(__name__)
 
@@ -59,7 +59,7 @@ class _Told:
             f"the task's message was not run: {why}", {"reason": "UnreadableMessage", "cause": "application"}
         )
         try:
-            self._consumer.app.backend.mark_as_failure(task_id, result_reader.diagnosed(error))
+            self._consumer.app.backend.mark_as_failure(task_id, endings.diagnosed(error))
         except Exception as trouble:  # noqa: BLE001 - the backend may be away; Celery would not have stored anything
             logger.warning("the failure of an unreadable message is not stored attempt_id=%s: %r", task_id, trouble)
 

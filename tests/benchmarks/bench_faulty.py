@@ -26,7 +26,7 @@ from dispatcher import errors, options
 from dispatcher.kubeapi import client, server_access
 from dispatcher.localcluster.faults import kinds
 from dispatcher.localcluster.faults.client import Faults
-from dispatcher.manifests import builder, podspec
+from dispatcher.manifests import builder, labels
 from dispatcher.protocol.message import Message
 from tests import parts
 from tests.integration.yard_parts import Yard
@@ -39,7 +39,7 @@ FAULTS = (
     kinds.Fail(status=429, retry_after_s=1, probability=0.05, **PODS_ARE),
     kinds.Fail(how="hang", done=True, probability=0.01, **PODS_ARE),
 )
-ATTEMPT = {"fieldRef": {"fieldPath": f"metadata.annotations['{podspec.ATTEMPT_ANNOTATION}']"}}
+ATTEMPT = {"fieldRef": {"fieldPath": f"metadata.annotations['{labels.ATTEMPT_ANNOTATION}']"}}
 
 
 @dataclass
@@ -55,7 +55,7 @@ class Watched:
 
     async def watch(self, kubeconfig: Path, *, deployment: str, ready: threading.Event, stop: threading.Event) -> None:
         async with client.KubeClient(server_access.connect(kubeconfig=kubeconfig)) as api:
-            selector = f"{podspec.DEPLOYMENT_LABEL}={deployment}"
+            selector = f"{labels.DEPLOYMENT_LABEL}={deployment}"
             listed = await api.list_pods("default", selector=selector)
             ready.set()
             async for event in api.watch_pods(
@@ -64,7 +64,7 @@ class Watched:
                 if event["type"] == "ADDED":
                     metadata = event["object"]["metadata"]
                     self.times.append(time.monotonic())
-                    self.uids[metadata["annotations"][podspec.ATTEMPT_ANNOTATION]].add(metadata["uid"])
+                    self.uids[metadata["annotations"][labels.ATTEMPT_ANNOTATION]].add(metadata["uid"])
                 if stop.is_set():
                     return
 

@@ -25,7 +25,7 @@ import psutil
 from dispatcher import options
 from dispatcher.kubeapi import client, server_access
 from dispatcher.localcluster.faults.client import Faults
-from dispatcher.manifests import builder
+from dispatcher.manifests import builder, labels
 from dispatcher.protocol.message import Message
 from tests import parts
 from tests.integration.yard_parts import Yard
@@ -41,7 +41,7 @@ async def added_times(kubeconfig: Path, *, deployment: str, ready: threading.Eve
     """The times of the first `count` ADDED events of a deployment, seen by a watch of its own."""
     seen: list[float] = []
     async with client.KubeClient(server_access.connect(kubeconfig=kubeconfig)) as api:
-        selector = builder.selector(deployment=deployment)
+        selector = labels.selector(deployment=deployment)
         listed = await api.list_pods("default", selector=selector)
         ready.set()
         async for event in api.watch_pods(

@@ -19,7 +19,7 @@ from pathlib import Path
 import psutil
 
 from dispatcher.kubeapi import client, server_access
-from dispatcher.manifests import builder
+from dispatcher.manifests import labels
 from tests import parts
 from tests.integration.yard_parts import Yard
 
@@ -91,7 +91,7 @@ def latencies(yard: Yard) -> list[float]:
 
     async def watch() -> None:
         async with client.KubeClient(server_access.connect(kubeconfig=yard.kubeconfig)) as api:
-            selector = builder.selector(deployment=yard.deployment)
+            selector = labels.selector(deployment=yard.deployment)
             listed = await api.list_pods("default", selector=selector)
             ready.set()
             async for event in api.watch_pods(

@@ -9,7 +9,7 @@ import pytest
 import yaml
 
 from dispatcher.kubeapi import client, server_access
-from dispatcher.manifests import builder, podspec
+from dispatcher.manifests import builder, labels
 from tests import parts
 from tests.integration.yard_parts import api_get
 from tests.terminal import Answer, inside
@@ -127,11 +127,11 @@ def create(kubeconfig: Path, *pods: dict[str, Any]) -> None:
 
 
 def pod(name: str, deployment: str, *, is_done: bool = True) -> dict[str, Any]:
-    labels = {podspec.MANAGED_BY_LABEL: podspec.MANAGED_BY, podspec.DEPLOYMENT_LABEL: deployment}
+    given = {labels.MANAGED_BY_LABEL: labels.MANAGED_BY, labels.DEPLOYMENT_LABEL: deployment}
     if is_done:
-        labels[builder.DONE_LABEL] = "true"
+        given[labels.DONE_LABEL] = "true"
     container = {"name": "base", "image": "busybox:1.37", "command": ["true"]}
-    metadata = {"name": f"{deployment}-{name}", "labels": labels}
+    metadata = {"name": f"{deployment}-{name}", "labels": given}
     return {"metadata": metadata, "spec": {"restartPolicy": "Never", "containers": [container]}}
 
 

@@ -187,7 +187,8 @@ def test_flower_and_inspect_see_the_pod_as_the_worker_process(shared: Yard) -> N
 
     pod = entry["worker_pid"]
     assert pod.startswith("tests-apps-yard-nap-")
-    assert inspect.stats()[f"dispatcher@{shared.deployment}"]["pool"]["pods-in-flight"] >= 1
+    node = f"dispatcher@{shared.deployment}"
+    parts.eventually(lambda: inspect.stats()[node]["pool"]["pods-in-flight"] >= 1, WAIT_S)
     assert pod in pods_of(shared)
 
     shared.client.control.revoke(sent.id, terminate=True)

@@ -18,7 +18,7 @@ import yaml
 from dispatcher.attempts import status_store
 from dispatcher.localcluster.client import Client, ClientError
 from dispatcher.localcluster.faults import client
-from dispatcher.manifests import names, podspec
+from dispatcher.manifests import labels, names
 from tests import parts
 from tests.integration.yard_parts import WAIT_S, Yard, ended_by, napping, pods_of, runs
 
@@ -119,8 +119,8 @@ def test_K16_a_name_whose_pod_is_about_to_go_is_waited_for(yard: Yard, api: Clie
     task_id = str(uuid.uuid4())
     name = names.pod_name("tests.apps.yard.add", key=f"{yard.deployment}/{task_id}/0")
     other, pod = napping(yard, 0.5)
-    labels = {**pods_of(yard)[pod]["metadata"]["labels"], podspec.OWNER_LABEL: "somebody"}
-    body = copy_of(pods_of(yard)[pod], task_id=task_id, name=name, labels=labels, finalizers=["example.com/hold"])
+    given = {**pods_of(yard)[pod]["metadata"]["labels"], labels.OWNER_LABEL: "somebody"}
+    body = copy_of(pods_of(yard)[pod], task_id=task_id, name=name, labels=given, finalizers=["example.com/hold"])
     body["spec"]["containers"][0] |= {"command": ["true"], "args": []}
     api.call("POST", PODS, body)
     api.call("DELETE", f"{PODS}/{name}", {"gracePeriodSeconds": 0})

@@ -3,11 +3,12 @@
 import asyncio
 import itertools
 import json
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import pytest
 
+from dispatcher.attempts.seen_pods import SeenPods
 from dispatcher.kubeapi import client, server_access
 from dispatcher.localcluster.faults import client as fault_client
 from dispatcher.watching import watcher
@@ -59,12 +60,15 @@ class Watched:
         self.api = api
         self.names: set[str] = set()
         self.lists: list[int] = []
-        self.watcher = watcher.Watcher(
-            cluster=api,
-            selector=SELECTOR,
-            on_pod=lambda pod, _: self.names.add(pod["metadata"]["name"]),
-            on_list=lambda _, pods, __: self.lists.append(len(pods)),
-        )
+        self.watcher = watcher.Watcher(api, selector=SELECTOR, handler=self, seen_pods=SeenPods())
+
+    def saw(self, pod: Mapping[str, Any], kind: str) -> None:
+        """As `PodHandler.saw`."""
+        self.names.add(pod["metadata"]["name"])
+
+    def listed(self, namespace: str, pods: Sequence[Mapping[str, Any]], *, asked_mono_s: float) -> None:
+        """As `PodHandler.listed`."""
+        self.lists.append(len(pods))
 
     async def until(self, holds: Callable[[], Any]) -> None:
         """Waits for a state."""

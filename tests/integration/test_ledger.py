@@ -17,7 +17,7 @@ from dispatcher.admission import shared_limits
 from dispatcher.admission.fair_share import Need
 from dispatcher.attempts import limits
 from dispatcher.kubeapi import client, server_access
-from dispatcher.manifests import podspec
+from dispatcher.manifests import labels
 from tests import parts
 
 LIMIT = 7
@@ -31,7 +31,7 @@ class World:
     """The pods of all dispatchers, by owner."""
 
     deployment: str
-    cluster: client.KubeClient
+    kube: client.KubeClient
     pods: dict[str, int] = field(default_factory=dict)
     most: int = 0
 
@@ -46,8 +46,8 @@ class World:
             {
                 "metadata": {
                     "namespace": "default",
-                    "labels": {podspec.OWNER_LABEL: other},
-                    "annotations": {podspec.QUEUE_ANNOTATION: "q"},
+                    "labels": {labels.OWNER_LABEL: other},
+                    "annotations": {labels.QUEUE_ANNOTATION: "q"},
                 }
             }
             for other, count in self.pods.items()
@@ -64,16 +64,8 @@ class Player:
         self.name = name
         self.waits = waits
         self.created = 0
-        self.ledger = shared_limits.Ledger(
-            cluster=world.cluster,
-            namespace="default",
-            deployment=deployment or world.deployment,
-            owner=name,
-            needs=lambda: {KEY: Need(used=self.pods, waits=self.waits)} if self.pods or self.waits else {},
-            limit_of=lambda key: LIMIT if key == KEY else None,
-            is_counted=lambda: True,
-            on_changed=lambda: None,
-            pace=PACE,
+        self.ledger = shared_limits.SharedLimits(
+            world.kube, namespace="default", deployment=deployment or world.deployment, owner=name, pace=PACE
         )
         self.tasks: list[asyncio.Task[None]] = []
 
@@ -84,13 +76,24 @@ class Player:
 
     def start(self) -> "Player":
         """Begins."""
-        self.tasks = [asyncio.create_task(work) for work in (self.ledger.run(), self._play(), self._look())]
+        self.tasks = [asyncio.create_task(work) for work in (self.share(), self._play(), self._look())]
         return self
 
     def kill(self) -> None:
         """Like SIGKILL: nothing is written any more, and its pods run on."""
         for task in self.tasks:
             task.cancel()
+
+    def demand(self) -> dict[str, tuple[int, Need]]:
+        """What it has and wants of the one limit."""
+        return {KEY: (LIMIT, Need(used=self.pods, waits=self.waits))}
+
+    async def share(self) -> None:
+        """Takes turns, as `Capacity` does."""
+        while True:
+            again_s = await self.ledger.turn(self.demand)
+            await asyncio.sleep(shared_limits.LEAST_S)
+            await self.ledger.kicked.wait(max(0.0, again_s - shared_limits.LEAST_S))
 
     async def _play(self) -> None:
         while True:
@@ -114,7 +117,7 @@ class Player:
 async def worlds(local_cluster: parts.LocalCluster, deployment: str) -> AsyncIterator[World]:
     """A world on that cluster; whatever plays there ends with it."""
     async with client.KubeClient(server_access.connect(kubeconfig=local_cluster.kubeconfig)) as api:
-        yield World(deployment=deployment, cluster=api)
+        yield World(deployment=deployment, kube=api)
         others = asyncio.all_tasks() - {asyncio.current_task()}
         for task in others:
             task.cancel()
@@ -177,7 +180,7 @@ def test_who_cannot_write_creates_nothing(local_cluster: parts.LocalCluster, dep
             assert one.ledger.allowed(KEY, LIMIT).reason == "LimitsUnknown"  # type: ignore[union-attr]
             await until(lambda: two.pods == LIMIT, "the other has all")
             created = one.created
-            one.tasks[0] = asyncio.create_task(one.ledger.run())
+            one.tasks[0] = asyncio.create_task(one.share())
             await until(lambda: one.created > created, "it is back")
             assert world.most <= LIMIT
 
@@ -193,7 +196,7 @@ def test_whoever_leaves_lets_go_at_once(local_cluster: parts.LocalCluster, deplo
             await until(lambda: one.pods >= 2 and two.pods >= 2, "both have pods")
             one.kill()
             world.pods[one.name] = 0
-            await one.ledger.leave()
+            await one.ledger.leave({KEY: one.pods})
             left_at = time.monotonic()
             await until(lambda: two.pods == LIMIT, "the other has all")
             assert time.monotonic() - left_at < PACE.gone_s

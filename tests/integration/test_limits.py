@@ -13,7 +13,7 @@ import sqlalchemy
 import dispatcher
 from dispatcher.attempts import status_store
 from dispatcher.localcluster.faults import client
-from dispatcher.manifests import names, podspec
+from dispatcher.manifests import labels, names
 from tests import parts
 from tests.integration.yard_parts import Yard, api_call, api_get, pods_of
 
@@ -51,7 +51,7 @@ class Sampler:
 def in_flight(yard: Yard) -> dict[str, str]:
     """Pods that have not finished, with the names of their dispatchers."""
     return {
-        name: pod["metadata"]["labels"][podspec.OWNER_LABEL].partition("_")[0].partition("-")[0]
+        name: pod["metadata"]["labels"][labels.OWNER_LABEL].partition("_")[0].partition("-")[0]
         for name, pod in pods_of(yard).items()
         if pod["status"].get("phase") not in ("Succeeded", "Failed")
     }
@@ -155,7 +155,7 @@ def ledger_of(yard: Yard) -> dict[str, str]:
     """What stands in the ConfigMap."""
     found = api_get(yard.kubeconfig, "/api/v1/namespaces/default/configmaps")["items"]
     ours = names.label_value(yard.deployment)
-    return next(one["data"] for one in found if one["metadata"]["labels"][podspec.DEPLOYMENT_LABEL] == ours)
+    return next(one["data"] for one in found if one["metadata"]["labels"][labels.DEPLOYMENT_LABEL] == ours)
 
 
 # --- what the server says

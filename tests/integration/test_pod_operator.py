@@ -9,7 +9,7 @@ import pytest
 from celery.result import AsyncResult
 
 from dispatcher import errors
-from dispatcher.manifests import builder
+from dispatcher.manifests import labels
 from tests import parts
 from tests.integration.yard_parts import Yard, api_call, pods_of
 
@@ -53,7 +53,7 @@ def failure_of(result: AsyncResult) -> errors.PodFailed:
 def pod_of(yard: Yard, result: AsyncResult) -> dict[str, Any] | None:
     """The pod of a task, while there is one."""
     pods = pods_of(yard).values()
-    return next((pod for pod in pods if (builder.key_of(pod) or ("",))[0] == result.id), None)
+    return next((pod for pod in pods if (labels.key_of(pod) or ("",))[0] == result.id), None)
 
 
 def phase_of(yard: Yard, result: AsyncResult) -> str | None:
@@ -202,7 +202,7 @@ class TestWhatStays:
         parts.eventually(sent.ready, WAIT_S)
 
         if stays:
-            found = parts.eventually(lambda: (pod := pod_of(shared, sent)) and builder.is_done(pod) and pod, 10)
+            found = parts.eventually(lambda: (pod := pod_of(shared, sent)) and labels.is_done(pod) and pod, 10)
             assert found["status"]["phase"] in ("Succeeded", "Failed")
         else:
             parts.eventually(lambda: pod_of(shared, sent) is None, 10, what="the pod is deleted")
@@ -263,7 +263,7 @@ class TestRestart:
         yard.dispatcher()
 
         assert sent.get(timeout=WAIT_S) == json.loads(text)
-        parts.eventually(lambda: builder.is_done(pod_of(yard, sent)), 10, what="the pod is kept")
+        parts.eventually(lambda: labels.is_done(pod_of(yard, sent)), 10, what="the pod is kept")
 
     def test_pods_in_a_namespace_of_the_tasks_choice_are_found_again(self, yard: Yard) -> None:
         """Only a pattern allows it: it is watched from its first pod on, and found by a list of the cluster."""

@@ -1,69 +1,71 @@
-"""The recorder on a real database: who waits for a row is called when it is written, and never for ever."""
+"""The writer of the table of pods on a real database: events wait for their rows, and never for ever."""
 
 import asyncio
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
-from dispatcher import errors
-from dispatcher.attempts import status_store, status_writer
+from dispatcher.attempts import status_store
+from dispatcher.attempts.celery_side import Event, Launched
+from dispatcher.attempts.registry import Attempts
+from dispatcher.attempts.status_writer import StatusWriter
+from dispatcher.options import Options, QueueProfile
 from routing.store.store import Store
-
-NOW = datetime(2026, 1, 1, tzinfo=UTC)
-ROW = status_store.PodRow(
-    attempt_id="a",
-    retries=0,
-    deployment="d",
-    name="pod",
-    namespace="default",
-    queue="kubernetes",
-    task="t",
-    owner="o",
-    phase="Pending",
-    updated_at=NOW,
-)
+from tests import builders, parts
 
 
-async def _asked(recording: status_writer.Recorder) -> None:
-    """Returns when the recorder calls back."""
-    stored = asyncio.get_running_loop().create_future()
-    recording.record(ROW)
-    recording.when_stored(lambda: stored.set_result(None))
-    await asyncio.wait_for(stored, 10)
+class Celery:
+    """Celery's side: what was posted to it."""
+
+    def __init__(self) -> None:
+        self.posted: list[Event] = []
+
+    def post(self, event: Event) -> None:
+        """Takes an event."""
+        self.posted.append(event)
 
 
-def test_P24_who_waits_for_a_row_is_called_when_it_stands_in_the_record(tmp_path: Path) -> None:
+async def posted_after(url: str, *, times: int = 1) -> tuple[list[str], list[Event]]:
+    """The pods in the table when the event of the last launch was posted, and all events."""
+    celery, attempts = Celery(), Attempts(is_strict=True)
+    writer = StatusWriter(
+        Options(profile_for=lambda _: QueueProfile(), app_path="", database_url=url, deployment="d"),
+        owner="o",
+        attempts=attempts,
+        celery=celery,
+    )
+    running = asyncio.create_task(writer.run())
+    for _ in range(times):
+        launched = builders.launched(attempts, task_id="a") if not len(attempts) else next(iter(attempts))
+        writer.write(launched)
+        count = len(celery.posted)
+        writer.post_when_stored(Launched(delivery=launched.delivery, pod=launched.pod.name))
+        await asyncio.to_thread(parts.eventually, lambda count=count: len(celery.posted) > count, 10)
+    soon = datetime.now(UTC) + timedelta(seconds=1)
+    try:
+        found = [row.name for row in status_store.PodStore(url).open_rows(deployment="d", before=soon)]
+    except Exception:  # noqa: BLE001 - the database may be away
+        found = []
+    running.cancel()
+    await asyncio.gather(running, return_exceptions=True)
+    return found, celery.posted
+
+
+def test_P24_an_event_that_waits_for_a_row_is_posted_when_it_stands_in_the_record(tmp_path: Path) -> None:
     """So a message is acknowledged only when a row says that there is a pod."""
     url = f"sqlite:///{tmp_path / 'podyard.db'}"
     store = Store.open(url)
     store.upgrade()
 
-    async def work() -> list[str]:
-        recording = status_writer.Recorder(lambda: status_store.PodStore(url))
-        running = asyncio.create_task(recording.run())
-        await _asked(recording)
-        found = [
-            row.name for row in status_store.PodStore(url).open_rows(deployment="d", before=NOW + timedelta(seconds=1))
-        ]
-        running.cancel()
-        await asyncio.gather(running, return_exceptions=True)
-        return found
+    found, posted = asyncio.run(posted_after(url))
 
-    assert asyncio.run(work()) == ["pod"]
+    assert found == ["pod-a"]
+    assert len(posted) == 1
     store.close()
 
 
-def test_a_database_that_is_away_keeps_nobody_waiting() -> None:
+def test_a_database_that_is_away_keeps_nobody_waiting(tmp_path: Path) -> None:
     """The pod's name and the claim still guard the attempt; its row is written later."""
+    found, posted = asyncio.run(posted_after(f"sqlite:///{tmp_path / 'no' / 'such' / 'folder.db'}", times=2))
 
-    def away() -> status_store.PodStore:
-        raise errors.StoreUnavailable("away")
-
-    async def work() -> None:
-        recording = status_writer.Recorder(away)
-        running = asyncio.create_task(recording.run())
-        await _asked(recording)
-        await _asked(recording)
-        running.cancel()
-        await asyncio.gather(running, return_exceptions=True)
-
-    asyncio.run(work())
+    assert found == []
+    assert len(posted) == 2

@@ -6,27 +6,28 @@ Watcher and roll call in this process, at a quick pace, on a local cluster that 
 import asyncio
 import re
 import time
-from collections.abc import Awaitable, Callable, Iterator, Mapping
-from datetime import UTC, datetime
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from dispatcher import options
-from dispatcher.attempts import attempt as attempts
-from dispatcher.attempts.attempt import Attempt
+from dispatcher.attempts import endings, sightings, states
+from dispatcher.attempts.attempt import Attempt, Pod
+from dispatcher.attempts.registry import Attempts
+from dispatcher.attempts.seen_pods import SeenPods
+from dispatcher.attempts.states import State
 from dispatcher.kubeapi import client, server_access
 from dispatcher.localcluster.client import Client
 from dispatcher.localcluster.faults import client as fault_client
-from dispatcher.protocol import message
-from dispatcher.status import observation
+from dispatcher.manifests import labels
 from dispatcher.watching import resync, watcher
-from tests import parts
+from tests import builders, parts
 from tests.chaos import wire
 
 PACE = resync.Pace(every_s=0.2, first_s=1.0, last_s=2.0)
 SELECTOR = "for=roll-call"
+OWNER = "roll-caller"
 
 
 @pytest.fixture(scope="module")
@@ -50,50 +51,53 @@ class Follower:
     """What a dispatcher's loop does with pods, as far as it matters here."""
 
     def __init__(self, api: client.KubeClient) -> None:
-        self.register = attempts.Register()
-        self.watcher = watcher.Watcher(cluster=api, selector=SELECTOR, on_pod=self.on_pod, on_list=lambda *_: None)
-        self.roll_call = resync.RollCall(
-            cluster=api,
-            register=self.register,
-            selector=SELECTOR,
-            on_pod=self.on_pod,
-            on_missing=lambda attempt: self.register.move(attempt, "ended"),
-            is_ours=lambda _: True,
-            renew=self.watcher.renew,
-            pace=PACE,
+        self.attempts = Attempts(is_strict=True)
+        seen_pods = SeenPods()
+        self.watcher = watcher.Watcher(api, selector=SELECTOR, handler=self, seen_pods=seen_pods)
+        self.resync = resync.Resync(
+            api, owner=OWNER, selector=SELECTOR, attempts=self.attempts, watcher=self.watcher, pace=PACE
         )
 
     def add(self, pod: Mapping[str, Any]) -> Attempt:
         """An attempt whose pod was created just now."""
-        made = Attempt(
-            message=message.Message(name="task", id=pod["metadata"]["name"]),
-            profile=options.QueueProfile(),
-            callbacks=attempts.Callbacks(accept=print, done=print, error=print, timeout=print),
-            received_at=datetime.now(UTC),
-            pod=pod["metadata"]["name"],
+        made = builders.queued(self.attempts, task_id=pod["metadata"]["name"])
+        self.attempts.admit(made)
+        found = Pod(
             namespace="default",
-            created_mono=time.monotonic(),
+            name=pod["metadata"]["name"],
+            uid=pod["metadata"]["uid"],
+            created_mono_s=time.monotonic(),
         )
-        self.register.add(made)
-        self.register.name_pod(made)
-        self.register.move(made, "created")
+        self.attempts.launched(made, found)
         return made
 
-    def on_pod(self, pod: Mapping[str, Any], kind: str) -> None:
-        found = self.register.by_pod("default", pod["metadata"]["name"])
-        if found is None:
-            return
-        found.seen, found.heard_mono = observation.observe(pod, kind), time.monotonic()
-        if found.seen.verdict == "running":
-            found.started_at = datetime.now(UTC)
-        if found.seen.verdict in ("succeeded", "failed"):
-            self.register.move(found, "ended")
+    def saw(self, pod: Mapping[str, Any], kind: str) -> None:
+        """As `PodHandler.saw`."""
+        found = self.attempts.of_pod("default", pod["metadata"]["name"])
+        if found is not None and found.state is not State.ENDED:
+            seen = sightings.sighting(found, pod, kind, now_s=time.monotonic())
+            self.attempts.saw(found, seen, uid=sightings.uid_of(pod))
+
+    def listed(self, namespace: str, pods: Sequence[Mapping[str, Any]], *, asked_mono_s: float) -> None:
+        """Lists are not what is tested here."""
+
+    async def reconcile(self) -> None:
+        """Ends what has ended, and what is missing."""
+        while True:
+            for attempt in await self.attempts.changed.take():
+                is_over = attempt.is_missing or attempt.seen.verdict in ("succeeded", "failed")
+                if is_over and attempt.state in states.LIVE:
+                    self.attempts.end(attempt, endings.of_pod())
 
 
 def pod(name: str, script: str) -> dict[str, Any]:
     container = {"name": "base", "image": "busybox:1.36", "command": ["sh", "-c", script]}
     return {
-        "metadata": {"name": name, "labels": {"for": "roll-call"}},
+        "metadata": {
+            "name": name,
+            "labels": {"for": "roll-call", labels.OWNER_LABEL: OWNER},
+            "annotations": {labels.ATTEMPT_ANNOTATION: name, labels.RETRIES_ANNOTATION: "0"},
+        },
         "spec": {"restartPolicy": "Never", "terminationGracePeriodSeconds": 0, "containers": [container]},
     }
 
@@ -105,11 +109,12 @@ def follow(kubeconfig: Path, story: Callable[[Follower], Awaitable[None]]) -> No
         async with client.KubeClient(server_access.connect(kubeconfig=kubeconfig)) as api:
             follower = Follower(api)
             follower.watcher.watch("default")
-            calling = asyncio.create_task(follower.roll_call.run())
+            working = [asyncio.create_task(loop) for loop in (follower.resync.run(), follower.reconcile())]
             try:
                 await story(follower)
             finally:
-                calling.cancel()
+                for task in working:
+                    task.cancel()
 
     asyncio.run(run())
 
@@ -143,11 +148,10 @@ def test_W3_W9_an_end_that_the_watch_does_not_tell_is_found_within_the_bound(
             faults.silence_watches()
         else:
             faults.disturb("drop")
-        waited_s = await until(lambda: attempt.stage == "ended")
-        assert attempt.seen is not None
+        waited_s = await until(lambda: attempt.state is State.ENDED)
         assert attempt.seen.verdict == "succeeded"
         assert 0.5 < waited_s < 0.5 + PACE.bound_s(ran_s=0.5) + 1.0
-        assert follower.roll_call.untold == 1
+        assert follower.resync.untold == 1
         await until(lambda: follower.watcher.relists >= 2)  # the watch that did not tell was opened anew
 
     follow(kubeconfig, story)
@@ -169,8 +173,7 @@ def test_T3_a_proxy_that_cuts_the_stream_costs_nothing(kubeconfig: Path, tmp_pat
             await asyncio.to_thread(proxy.cut)
             await asyncio.to_thread(proxy.mend)
             await asyncio.sleep(0.5)
-        await until(lambda: attempt.stage == "ended", 5)
-        assert attempt.seen is not None
+        await until(lambda: attempt.state is State.ENDED, 5)
         assert attempt.seen.verdict == "succeeded"
 
     follow(behind, story)
@@ -185,7 +188,7 @@ def test_a_pod_that_vanished_untold_is_missed(kubeconfig: Path, faults: fault_cl
         await until(lambda: attempt.started_at)
         faults.disturb("drop")
         faults.delete("vanished", grace_s=0)
-        await until(lambda: attempt.stage == "ended")
+        await until(lambda: attempt.state is State.ENDED)
 
     follow(kubeconfig, story)
 
@@ -200,7 +203,7 @@ def test_a_roll_call_costs_little_where_the_watch_is_honest(kubeconfig: Path, fa
         faults.reset_stats()
         began = time.monotonic()
         await until(lambda: time.monotonic() - began > 4)
-        assert follower.roll_call.untold == 0
+        assert follower.resync.untold == 0
         requests = faults.stats()["requests"]["pods"]
         assert requests.get("get", 0) == 0
         assert 1 <= requests.get("list", 0) <= 4

@@ -17,7 +17,7 @@ import yaml
 from celery import Celery
 
 from dispatcher import errors
-from dispatcher.manifests import names, podspec
+from dispatcher.manifests import labels, names
 from tests import parts
 
 ROOT = Path(__file__).parents[2]
@@ -109,7 +109,7 @@ class Yard:
 
 def pods_of(yard: Yard) -> dict[str, dict[str, Any]]:
     """The pods of a yard's deployment by name, as the API server has them."""
-    selector = f"{podspec.DEPLOYMENT_LABEL}={names.label_value(yard.deployment)}"
+    selector = f"{labels.DEPLOYMENT_LABEL}={names.label_value(yard.deployment)}"
     answer = api_get(yard.kubeconfig, "/api/v1/pods", labelSelector=selector)
     return {pod["metadata"]["name"]: pod for pod in answer["items"]}
 

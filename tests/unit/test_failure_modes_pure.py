@@ -6,36 +6,29 @@ from typing import Any
 
 import pytest
 
-from dispatcher import options
-from dispatcher.attempts import attempt
-from dispatcher.finishing import result_reader
+from dispatcher.attempts import sightings
 from dispatcher.pod import runner
-from dispatcher.protocol import message, outcome
+from dispatcher.protocol import outcome
 from dispatcher.status import observation
+from dispatcher.worker import requests
 from routing.authoring import child, loading
 
 NOON = datetime(2030, 1, 1, 12, 0, tzinfo=UTC)
 MINUTES_5 = timedelta(minutes=5)
 
 
-def running_since(started_at: datetime, *, limit_s: float) -> attempt.Attempt:
-    """An attempt with a hard time limit whose container says when it began; its pod was made at noon."""
+def left_s(started_at: datetime, *, limit_s: float, now: datetime) -> float | None:
+    """What is left of a hard time limit whose container says when it began; its pod was made at noon."""
     seen = observation.Observation(verdict="running", started_at=started_at.isoformat())
-    made = attempt.Attempt(
-        message=message.Message(name="t", id="1"),
-        profile=options.QueueProfile(),
-        callbacks=attempt.Callbacks(accept=None, done=None, error=None, timeout=None),  # type: ignore[arg-type]
-        received_at=NOON,
-        timeout_s=limit_s,
-    )
-    made.started_at, _ = result_reader.times(seen, created=NOON.isoformat())
-    return made
+    bounded_at, _ = sightings.times(seen, created=NOON.isoformat())
+    assert bounded_at is not None
+    return requests.left_s(bounded_at, limit_s=limit_s, now=now)
 
 
 @pytest.mark.parametrize("off", [-MINUTES_5, MINUTES_5])
 def test_T1_P30_a_nodes_clock_neither_shortens_nor_stretches_a_time_limit(off: timedelta) -> None:
     """Its words are bounded by when the API server made the pod; nobody gets more than the whole limit."""
-    after_10_s = running_since(NOON + off, limit_s=60).left_s(NOON + timedelta(seconds=10))
+    after_10_s = left_s(NOON + off, limit_s=60, now=NOON + timedelta(seconds=10))
 
     assert after_10_s is not None
     assert 50 <= after_10_s <= 60
@@ -46,7 +39,7 @@ def test_T1_P30_no_duration_is_negative() -> None:
     behind, set_back = NOON - MINUTES_5, NOON + timedelta(seconds=30)
     for began, ended in ((behind, behind), (set_back, behind), (NOON + MINUTES_5, NOON)):
         seen = observation.Observation(verdict="succeeded", started_at=began.isoformat(), ended_at=ended.isoformat())
-        started_at, ended_at = result_reader.times(seen, created=NOON.isoformat())
+        started_at, ended_at = sightings.times(seen, created=NOON.isoformat())
         assert started_at is not None
         assert ended_at is not None
         assert NOON <= started_at <= ended_at

@@ -1,36 +1,65 @@
 """Which of the waiting attempts may be created now, and what people read of the others."""
 
-from collections.abc import Mapping
-from datetime import UTC, datetime, timedelta
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from datetime import timedelta
 from typing import Any
 
 import pytest
 
-from dispatcher.admission.admission import Admission, Allowed
+from dispatcher.admission.admission import AHEAD, Admission, Bounds
 from dispatcher.admission.fair_share import Need
 from dispatcher.admission.holdoff import EVERYWHERE
 from dispatcher.admission.slots import Slots
 from dispatcher.admission.token_bucket import TokenBucket
 from dispatcher.attempts import limits
-from dispatcher.attempts.attempt import Attempt, Callbacks
+from dispatcher.attempts.attempt import Attempt, Launch
 from dispatcher.attempts.limits import Hold, Limits
+from dispatcher.attempts.registry import Attempts
 from dispatcher.options import QueueProfile
-from dispatcher.protocol.message import Message
+from tests import builders
 
-START = datetime(2026, 1, 1, tzinfo=UTC)
-NOBODY = Callbacks(accept=print, done=print, error=print, timeout=print)
+START = builders.START
+Allowed = Callable[[str, int], int | Hold]
+
+
+class Shares:
+    """What this dispatcher may use of each limit."""
+
+    def __init__(self, allowed: Allowed) -> None:
+        self.allowed = allowed
+
+    def freed(self) -> None:
+        """Nobody waits for it."""
+
+
+@pytest.fixture
+def attempts() -> Attempts:
+    """The attempts of a test, in which an illegal move raises."""
+    return Attempts(is_strict=True)
 
 
 def attempt(number: int, *, queue: str = "q", namespace: str = "n", max_pods: int = 100) -> Attempt:
     """One that was received as the `number`th."""
-    return Attempt(
-        message=Message(name="t", id=str(number), delivery_info={"routing_key": queue}),
-        profile=QueueProfile(max_pods=max_pods),
-        callbacks=NOBODY,
-        received_at=START + timedelta(seconds=number),
-        pod=f"pod-{number}",
+    made = builders.queued(
+        REGISTRY[0],
+        number,
+        task_id=str(number),
+        queue=queue,
         namespace=namespace,
+        profile=QueueProfile(max_pods=max_pods),
     )
+    REGISTRY[0].name_pod(made, replace(made.pod, name=f"pod-{number}"))
+    return made
+
+
+REGISTRY: list[Attempts] = [Attempts(is_strict=True)]
+"""The registry of the test that runs."""
+
+
+@pytest.fixture(autouse=True)
+def _fresh_registry(attempts: Attempts) -> None:
+    REGISTRY[0] = attempts
 
 
 def admission(
@@ -45,23 +74,33 @@ def admission(
 ) -> Admission:
     """An admission before which those wait."""
     found = Admission(
-        slots=Slots(lambda: None),
-        bounds=Limits(overall=overall, by_namespace=by_namespace or {}),
-        allowed=allowed,
+        REGISTRY[0],
+        slots=Slots(),
+        shared=Shares(allowed),
         bucket=TokenBucket(rate=rate, burst=burst),
-        own_limit=own_limit,
-        create_concurrency=create_concurrency,
+        bounds=Bounds(
+            limits=Limits(overall=overall, by_namespace=by_namespace or {}),
+            own_limit=own_limit,
+            create_concurrency=create_concurrency - AHEAD,
+        ),
     )
     for one in waiting:
-        found.lines.add(one)
+        found.add(one)
     return found
+
+
+def answered(found: Admission, one: Attempt, *, is_in_doubt: bool = False, until_s: float | None = None) -> None:
+    """A create came to nothing: the attempt is parked, with its slot where its pod may have been made."""
+    REGISTRY[0].park(one, Hold("Refused", ""), Launch(manifest=b"{}", is_in_doubt=is_in_doubt))
+    found.park(one, until_s=until_s)
+    found.answered(one, keeps_slot=is_in_doubt)
 
 
 def taken(found: Admission, now_s: float = 0.0) -> list[str]:
     """All that may be created now."""
     out = []
     while (one := found.take(now_s)) is not None:
-        out.append(one.message.id)
+        out.append(one.id)
     return out
 
 
@@ -123,14 +162,15 @@ def test_a_namespace_that_pauses_holds_no_other_one_of_its_queue() -> None:
     ones = [attempt(number, namespace="ab"[number % 2]) for number in range(6)]
     found = admission(*ones)
     quota = Hold("QuotaExceeded", "exceeded quota")
-    found.pauses.pause("a", quota, begun_at=0.0, now_s=1.0, wanted_s=5.0, jitter=0.0)
+    found.holdoff.pause("a", quota, begun_at=0.0, now_s=1.0, wanted_s=5.0, jitter=0.0)
     assert taken(found, 2.0) == ["1", "3", "5"]
     assert held(found, ones[0], 2.0) == quota
     assert found.again_in_s(2.0) == 4.0
     assert taken(found, 6.0) == ["0"], "one goes ahead"
     found.created(ones[0], uid="u", now_s=6.1)
+    REGISTRY[0].launched(ones[0], ones[0].pod)
     found.answered(ones[0])
-    found.pauses.worked("a", now_s=6.1)
+    found.holdoff.worked("a", now_s=6.1)
     assert taken(found, 6.1) == ["2", "4"]
 
 
@@ -139,7 +179,7 @@ def test_a_stop_holds_everybody() -> None:
     busy = Hold("TooManyRequests", "slow down")
     one = attempt(0)
     found = admission(one)
-    found.pauses.pause(EVERYWHERE, busy, begun_at=0.0, now_s=0.0, wanted_s=2.0, jitter=0.0)
+    found.holdoff.pause(EVERYWHERE, busy, begun_at=0.0, now_s=0.0, wanted_s=2.0, jitter=0.0)
     assert held(found, one, 1.0) == busy
     assert taken(found, 2.0) == ["0"]
 
@@ -162,11 +202,10 @@ def test_what_may_exist_keeps_its_slot() -> None:
     first, second = attempt(0, max_pods=1), attempt(1, max_pods=1)
     found = admission(first, second)
     assert found.take(0.0) is first
-    found.park(first, is_in_doubt=True)
-    found.answered(first)
+    answered(found, first, is_in_doubt=True)
     assert held(found, second).reason == "QueueLimit"
     assert found.take(0.0) is first
-    found.answered(first)
+    found.answered(first)  # nothing was made
     assert found.take(0.0) is second
 
 
@@ -175,8 +214,7 @@ def test_what_is_withdrawn_leaves_no_slot_behind() -> None:
     one = attempt(0)
     found = admission(one)
     assert found.take(0.0) is one
-    found.park(one, is_in_doubt=True)
-    found.answered(one)
+    answered(found, one, is_in_doubt=True)
     assert found.withdraw(one)
     assert found.slots.count(limits.ALL) == 0
     assert not found.withdraw(one)
@@ -187,8 +225,7 @@ def test_what_waits_by_itself_holds_nobody_and_comes_back_to_its_place() -> None
     first, second, third = attempt(0), attempt(1), attempt(2)
     found = admission(first, second, third, overall=1)
     assert found.take(0.0) is first
-    found.park(first, is_in_doubt=False, until_s=2.0)
-    found.answered(first)
+    answered(found, first, until_s=2.0)
     assert found.take(0.5) is second
     assert found.again_in_s(0.5) == 1.5
     found.answered(second)
@@ -200,8 +237,7 @@ def test_what_waits_by_itself_can_be_withdrawn() -> None:
     one = attempt(0)
     found = admission(one)
     assert found.take(0.0) is one
-    found.park(one, is_in_doubt=True, until_s=2.0)
-    found.answered(one)
+    answered(found, one, is_in_doubt=True, until_s=2.0)
     assert found.withdraw(one)
     assert found.slots.count(limits.ALL) == 0
     assert found.take(2.0) is None
@@ -222,7 +258,7 @@ def test_what_could_use_no_slot_wants_none() -> None:
     full = [attempt(number, queue="full", max_pods=2) for number in range(9)]
     paused = [attempt(number, namespace="paused") for number in range(20, 25)]
     found = admission(*full, *paused, overall=100)
-    found.pauses.pause("paused", Hold("QuotaExceeded", ""), begun_at=0.0, now_s=0.0, wanted_s=9.0, jitter=0.0)
+    found.holdoff.pause("paused", Hold("QuotaExceeded", ""), begun_at=0.0, now_s=0.0, wanted_s=9.0, jitter=0.0)
     assert taken(found, 1.0) == ["0", "1"]
     needs = found.needs(START + timedelta(seconds=12), 1.0)
     assert needs["all"] == Need(used=2, waits=0, oldest_s=10.0)
@@ -233,7 +269,7 @@ def test_what_could_use_no_slot_wants_none() -> None:
 def test_of_each_key_the_limit_is_found() -> None:
     """None where nobody set one."""
     bounds = Limits(overall=7, by_namespace={"n": 3})
-    found = {key: bounds.of_key(key, max_pods_of=len) for key in limits.keys("four", "n")}
-    assert found == {"queue/four": 4, "namespace/n": 3, "all": 7}
-    assert Limits().of_key("namespace/n", max_pods_of=len) is None
-    assert Limits().of_key("all", max_pods_of=len) is None
+    found = {key: None if limits.queue_of(key) else bounds.of_key(key) for key in limits.keys("four", "n")}
+    assert found == {"queue/four": None, "namespace/n": 3, "all": 7}
+    assert Limits().of_key("namespace/n") is None
+    assert Limits().of_key("all") is None

@@ -3,8 +3,8 @@
 from typing import Any
 
 from dispatcher.admission.fair_share import Entry, Grant, Need
-from dispatcher.admission.peers import Others, Plan
-from dispatcher.manifests import podspec
+from dispatcher.admission.peers import Peers, Plan
+from dispatcher.manifests import labels
 
 GONE_S = 15.0
 LIMIT = 10
@@ -16,8 +16,8 @@ def pods(owner: str, count: int, *, phase: str = "Running") -> list[dict[str, An
     """Pods of an owner, as a list shows them."""
     metadata = {
         "namespace": "n",
-        "labels": {podspec.OWNER_LABEL: owner},
-        "annotations": {podspec.QUEUE_ANNOTATION: "q"},
+        "labels": {labels.OWNER_LABEL: owner},
+        "annotations": {labels.QUEUE_ANNOTATION: "q"},
     }
     return [{"metadata": metadata, "status": {"phase": phase}}] * count
 
@@ -29,14 +29,14 @@ def share(plan: Plan) -> int | None:
 
 def test_who_is_alone_holds_everything() -> None:
     """Its own older entry is nobody else's."""
-    me = Others("me", gone_s=GONE_S)
+    me = Peers("me", gone_s=GONE_S)
     assert me.plan({}, NOTHING, beat=1, now_s=0.0).is_alone
     assert me.plan({"me": Entry(beat=9)}, MUCH, beat=1, now_s=0.0).is_alone
 
 
 def test_who_comes_second_waits_until_the_first_lets_go() -> None:
     """The first one does so at its next turn, as soon as it sees the other one."""
-    first, second = Others("first", gone_s=GONE_S), Others("second", gone_s=GONE_S)
+    first, second = Peers("first", gone_s=GONE_S), Peers("second", gone_s=GONE_S)
     all_of_it = first.plan({}, MUCH, beat=1, now_s=0.0).entry
     joined = second.plan({"first": all_of_it}, MUCH, beat=1, now_s=0.1)
     assert (share(joined), joined.is_short) == (0, True)
@@ -48,7 +48,7 @@ def test_who_comes_second_waits_until_the_first_lets_go() -> None:
 
 def test_whose_entry_stands_still_is_gone_when_its_pods_were_counted() -> None:
     """Not before: a look from before its end says nothing of what it made afterwards."""
-    me = Others("me", gone_s=GONE_S)
+    me = Peers("me", gone_s=GONE_S)
     entries = {"it": Entry(beat=7, shares={"all": 6}, used={"all": 2})}
     assert share(me.plan(entries, MUCH, beat=1, now_s=0.0)) == 4
     me.saw(pods("it", 2), asked_at=10.0)
@@ -63,7 +63,7 @@ def test_whose_entry_stands_still_is_gone_when_its_pods_were_counted() -> None:
 
 def test_who_moves_is_not_gone() -> None:
     """By its beat, whatever its clock says."""
-    me = Others("me", gone_s=GONE_S)
+    me = Peers("me", gone_s=GONE_S)
     for beat in range(100):
         plan = me.plan({"it": Entry(beat=beat, shares={"all": 6})}, MUCH, beat=beat, now_s=beat * 10.0)
         assert share(plan) == 4
@@ -71,7 +71,7 @@ def test_who_moves_is_not_gone() -> None:
 
 def test_pods_that_changed_hands_count_once_at_least() -> None:
     """The taker has not written yet that it has them: the cluster shows them."""
-    me = Others("me", gone_s=GONE_S)
+    me = Peers("me", gone_s=GONE_S)
     entries = {"gone": Entry(beat=1, shares={"all": 4}, used={"all": 4}), "taker": Entry(beat=1, shares={"all": 3})}
     me.plan(entries, MUCH, beat=1, now_s=0.0)
     me.saw(pods("taker", 7), asked_at=GONE_S + 1)
@@ -82,7 +82,7 @@ def test_pods_that_changed_hands_count_once_at_least() -> None:
 
 def test_pods_of_those_without_an_entry_count() -> None:
     """Of an older version, or after somebody emptied the ConfigMap."""
-    me = Others("me", gone_s=GONE_S)
+    me = Peers("me", gone_s=GONE_S)
     me.saw(pods("old", 3), asked_at=0.0)
     assert share(me.plan({}, MUCH, beat=1, now_s=1.0)) == LIMIT - 3
     assert me.pods("all") == 3

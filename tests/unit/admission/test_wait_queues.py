@@ -7,7 +7,7 @@ from datetime import UTC, datetime, timedelta
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dispatcher.admission.wait_queues import Lines
+from dispatcher.admission.wait_queues import WaitQueues
 
 START = datetime(2026, 1, 1, tzinfo=UTC)
 
@@ -26,7 +26,7 @@ class One:
         return START + timedelta(seconds=self.number)
 
 
-def drained(lines: Lines[One], may_go: Callable[[One], bool] = lambda _: True) -> list[One]:
+def drained(lines: WaitQueues[One], may_go: Callable[[One], bool] = lambda _: True) -> list[One]:
     """All that may go, in the order in which it goes."""
     found = []
     while (one := lines.take(may_go)) is not None:
@@ -34,9 +34,9 @@ def drained(lines: Lines[One], may_go: Callable[[One], bool] = lambda _: True) -
     return found
 
 
-def lines_of(*ones: One) -> Lines[One]:
-    """Lines in which those wait."""
-    lines: Lines[One] = Lines()
+def lines_of(*ones: One) -> WaitQueues[One]:
+    """WaitQueues in which those wait."""
+    lines: WaitQueues[One] = WaitQueues()
     for one in ones:
         lines.add(one)
     return lines

@@ -131,9 +131,9 @@ def test_every_error_that_is_waited_out_has_its_kind() -> None:
 
 def test_a_wait_is_over_at_its_deadline() -> None:
     wait = Wait(kind="image", reason="r", detail=None, since_s=10, rule=Rule(action="fail", after_s=5), said_by="s")
-    assert (wait.deadline_s, wait.is_over(14.9), wait.is_over(15)) == (15, False, True)
+    assert (wait.deadline_s, wait.is_expired(14.9), wait.is_expired(15)) == (15, False, True)
     endless = Wait(kind="image", reason="r", detail=None, since_s=10, rule=Rule(), said_by="s")
-    assert (endless.deadline_s, endless.is_over(1e9)) == (None, False)
+    assert (endless.deadline_s, endless.is_expired(1e9)) == (None, False)
 
 
 @pytest.mark.parametrize("kind", wait_rules.KINDS)

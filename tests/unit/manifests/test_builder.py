@@ -15,7 +15,7 @@ import yaml
 from kubernetes import client
 
 from dispatcher import errors
-from dispatcher.manifests import builder, names, pod_schema, podspec, workload
+from dispatcher.manifests import builder, labels, names, pod_schema, workload
 from dispatcher.options import Options, QueueProfile
 from dispatcher.policy import Policy
 from dispatcher.protocol.message import Message
@@ -271,9 +271,9 @@ def test_arguments_by_position_are_refused() -> None:
 def test_the_container_that_decides_is_written_on_the_pod() -> None:
     """So that whoever adopts the pod knows; an override cannot claim another one."""
     sent = message(builder.ANY_IMAGE_TASK, image="x", base_container_name="main")
-    assert builder.base_of(build(sent)) == "main"
-    claim = {"metadata": {"annotations": {podspec.CONTAINER_ANNOTATION: "other"}}}
-    assert builder.base_of(build(message(headers={"podyard": {"pod_override": claim}}))) == "base"
+    assert labels.base_of(build(sent)) == "main"
+    claim = {"metadata": {"annotations": {labels.CONTAINER_ANNOTATION: "other"}}}
+    assert labels.base_of(build(message(headers={"podyard": {"pod_override": claim}}))) == "base"
 
 
 def test_ids_of_five_hundred_characters_fit() -> None:

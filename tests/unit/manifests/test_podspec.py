@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from kubernetes import client
 
 from dispatcher import errors
-from dispatcher.manifests import names, podspec, template
+from dispatcher.manifests import labels, names, podspec, template
 
 TEMPLATE: dict[str, Any] = {
     "metadata": {"name": "replaced", "labels": {"team": "a"}, "namespace": "elsewhere"},
@@ -179,8 +179,8 @@ def test_removing_identity_has_no_effect(field: str) -> None:
 
 
 def test_labels_that_look_like_ours_are_ours() -> None:
-    labels = {podspec.DEPLOYMENT_LABEL: "other", podspec.MANAGED_BY_LABEL: "other"}
-    assert build(labels=labels)["metadata"]["labels"] == build()["metadata"]["labels"]
+    given = {labels.DEPLOYMENT_LABEL: "other", labels.MANAGED_BY_LABEL: "other"}
+    assert build(labels=given)["metadata"]["labels"] == build()["metadata"]["labels"]
 
 
 @pytest.mark.parametrize(
@@ -373,11 +373,11 @@ def test_any_identity_makes_a_pod_that_says_it(identity: podspec.Identity) -> No
     assert re.fullmatch(r"[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?", metadata["name"])
     assert all(LABEL_VALUE.fullmatch(value) for value in metadata["labels"].values())
     assert metadata["annotations"] == {
-        podspec.ATTEMPT_ANNOTATION: identity.attempt_id,
-        podspec.RETRIES_ANNOTATION: str(identity.retries),
-        podspec.QUEUE_ANNOTATION: identity.queue,
-        podspec.TASK_ANNOTATION: identity.task,
-        podspec.MESSAGE_ANNOTATION: identity.message,
+        labels.ATTEMPT_ANNOTATION: identity.attempt_id,
+        labels.RETRIES_ANNOTATION: str(identity.retries),
+        labels.QUEUE_ANNOTATION: identity.queue,
+        labels.TASK_ANNOTATION: identity.task,
+        labels.MESSAGE_ANNOTATION: identity.message,
     }
 
 

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dispatcher.manifests import redaction
-from dispatcher.manifests.podspec import MESSAGE_ANNOTATION
+from dispatcher.manifests.labels import MESSAGE_ANNOTATION
 
 HIDDEN = redaction.HIDDEN
 POD = {

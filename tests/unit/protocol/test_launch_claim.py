@@ -26,8 +26,8 @@ OLD, NEW = LEASE_S, LEASE_S - 0.1
     [
         (Answer(), False, False, Step("create", "Claimed")),
         (Answer(), True, True, Step("create", "Claimed")),
-        (Answer(is_over=True), False, False, Step("drop", "Ended")),
-        (Answer(held=held(), age_s=OLD, is_over=True), False, True, Step("drop", "Ended")),
+        (Answer(has_outcome=True), False, False, Step("drop", "Ended")),
+        (Answer(held=held(), age_s=OLD, has_outcome=True), False, True, Step("drop", "Ended")),
         (Answer(held='{"blocked":true}'), False, False, Step("drop", "Blocked")),
         (Answer(held='{"blocked":true}'), True, False, Step("drop", "Blocked")),
         (Answer(held=WORKER), False, False, Step("drop", "RunsElsewhere")),
@@ -36,7 +36,7 @@ OLD, NEW = LEASE_S, LEASE_S - 0.1
         (Answer(held=held(retries=2), age_s=OLD), False, False, Step("look", "ClaimedBefore", "first@host")),
         (Answer(held=held(retries=2), age_s=NEW), False, True, Step("wait", "ClaimedBefore", "first@host")),
         (Answer(held=held(retries=2), age_s=OLD), False, True, Step("lose", "PodLost", "first@host")),
-        (Answer(held=held(retries=2, state="lost")), False, False, Step("tell", "PodLost", "first@host")),
+        (Answer(held=held(retries=2, state="lost")), False, False, Step("report", "PodLost", "first@host")),
         (Answer(held=held(retries=2, state="lost")), True, False, Step("drop", "PodLost", "first@host")),
     ],
 )
@@ -44,7 +44,7 @@ def test_each_claim_that_is_found_has_one_answer(
     answer: Answer, was_ours: bool, is_pod_missing: bool, expected: Step
 ) -> None:
     """The table of docs/adr/0006; the launch is Celery's third (retries 2)."""
-    assert decide(answer, retries=2, was_ours=was_ours, is_pod_missing=is_pod_missing) == expected
+    assert decide(answer, place=(0, 2), was_ours=was_ours, is_pod_missing=is_pod_missing) == expected
 
 
 @given(
@@ -54,7 +54,7 @@ def test_each_claim_that_is_found_has_one_answer(
 )
 def test_a_claim_that_cannot_be_read_is_never_overridden(text: str, was_ours: bool, is_pod_missing: bool) -> None:
     """Another version, or another program, may have written it."""
-    step = decide(Answer(held=text), retries=0, was_ours=was_ours, is_pod_missing=is_pod_missing)
+    step = decide(Answer(held=text), place=(0, 0), was_ours=was_ours, is_pod_missing=is_pod_missing)
     assert step.action == "drop"
 
 
@@ -64,7 +64,7 @@ def test_nothing_is_created_where_another_has_claimed_the_same_launch(
 ) -> None:
     """Only a launch before this one makes room."""
     answer = Answer(held=held(retries=theirs, state=state), age_s=age_s)
-    step = decide(answer, retries=retries, was_ours=False, is_pod_missing=is_pod_missing)
+    step = decide(answer, place=(0, retries), was_ours=False, is_pod_missing=is_pod_missing)
     assert (step.action == "replace") == (theirs < retries)
     assert step.action != "create"
 
@@ -74,7 +74,7 @@ def test_nothing_is_created_where_another_has_claimed_the_same_launch(
 )
 def test_a_claim_is_known_as_that_of_a_launch(text: Any, expected: bool) -> None:
     """What may be taken back when a message is put back into its queue."""
-    assert launch_claim.is_of_launch(text, retries=1) is expected
+    assert launch_claim.is_of_launch(text, place=(0, 1)) is expected
 
 
 def test_a_create_is_sent_well_within_the_lease() -> None:

@@ -1,0 +1,271 @@
+"""One launch, step by step: claimed, created, or adopted where its pod is there already; and what an error leads to.
+
+Step ⑤ of the flow. What follows from an answer of the result backend stands in `protocol.launch_claim`, what follows
+from an error of the API server in `create_errors`. On the loop's thread.
+"""
+
+import asyncio
+import logging
+import random
+import time
+from collections.abc import Mapping
+from dataclasses import replace
+from datetime import UTC, datetime
+from typing import Any
+
+from dispatcher import errors
+from dispatcher.admission.admission import Admission
+from dispatcher.admission.holdoff import EVERYWHERE
+from dispatcher.attempts import endings, sightings, states
+from dispatcher.attempts.attempt import Attempt, Closed
+from dispatcher.attempts.limits import Hold
+from dispatcher.attempts.registry import Attempts
+from dispatcher.attempts.seen_pods import SeenPods
+from dispatcher.kubeapi import client
+from dispatcher.launching import create_errors
+from dispatcher.launching.launch_guard import LaunchGuard
+from dispatcher.manifests import labels, message_secret, names, quota_resources, workload
+from dispatcher.protocol.launch_claim import Step
+
+logger = logging.getLogger(__name__)
+
+NAME_AGAIN_S = 0.5
+DOUBT_AGAIN_S = 2.0
+FAULT_AGAIN_S = 5.0
+"""How long a launch waits that failed for a reason that nobody foresaw."""
+_IN_DOUBT = frozenset({408, 504})
+"""Answers that leave open whether the pod was made, as no answer does."""
+
+Failure = errors.ApiError | errors.ApiUnavailable
+
+
+class Creation:
+    """Launches attempts whose turn has come, each once it is called."""
+
+    def __init__(
+        self,
+        kube: client.KubeClient,
+        *,
+        owner: str,
+        attempts: Attempts,
+        admission: Admission,
+        guard: LaunchGuard,
+        seen_pods: SeenPods,
+    ) -> None:
+        self._client = kube
+        self._owner = names.label_value(owner)
+        self._attempts = attempts
+        self._admission = admission
+        self._guard = guard
+        self._seen_pods = seen_pods
+        self.is_closing = False
+        """No create is sent any more."""
+
+    async def launch(self, attempt: Attempt, sends: asyncio.Semaphore) -> None:
+        """Brings an attempt that is `LAUNCHING` to whatever comes next; `sends` bounds calls to the API server.
+
+        An exception that nobody foresaw parks this attempt, and no other one.
+        """
+        try:
+            await self._launch(attempt, sends)
+        except (errors.ApiError, errors.ApiUnavailable) as error:
+            self._park(attempt, error, begun_mono_s=time.monotonic())
+        except Exception as error:
+            logger.exception("a launch failed attempt_id=%s pod=%s", attempt.id, attempt.pod.name)
+            self._wait(
+                attempt, Hold("LaunchFault", f"{type(error).__name__}: {error}"), FAULT_AGAIN_S, is_in_doubt=True
+            )
+        finally:
+            keeps_slot = attempt.launch.is_in_doubt and attempt.state in states.UNLAUNCHED
+            self._admission.answered(attempt, keeps_slot=keeps_slot or attempt.state in states.LIVE)
+
+    async def _launch(self, attempt: Attempt, sends: asyncio.Semaphore) -> None:
+        step = await self._guard.ask(attempt)
+        async with sends:
+            if not self._guard.is_fresh(attempt):
+                step = await self._guard.ask(attempt)  # it waited for its turn
+            if self.is_closing:
+                return
+            if step.action == "create" and self._guard.is_revoked(attempt):
+                await self._guard.give_up(attempt)
+                self._attempts.close(attempt, Closed.WITHDRAWN, endings.revoked(attempt))
+                return
+            await self._do(attempt, step)
+
+    async def _do(self, attempt: Attempt, step: Step) -> None:
+        """What the result backend says to it."""
+        if step.action == "create" and self._is_lost_sight_of(attempt):
+            step = await self._guard.lose(attempt)
+        match step.action:
+            case "create":
+                await self._send(attempt)
+            case "look":
+                self._attempts.prepare(attempt, replace(attempt.launch, is_in_doubt=True))
+                await self._adopt(attempt, begun_mono_s=time.monotonic(), is_claimed_before=True)
+            case "report":
+                logger.warning("pod lost attempt_id=%s pod=%s owner=%s", attempt.id, attempt.pod.name, step.owner)
+                self._attempts.end(attempt, endings.lost(attempt, step.owner))
+            case "drop":
+                self._drop(attempt, step.reason)
+            case _:
+                text = f"{step.owner or 'another dispatcher'} has asked for its pod, and may be at it still"
+                self._wait(attempt, Hold("LaunchInDoubt", text), DOUBT_AGAIN_S)
+
+    def _drop(self, attempt: Attempt, reason: str) -> None:
+        """A delivery of what is done with, or another's: no second run, and no second result."""
+        logger.info("delivery dropped attempt_id=%s reason=%s", attempt.id, reason)
+        self._attempts.close(attempt, Closed.DROPPED, endings.revoked(attempt) if reason == "Blocked" else None)
+
+    def _is_lost_sight_of(self, attempt: Attempt) -> bool:
+        """Whether a pod of it may have come and gone unseen: a create may have worked, and the watch has a gap since.
+
+        A watch without a gap tells of every pod. After a list nobody knows of those that had gone before it.
+        """
+        doubted_mono_s = attempt.launch.doubted_mono_s
+        if doubted_mono_s is None or attempt.pod.uid is not None:
+            return False
+        return self._seen_pods.listed_mono_s(attempt.namespace) > doubted_mono_s
+
+    async def _send(self, attempt: Attempt) -> None:
+        begun_mono_s = time.monotonic()
+        self._attempts.owned(attempt, begun_mono_s)
+        self._guard.sent(attempt)
+        try:
+            pod = await self._client.create_pod(attempt.namespace, attempt.launch.manifest)
+        except (errors.ApiError, errors.ApiUnavailable) as error:
+            if not create_errors.may_have_worked(error) and create_errors.react(error).action != "adopt":
+                await self._guard.refused(attempt)
+            await self._after_error(attempt, error, begun_mono_s=begun_mono_s)
+        else:
+            await self._created(attempt, pod)
+
+    async def _created(self, attempt: Attempt, pod: Mapping[str, Any]) -> None:
+        """The pod exists. One whose message is in a Secret waits for it, and counts as created when it is there."""
+        uid = sightings.uid_of(pod)
+        if attempt.pod.uid is None:
+            self._attempts.name_pod(attempt, replace(attempt.pod, uid=uid))
+        if attempt.state is states.State.LAUNCHING:
+            self._admission.created(attempt, uid=uid, now_s=time.monotonic())
+            if attempt.launch.has_secret:
+                begun_mono_s = time.monotonic()
+                try:
+                    text, files = attempt.message.encode(), workload.files(attempt.message)
+                    await self._client.put_secret(message_secret.secret(pod, text, files=files))
+                except (errors.ApiError, errors.ApiUnavailable) as error:
+                    await self._after_error(attempt, error, begun_mono_s=begun_mono_s)
+                    return
+        self._admission.holdoff.worked(attempt.namespace, now_s=time.monotonic())
+        if attempt.state is states.State.LAUNCHING:  # else the pod's events were faster than the answer to its create
+            made = replace(attempt.pod, created_at=datetime.now(UTC), created_mono_s=time.monotonic())
+            self._attempts.launched(attempt, made)
+
+    async def _after_error(self, attempt: Attempt, error: Failure, *, begun_mono_s: float) -> None:
+        if attempt.state is not states.State.LAUNCHING:
+            return  # the create had worked: the pod's events were faster than the failure
+        if create_errors.may_have_worked(error):
+            since = attempt.launch.doubted_mono_s or begun_mono_s
+            self._attempts.prepare(attempt, replace(attempt.launch, is_in_doubt=True, doubted_mono_s=since))
+        reaction = create_errors.react(error)
+        if reaction.action == "adopt":
+            await self._adopt(attempt, begun_mono_s=begun_mono_s)
+        elif reaction.action in ("wait", "stop"):
+            self._park(attempt, error, begun_mono_s=begun_mono_s)
+        else:
+            self._attempts.end(attempt, endings.refused(attempt, error, reason=reaction.reason))
+
+    async def _adopt(self, attempt: Attempt, *, begun_mono_s: float, is_claimed_before: bool = False) -> None:
+        """A pod of this name is there, or was asked for. It is ours if it says so, and not if it is about to leave."""
+        try:
+            pod = await self._client.read_pod(attempt.namespace, attempt.pod.name)
+        except (errors.ApiError, errors.ApiUnavailable) as error:
+            if is_claimed_before and isinstance(error, errors.ApiError) and error.status == 404:
+                await self._do(attempt, await self._guard.without_pod(attempt))
+            else:
+                self._attempts.prepare(attempt, replace(attempt.launch, is_in_doubt=True))
+                self._park(attempt, error, begun_mono_s=begun_mono_s, reason="Conflict")
+            return
+        if labels.key_of(pod) != attempt.key:
+            self._attempts.end(attempt, endings.refused(attempt, _name_taken(attempt)))
+        elif pod["metadata"].get("deletionTimestamp") or self._seen_pods.is_requeued(sightings.uid_of(pod)):
+            text = f"the pod {attempt.pod.name} of an earlier delivery is not gone yet"
+            self._wait(attempt, Hold("PodLeaving", text), NAME_AGAIN_S)
+        elif self._is_anothers(pod):
+            self._drop(attempt, "Adopted")
+        else:
+            await self._take(attempt, pod)
+
+    def _is_anothers(self, pod: Mapping[str, Any]) -> bool:
+        """Whether a pod's outcome is stored already, or another dispatcher has it, or has had it: an orphan soon."""
+        is_finished = self._seen_pods.is_closed(sightings.uid_of(pod)) or labels.is_done(pod)
+        return is_finished or labels.owner_of(pod) != self._owner
+
+    async def _take(self, attempt: Attempt, pod: Mapping[str, Any]) -> None:
+        logger.info("pod adopted attempt_id=%s pod=%s", attempt.id, attempt.pod.name)
+        await self._created(attempt, pod)
+        if attempt.state in states.LIVE:  # what it says already may have been seen before we had its name
+            found = sightings.sighting(attempt, pod, "MODIFIED", now_s=time.monotonic())
+            self._attempts.saw(attempt, found, uid=sightings.uid_of(pod))
+
+    def _wait(self, attempt: Attempt, blocked: Hold, after_s: float, *, is_in_doubt: bool = False) -> None:
+        """This attempt alone is tried again in a moment."""
+        launch = replace(attempt.launch, is_in_doubt=attempt.launch.is_in_doubt or is_in_doubt)
+        if attempt.state is states.State.LAUNCHING and self._attempts.park(attempt, blocked, launch):
+            self._admission.park(attempt, until_s=time.monotonic() + after_s)
+
+    def _park(self, attempt: Attempt, error: Failure, *, begun_mono_s: float, reason: str | None = None) -> None:
+        """Puts it back into its place: after a while of its own, or while its namespace, or all, are held off."""
+        if attempt.state is not states.State.LAUNCHING:
+            return
+        reaction = create_errors.react(error)
+        blocked, now_s = Hold(reason or reaction.reason, str(error)), time.monotonic()
+        launch = replace(
+            attempt.launch,
+            failures=attempt.launch.failures + 1,
+            is_in_doubt=_may_count(error) or (reason is not None and attempt.launch.is_in_doubt),
+        )
+        self._attempts.park(attempt, blocked, launch)
+        resources, is_too_large = quota_resources.exhausted(str(error))
+        if blocked.reason == "QuotaExceeded" and resources:
+            if is_too_large:
+                self._attempts.end(attempt, endings.refused(attempt, error, reason="LargerThanQuota"))
+                return
+            self._admission.quotas.refused(attempt, resources, str(error))
+            self._admission.park(attempt, until_s=now_s + self._alone_s(launch.failures, error))
+            return
+        scope = EVERYWHERE if reaction.action == "stop" else attempt.namespace
+        self._admission.park(attempt, until_s=self._held_off(attempt, scope, blocked, error, begun_mono_s=begun_mono_s))
+
+    def _alone_s(self, failures: int, error: Failure) -> float:
+        return create_errors.backoff_s(failures, error, jitter=random.random())
+
+    def _held_off(
+        self, attempt: Attempt, scope: str, blocked: Hold, error: Failure, *, begun_mono_s: float
+    ) -> float | None:
+        """Until when it waits by itself; None where its scope is held off instead."""
+        now_s, jitter, holdoff = time.monotonic(), random.random(), self._admission.holdoff
+        wanted_s = getattr(error, "retry_after_s", None) or 0.0
+        alone_s = holdoff.alone_s(
+            scope, blocked, failures=attempt.launch.failures, now_s=now_s, wanted_s=wanted_s, jitter=jitter
+        )
+        if alone_s is not None:
+            return now_s + alone_s
+        paused_s = holdoff.pause(scope, blocked, begun_at=begun_mono_s, now_s=now_s, wanted_s=wanted_s, jitter=jitter)
+        if paused_s is not None:
+            logger.warning(
+                "launching paused namespace=%s reason=%s seconds=%.1f: %s",
+                *(scope or "(all)", blocked.reason, paused_s, error),
+            )
+        return None
+
+
+def _may_count(error: Failure) -> bool:
+    """Whether a pod that may have been made keeps its slot. Of a server that answers and says no it gives it back: what
+    keeps one namespace from creating must not take the slots of others."""
+    return error.was_sent if isinstance(error, errors.ApiUnavailable) else error.status in _IN_DOUBT
+
+
+def _name_taken(attempt: Attempt) -> errors.PodFailed:
+    return errors.PodFailed(
+        f"a pod named {attempt.pod.name} is in the namespace {attempt.namespace} and not of this task; delete it",
+        {"reason": "NameTaken", "cause": "infrastructure", "pod": attempt.pod.name},
+    )

@@ -1,0 +1,47 @@
+"""The table of reasons as the page docs/reasons.md: `python -m dispatcher.status.reasons_page > docs/reasons.md`."""
+
+import sys
+from collections.abc import Iterator, Mapping
+
+from dispatcher.status import diagnosis, reasons
+from dispatcher.status.reasons import Cause
+
+_HEAD = """\
+# Why it waits or failed
+
+Generated from `dispatcher/status/reasons.py` by `python -m dispatcher.status.reasons_page`. `podyard tasks explain`,
+the record, the exception of a result (`details["explanation"]`, `details["what_to_do"]`) and Flower tell the same. Of
+several lines for one reason the first holds that fits exit code and message; of `Unschedulable` all that fit.
+
+Whose: an **author** failure is charged to `retries`, one of the **infrastructure** to `scheduler.infra_retries`; a wait
+costs nobody anything.
+
+"""
+
+
+def page() -> str:
+    """`docs/reasons.md`: the table for people."""
+    return "\n".join(_lines()) + "\n"
+
+
+def _lines() -> Iterator[str]:
+    yield from _HEAD.splitlines()
+    yield "| reason | whose | what it means | what to do |"
+    yield "|---|---|---|---|"
+    for known in reasons.TABLE:
+        names = ", ".join(f"`{reason}`" for reason in known.reasons)
+        code = "" if known.exit_code is None else f" {known.exit_code}"
+        whose = _WHOSE[known.cause]
+        yield f"| {names}{code} | {whose} | {diagnosis.worded(known.means, {})} | {diagnosis.worded(known.to_do, {})} |"
+
+
+_WHOSE: Mapping[Cause | None, str] = {
+    "application": "author",
+    "infrastructure": "infrastructure",
+    "unknown": "unknown",
+    None: "a wait",
+}
+
+
+if __name__ == "__main__":
+    sys.stdout.write(page())

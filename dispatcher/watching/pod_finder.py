@@ -1,0 +1,48 @@
+"""Looks for a pod that a list lacked: it is gone, was replaced, or belongs to another dispatcher by now.
+
+A list from a cache may be old, so what it lacks may be there. On the loop's thread.
+"""
+
+import logging
+
+from dispatcher import errors
+from dispatcher.attempts import endings, sightings, states
+from dispatcher.attempts.attempt import Attempt, Closed
+from dispatcher.attempts.registry import Attempts
+from dispatcher.background import Background
+from dispatcher.kubeapi import client
+
+logger = logging.getLogger(__name__)
+
+
+class PodFinder:
+    """Asks the API server."""
+
+    def __init__(self, kube: client.KubeClient, *, attempts: Attempts, background: Background) -> None:
+        self._client = kube
+        self._attempts = attempts
+        self._background = background
+
+    def find(self, attempt: Attempt) -> None:
+        """Looks for its pod, and ends the attempt if it is gone."""
+        self._attempts.found(attempt)
+        self._background.spawn(self._find(attempt))
+
+    async def _find(self, attempt: Attempt) -> None:
+        try:
+            pod = await self._client.read_pod(attempt.namespace, attempt.pod.name)
+        except errors.ApiError as error:
+            if error.status != 404:
+                logger.debug("a pod was not found again pod=%s: %s", attempt.pod.name, error)
+                return
+            is_there = False
+        except errors.ApiUnavailable:
+            return  # the next list looks again
+        else:
+            is_there = sightings.uid_of(pod) == attempt.pod.uid
+        if attempt.state not in states.LIVE:
+            return
+        if is_there:  # it left our selector: another dispatcher has taken it over
+            self._attempts.close(attempt, Closed.DROPPED)
+        else:
+            self._attempts.end(attempt, endings.deleted(attempt))

@@ -1,0 +1,388 @@
+"""What becomes of requests: the events of the cluster's side, carried out on Celery's. On the hub's thread.
+
+An outcome is replayed through Celery's tracer and only then closed on the other side, so that no pod goes before its
+outcome is stored. What the result backend does not take is kept (`result_outbox`) and comes again as the same event.
+After a stall another dispatcher may have reported what we are about to report: then the other side is asked first.
+"""
+
+import logging
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from functools import partial
+from typing import Any
+
+from billiard.einfo import ExceptionInfo
+from celery.exceptions import Ignore, Reject, WorkerLostError
+
+from dispatcher import errors, options
+from dispatcher.attempts import endings
+from dispatcher.attempts.attempt import Attempt
+from dispatcher.attempts.celery_side import (
+    Adopt,
+    Clean,
+    Close,
+    ConfirmOwner,
+    Dropped,
+    Ended,
+    Event,
+    Found,
+    Launched,
+    Owned,
+    Released,
+    Requeue,
+    Started,
+    Withdrawn,
+)
+from dispatcher.manifests import builder
+from dispatcher.protocol import outcome
+from dispatcher.protocol.message import Message
+from dispatcher.worker import adoption, task_events
+from dispatcher.worker.backend_questions import BackendQuestions
+from dispatcher.worker.bridge import Bridge
+from dispatcher.worker.replay import Replay, Replayed, raised
+from dispatcher.worker.requests import Callbacks, HeldRequest, HeldRequests
+from dispatcher.worker.result_outbox import ResultOutbox
+from dispatcher.worker.stall_detector import Moment, StallDetector
+
+logger = logging.getLogger(__name__)
+
+ADOPT_AGAIN_S = 5.0
+_HARD = False
+"""Celery's first argument of a time-out callback: is it the soft limit?"""
+
+
+@dataclass(frozen=True, kw_only=True)
+class TimeIsUp:
+    """The hard time limit of a request has passed."""
+
+    delivery: str
+
+
+class Deliveries:
+    """All requests of this worker that have pods, or will have."""
+
+    def __init__(
+        self,
+        app: Any,
+        *,
+        options: options.Options,
+        bridge: Bridge,
+        replay: Replay,
+        outbox: ResultOutbox,
+        questions: BackendQuestions,
+    ) -> None:
+        self._app = app
+        self._options = options
+        self._bridge = bridge
+        self._replay = replay
+        self._outbox = outbox
+        self._questions = questions
+        self._held = HeldRequests()
+        self._consumer: Any = None
+        self._found_early: list[Found] = []
+        """Pods that were found before the worker consumed."""
+        self._unconfirmed: dict[str, list[tuple[Any, int]]] = {}
+        """Delivery -> what is to be done once it is certain that it is still ours."""
+        self.stalls = StallDetector(Moment.now())
+        self._call_later: Callable[..., Any] | None = None
+
+    def use_timers(self, call_later: Callable[..., Any]) -> None:
+        """Takes the timers of Celery's hub: (seconds, call, *args) -> a timer that can be cancelled."""
+        self._call_later = call_later
+
+    def consumer_ready(self, consumer: Any) -> None:
+        """The worker consumes: requests can be rebuilt from now on."""
+        self._consumer = consumer
+        early, self._found_early = self._found_early, []
+        for found in early:
+            self.take(found)
+
+    def hold(self, message: Message, callbacks: Callbacks, *, timeout_s: float | None) -> tuple[HeldRequest, Attempt]:
+        """The two halves of a message that was received: the request for this side, the attempt for the other one."""
+        request = callbacks.request
+        profile = self.profile_for(message.queue)
+        attempt = Attempt(
+            message=message,
+            profile=profile,
+            received_at=datetime.now(UTC),
+            timeout_s=timeout_s,
+            task_options=_options_of(self._app.tasks.get(message.name)),
+            stores_result=not request.ignore_result and self._questions.stores_results,
+            expires_at=request.expires,
+        )
+        held = HeldRequest(
+            delivery=attempt.delivery,
+            message=message,
+            profile=profile,
+            callbacks=callbacks,
+            bridge=self._bridge,
+            timeout_s=timeout_s,
+        )
+        self._held.hold(held)
+        return held, attempt
+
+    def profile_for(self, queue: str) -> options.QueueProfile:
+        """The profile of a queue; the defaults where no rule puts it on this side: a consumer was told to take it."""
+        try:
+            return self._options.profile_for(queue)
+        except LookupError:
+            return options.QueueProfile()
+
+    def terminate(self, pod: Any, signal: Any = None) -> None:
+        """Ends the request whose pod Celery knows as a process of this name."""
+        held = self._held.of_pod(pod)
+        if held is not None:
+            held.terminate(signal)
+
+    def turn(self) -> None:
+        """Tries again what was kept, where it may be."""
+        if self._outbox.is_idle:
+            return
+        entries = self._outbox.turn(now_s=time.monotonic())
+        for place, entry in enumerate(entries):
+            if self._outbox.is_away:
+                self._outbox.put_back(entries[place:])
+                return
+            self.take(entry.what, failures=entry.failures)
+            self._outbox.tried()
+
+    def take(self, event: Event | TimeIsUp, *, failures: int = 0) -> None:
+        """Carries an event out. One that fails is logged, and no other one with it."""
+        try:
+            self._take(event, failures)
+        except Exception:
+            logger.exception("an event of the cluster's side failed event=%s", type(event).__name__)
+
+    def _take(self, event: Event | TimeIsUp, failures: int) -> None:
+        if isinstance(event, Found):
+            self._found(event, failures)
+            return
+        held = self._held.get(getattr(event, "delivery", ""))
+        if held is None:
+            return
+        match event:
+            case Launched():
+                self._accept(held, event.pod)
+            case Started():
+                self._started(held, event)
+            case Ended():
+                self._ended(held, event, failures)
+            case Dropped():
+                self._dropped(held, event.pod)
+            case Withdrawn():
+                self._withdrawn(held, event)
+            case Owned():
+                for again, its_failures in self._unconfirmed.pop(held.delivery, ()):
+                    self.take(again, failures=its_failures)
+            case Released():
+                self._released(held)
+            case TimeIsUp():
+                self._time_is_up(held, event, failures)
+
+    def _accept(self, held: HeldRequest, pod: str) -> None:
+        """The pod stands in the record: Celery acknowledges the message (unless it acknowledges late)."""
+        if not held.is_accepted:
+            held.is_accepted, held.pod = True, pod
+            task_events.accepted(held.request, pod or held.message.id)
+
+    def _started(self, held: HeldRequest, event: Started) -> None:
+        """The container runs: the time limit counts from here, and `STARTED` is stored if the task asks for it."""
+        held.pod = event.pod
+        left_s = held.left_s(event.started_at)
+        if left_s is not None and held.timer is None and self._call_later is not None:
+            held.timer = self._call_later(left_s, self.take, TimeIsUp(delivery=held.delivery))
+        if self.stalls.was_since(event.owned_mono_s, Moment.now()):
+            return  # another dispatcher may have reported its end already
+        task_events.started(held.request, pod=event.pod, not_before=event.created_at, at=event.started_at)
+        task = held.request.task
+        is_stored_elsewhere = held.request.ignore_result or held.profile.credentials == "inherit"
+        if not task.track_started or is_stored_elsewhere or self._outbox.is_away:
+            return
+        meta = {
+            "pid": event.pod,
+            "hostname": held.request.hostname,
+            "pod": event.pod,
+            "started_at": event.started_at.isoformat(),
+        }
+        try:
+            task.backend.store_result(held.message.id, meta, "STARTED")
+        except Exception as error:  # noqa: BLE001 - a hint only: the outcome is what must not be lost
+            logger.warning("STARTED was not stored attempt_id=%s: %s", held.message.id, error)
+
+    def _ended(self, held: HeldRequest, event: Ended, failures: int) -> None:
+        """Replays the outcome; where the result backend or broker is away, it is kept and comes again."""
+        held.is_ended = True
+        if self._may_be_anothers(held, event, failures):
+            return
+        self._accept(held, event.pod)  # an attempt refused before it had a pod was not accepted yet
+        result = event.result
+        if isinstance(result, errors.PodFailed):
+            result = endings.diagnosed(result)
+        held.stop_timer()
+        if held.is_timed_out:
+            self._close(held, is_success=False)
+            return
+        if _is_lost(held, result):
+            self._requeue(held, partial(held.callbacks.error, raised(WorkerLostError(str(result)))))
+            return
+        if self._outbox.is_away:
+            self._outbox.keep(event, failures=failures)
+            return
+        try:
+            replayed = self._replayed(held, result)
+        except Exception as error:  # noqa: BLE001 - whatever keeps the outcome from being stored: it is kept
+            self._outbox.failed(event, failures=failures, error=error, now_s=time.monotonic())
+            return
+        self._answer(held, event, replayed)
+
+    def _answer(self, held: HeldRequest, event: Ended, replayed: Replayed) -> None:
+        """Celery hears how it ended."""
+        task_events.ending(
+            held.request, started_at=event.started_at, ended_at=event.ended_at, runtime_s=replayed.runtime_s
+        )
+        answer = (int(replayed.failed), replayed.value, replayed.runtime_s)
+        if replayed.failed and _is_requeued(replayed.value) and held.request.task.acks_late:
+            self._requeue(held, partial(held.callbacks.done, answer))
+            return
+        self._close(held, is_success=not replayed.failed)
+        held.callbacks.done(answer)
+
+    def _replayed(self, held: HeldRequest, result: outcome.Outcome | BaseException) -> Replayed:
+        """The outcome replayed; one that the pod stored itself is only announced."""
+        if held.profile.credentials == "inherit":
+            if isinstance(result, outcome.Outcome) and result.is_stored:
+                return self._replay.announced(held.message, result)
+            stored = self._replay.stored(held.message) if self._questions.stores_results else None
+            if stored is not None:
+                return self._replay.announced(held.message, stored)
+        return self._replay.replay(held.message, result)
+
+    def _close(self, held: HeldRequest, *, is_success: bool) -> None:
+        self._held.release(held)
+        self._bridge.send(Close(delivery=held.delivery, is_success=is_success))
+
+    def _requeue(self, held: HeldRequest, answer: Callable[[], Any]) -> None:
+        """Its message goes back into its queue by `answer`, once nothing stands in its way."""
+        held.answer = answer
+        self._bridge.send(Requeue(delivery=held.delivery))
+
+    def _released(self, held: HeldRequest) -> None:
+        self._held.release(held)
+        if held.answer is not None:
+            held.answer()
+
+    def _dropped(self, held: HeldRequest, pod: str) -> None:
+        """Somebody else finishes it: the request ends here without a result."""
+        self._held.release(held)
+        self._unconfirmed.pop(held.delivery, None)
+        self._accept(held, pod)
+        held.callbacks.error(raised(Ignore()))
+
+    def _withdrawn(self, held: HeldRequest, event: Withdrawn) -> None:
+        """It was revoked before it had a pod: Celery's request stores that itself when it is asked."""
+        if self._may_be_anothers(held, event, 0):
+            return
+        self._held.release(held)
+        held.request.revoked()
+
+    def _time_is_up(self, held: HeldRequest, event: TimeIsUp, failures: int) -> None:
+        """Celery stores that the hard limit passed; only then the pod is deleted."""
+        if held.is_ended and not held.is_timed_out:
+            return  # its container ended in time, though we hear late of it: its outcome is being stored
+        held.is_timed_out = True
+        if self._outbox.is_away:
+            self._outbox.keep(event, failures=failures)
+            return
+        try:
+            held.callbacks.timeout(_HARD, held.timeout_s)
+        except Exception as error:  # noqa: BLE001 - as with outcomes: it is kept until it can be stored
+            self._outbox.failed(event, failures=failures, error=error, now_s=time.monotonic())
+            return
+        held.terminate()
+
+    def _may_be_anothers(self, held: HeldRequest, event: Ended | Withdrawn, failures: int) -> bool:
+        """After a stall another dispatcher may have reported what we are about to report: then it is asked first."""
+        now = Moment.now()
+        if not self.stalls.was_since(event.owned_mono_s, now):
+            return False
+        self.stalls.turned(now)
+        again = replace(event, owned_mono_s=now.mono_s)
+        self._unconfirmed.setdefault(held.delivery, []).append((again, failures))
+        self._bridge.send(ConfirmOwner(delivery=held.delivery))
+        return True
+
+    # Adoption
+
+    def _found(self, found: Found, failures: int) -> None:
+        """A pod of ours without an attempt: it is adopted, or cleaned up behind where its outcome is stored."""
+        if self._consumer is None:
+            self._found_early.append(found)
+            return
+        name = found.pod["metadata"]["name"]
+        try:
+            message = builder.message_of(found.pod)
+        except ValueError as error:
+            logger.warning("a pod cannot be adopted pod=%s: %s", name, error)
+            return
+        if found.is_ended and self._outbox.is_away:
+            self._outbox.keep(found, failures=failures)
+            return
+        try:
+            is_stored = found.is_ended and self._is_stored(message)
+        except Exception as error:  # noqa: BLE001 - whatever the backend raises: the pod is looked at again
+            self._outbox.failed(found, failures=failures, error=error, now_s=time.monotonic())
+            return
+        try:
+            if is_stored:
+                self._clean(found.pod, message)
+            else:
+                self._adopt(found.pod, message)
+        except Exception as error:  # noqa: BLE001 - a task may be unknown here: the others go on
+            logger.warning("a pod is not adopted yet pod=%s: %r", name, error)
+            if self._call_later is not None:
+                self._call_later(ADOPT_AGAIN_S, self.take, found)
+
+    def _is_stored(self, message: Message) -> bool:
+        """Whether the outcome of this launch stands in the result backend.
+
+        A RETRY that is stored may be one of an earlier launch, so it does not count: sending the retry again is
+        harmless, because its pod's name is a claim.
+        """
+        return not message.headers.get("ignore_result") and self._questions.has_outcome(message.id)
+
+    def _clean(self, pod: Mapping[str, Any], message: Message) -> None:
+        is_success = (pod.get("status") or {}).get("phase") == "Succeeded"
+        self._bridge.send(Clean(pod=pod, profile=self.profile_for(message.queue), is_success=is_success))
+
+    def _adopt(self, pod: Mapping[str, Any], message: Message) -> None:
+        request = adoption.request(self._app, self._consumer, message)
+        callbacks = Callbacks(
+            accept=request.on_accepted, done=request.on_success, error=request.on_failure, timeout=request.on_timeout
+        )
+        limit_s = request.time_limits[0] or request.task.time_limit
+        held, attempt = self.hold(message, callbacks, timeout_s=limit_s)
+        adoption.reserve(request, held)
+        self._accept(held, pod["metadata"]["name"])
+        self._bridge.send(Adopt(attempt=attempt, pod=pod))
+
+
+def _is_lost(held: HeldRequest, result: outcome.Outcome | BaseException) -> bool:
+    """Whether the pod counts as a lost worker, and the task says what should happen then."""
+    if not isinstance(result, errors.PodFailed) or result.details.get("cause") != "infrastructure":
+        return False
+    task = held.request.task
+    return bool((task.acks_late and task.reject_on_worker_lost) or getattr(task, "retry_on_worker_lost", False))
+
+
+def _is_requeued(value: ExceptionInfo) -> bool:
+    """Whether a body rejected its message and wants it put back."""
+    error = value.exception
+    return isinstance(getattr(error, "exc", error), Reject) and getattr(error, "exc", error).requeue
+
+
+def _options_of(task: Any) -> Mapping[str, Any]:
+    """What `@app.task(pod_override=…, pod_template_file=…)` says: Celery keeps options that it does not know."""
+    asked = {name: getattr(task, name, None) for name in ("pod_override", "pod_template_file")}
+    return {name: value for name, value in asked.items() if value is not None}

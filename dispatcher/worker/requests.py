@@ -1,0 +1,107 @@
+"""The requests of Celery that wait for their pods, on Celery's thread alone.
+
+The other half of an attempt: what Celery's Request wants to hear, and how far it has been told. Found by the delivery
+that the events and commands of `attempts.celery_side` name.
+"""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
+
+from dispatcher.attempts.celery_side import Terminate
+from dispatcher.options import QueueProfile
+from dispatcher.protocol.message import Message
+from dispatcher.worker.bridge import Bridge
+
+
+@dataclass(frozen=True, kw_only=True)
+class Callbacks:
+    """What Celery's Request wants to hear, as `BasePool.apply_async` receives it."""
+
+    accept: Callable[..., Any]
+    done: Callable[..., Any]
+    error: Callable[..., Any]
+    timeout: Callable[..., Any]
+
+    @property
+    def request(self) -> Any:
+        """Celery's Request, whose methods these are."""
+        return getattr(self.accept, "__self__", None)
+
+
+@dataclass(kw_only=True, eq=False)
+class HeldRequest:
+    """One request, from its delivery to its end. Celery knows it as the result of `apply_async`."""
+
+    delivery: str
+    message: Message
+    profile: QueueProfile
+    callbacks: Callbacks
+    bridge: Bridge
+    timeout_s: float | None = None
+    """Its hard time limit."""
+    pod: str = ""
+    is_accepted: bool = False
+    is_timed_out: bool = False
+    """Celery has stored, or is about to store, that its hard limit passed: how the pod ends does not count any more."""
+    is_ended: bool = False
+    """Its outcome is known here."""
+    answer: Callable[[], Any] | None = None
+    """What Celery hears once nothing stands in the way of its message any more."""
+    timer: Any = None
+
+    @property
+    def request(self) -> Any:
+        """Celery's Request."""
+        return self.callbacks.request
+
+    def terminate(self, signal: Any = None) -> None:  # noqa: ARG002 - the signature is Celery's
+        """Ends it wherever it is; Celery calls this on `revoke(terminate=True)`."""
+        self.stop_timer()
+        self.bridge.send(Terminate(delivery=self.delivery))
+
+    def left_s(self, started_at: datetime) -> float | None:
+        """Seconds until its hard time limit; None where there is none."""
+        return None if self.timeout_s is None else left_s(started_at, limit_s=self.timeout_s, now=datetime.now(UTC))
+
+    def stop_timer(self) -> None:
+        """Its hard time limit counts no longer."""
+        if self.timer is not None:
+            self.timer.cancel()
+            self.timer = None
+
+
+class HeldRequests:
+    """All of them."""
+
+    def __init__(self) -> None:
+        self._by_delivery: dict[str, HeldRequest] = {}
+
+    def __iter__(self) -> Iterator[HeldRequest]:
+        return iter(list(self._by_delivery.values()))
+
+    def __len__(self) -> int:
+        return len(self._by_delivery)
+
+    def hold(self, held: HeldRequest) -> None:
+        """Takes one in."""
+        self._by_delivery[held.delivery] = held
+
+    def get(self, delivery: str) -> HeldRequest | None:
+        """The request of a delivery, while it is held."""
+        return self._by_delivery.get(delivery)
+
+    def of_pod(self, pod: str) -> HeldRequest | None:
+        """The request whose pod Celery knows as a process of this name. It looks at all: only a revocation asks."""
+        return next((held for held in self._by_delivery.values() if held.pod == pod), None)
+
+    def release(self, held: HeldRequest) -> None:
+        """It is done with."""
+        held.stop_timer()
+        self._by_delivery.pop(held.delivery, None)
+
+
+def left_s(started_at: datetime, *, limit_s: float, now: datetime) -> float:
+    """Seconds until a hard time limit. Never more than all of it: a node whose clock is ahead must not give it more."""
+    return min(limit_s, max(0.0, limit_s - (now - started_at).total_seconds()))
