@@ -55,7 +55,7 @@ class Attempts:
 
     def counts(self) -> Counter[State]:
         """How many attempts are in each state."""
-        return Counter(attempt.state for attempt in self._by_key.values())
+        return Counter(attempt.state for attempt in list(self._by_key.values()))
 
     def launching(self, namespace: str | None = None) -> int:
         """How many attempts are being launched, in one namespace or in all."""

@@ -203,9 +203,10 @@ def _write(path: Path, text: bytes, *, limit: int, epilogue: Sequence[str]) -> N
         file.write(text)
 
 
-def ended_attempt(attempt: Attempt, *, is_success: bool) -> EndedPod:
+def ended_attempt(attempt: Attempt, *, is_success: bool, epilogue: tuple[str, ...] = ()) -> EndedPod:
     """What the clean-up needs to know of an attempt with a pod."""
     ending = attempt.ending
+    lines = epilogue or (ending.epilogue if ending is not None else ())
     return EndedPod(
         attempt_id=attempt.id,
         namespace=attempt.namespace,
@@ -215,7 +216,7 @@ def ended_attempt(attempt: Attempt, *, is_success: bool) -> EndedPod:
         is_success=is_success,
         is_gone=ending is not None and ending.is_pod_gone,
         wanted=attempt.options,
-        epilogue=ending.epilogue if ending is not None and attempt.options.logs.has_events else (),
+        epilogue=lines if attempt.options.logs.has_events else (),
     )
 
 

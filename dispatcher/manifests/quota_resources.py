@@ -11,6 +11,8 @@ from typing import Any
 from dispatcher.manifests import quantities
 
 _PLAIN = frozenset({"cpu", "memory", "ephemeral-storage"})
+_COUNTED = frozenset({"pods", "count/pods"})
+"""Every pod is one: a quota that allows none is closed for now, and no pod is too large for it."""
 _PART = re.compile(r"(requested|used|limited): (.*?)(?=, (?:requested|used|limited): |$)")
 
 
@@ -37,7 +39,9 @@ def exhausted(message: str) -> tuple[frozenset[str], bool]:
     """
     parts = {match[1]: _amounts(match[2]) for match in _PART.finditer(message.partition("exceeded quota:")[2])}
     requested, limited = parts.get("requested", {}), parts.get("limited", {})
-    is_too_large = any(_is_more(amount, limited.get(name)) for name, amount in requested.items())
+    is_too_large = any(
+        _is_more(amount, limited.get(name)) for name, amount in requested.items() if name not in _COUNTED
+    )
     return frozenset(requested), is_too_large
 
 

@@ -85,8 +85,6 @@ class Controller:
         self._parts: Parts | None = None
         self._missing: list[str] = []
         """Permissions that we do not have."""
-        self.stats: dict[str, Any] = self._stats()
-        """Facts for `inspect stats`, replaced as a whole now and then: any thread may read them."""
 
     async def run(self) -> None:
         """Connects, waiting for the API server as long as it takes, and works until it is cancelled."""
@@ -190,7 +188,6 @@ class Controller:
         while True:
             await asyncio.sleep(TICK_S)
             self._reconciler.look_at_all()
-            self.stats = self._stats()
 
     async def _check_permissions(self, kube: client.KubeClient) -> None:
         try:
@@ -352,7 +349,8 @@ class Controller:
                 )
             )
 
-    def _stats(self) -> dict[str, Any]:
+    def stats(self) -> dict[str, Any]:
+        """Facts for `inspect stats`. Called on Celery's thread: it only reads, and what it reads is read at once."""
         counts, parts = self._attempts.counts(), self._parts
         watch_trouble = "; ".join(parts.watcher.trouble.values()) if parts else ""
         return {

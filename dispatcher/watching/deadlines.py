@@ -117,7 +117,7 @@ class Deadlines:
                 logger.info("goes on at its deadline, its pod has started attempt_id=%s", attempt.id)
                 return False
             failure, epilogue = await result_reader.explained(self._client, attempt, endings.too_late(attempt, wait))
-            await self._save_log(attempt)
+            await self._save_log(attempt, epilogue)
             if not _is_unstarted(attempt) or not await self._client.delete_unchanged(pod):
                 return False
         if attempt.state is not State.EXPIRING_POD:
@@ -138,10 +138,10 @@ class Deadlines:
         found = sightings.sighting(attempt, pod, "MODIFIED", now_s=time.monotonic())
         self._attempts.saw(attempt, found, uid=sightings.uid_of(pod))
 
-    async def _save_log(self, attempt: Attempt) -> None:
+    async def _save_log(self, attempt: Attempt, epilogue: tuple[str, ...]) -> None:
         """Init containers may have printed something."""
         try:
-            await self._cleanup.save_log(cleanup.ended_attempt(attempt, is_success=False))
+            await self._cleanup.save_log(cleanup.ended_attempt(attempt, is_success=False, epilogue=epilogue))
         except (errors.ApiError, errors.ApiUnavailable, OSError) as error:
             logger.info("its log was not saved attempt_id=%s: %s", attempt.id, error)
 

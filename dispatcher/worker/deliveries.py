@@ -58,6 +58,7 @@ class TimeIsUp:
     """The hard time limit of a request has passed."""
 
     delivery: str
+    owned_mono_s: float
 
 
 class Deliveries:
@@ -191,8 +192,9 @@ class Deliveries:
         """The container runs: the time limit counts from here, and `STARTED` is stored if the task asks for it."""
         held.pod = event.pod
         left_s = held.left_s(event.started_at)
+        time_is_up = TimeIsUp(delivery=held.delivery, owned_mono_s=event.owned_mono_s)
         if left_s is not None and held.timer is None and self._call_later is not None:
-            held.timer = self._call_later(left_s, self.take, TimeIsUp(delivery=held.delivery))
+            held.timer = self._call_later(left_s, self.take, time_is_up)
         if self.stalls.was_since(event.owned_mono_s, Moment.now()):
             return  # another dispatcher may have reported its end already
         task_events.started(held.request, pod=event.pod, not_before=event.created_at, at=event.started_at)
@@ -291,6 +293,8 @@ class Deliveries:
         """Celery stores that the hard limit passed; only then the pod is deleted."""
         if held.is_ended and not held.is_timed_out:
             return  # its container ended in time, though we hear late of it: its outcome is being stored
+        if self._may_be_anothers(held, event, failures):
+            return
         held.is_timed_out = True
         if self._outbox.is_away:
             self._outbox.keep(event, failures=failures)
@@ -302,7 +306,7 @@ class Deliveries:
             return
         held.terminate()
 
-    def _may_be_anothers(self, held: HeldRequest, event: Ended | Withdrawn, failures: int) -> bool:
+    def _may_be_anothers(self, held: HeldRequest, event: Ended | Withdrawn | TimeIsUp, failures: int) -> bool:
         """After a stall another dispatcher may have reported what we are about to report: then it is asked first."""
         now = Moment.now()
         if not self.stalls.was_since(event.owned_mono_s, now):

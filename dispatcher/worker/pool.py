@@ -165,7 +165,7 @@ class KubernetesPool(BasePool):
 
     def _get_info(self) -> dict[str, Any]:
         facts = {"deployment": self._options.deployment, "away": self._health.away()}
-        return {**super()._get_info(), **self._controller.stats, **facts}
+        return {**super()._get_info(), **self._controller.stats(), **facts}
 
     def consumer_made(self, consumer: Any) -> None:
         """The worker has a consumer, which does not consume yet."""

@@ -145,7 +145,8 @@ class TestOutcomes:
     def test_a_pod_that_does_not_start_in_time_fails_with_what_it_waits_for(self, shared: Yard) -> None:
         """A volume of a driver that is not there: its event is in the message and in the log."""
         volume = [{"name": "far", "csi": {"driver": "nowhere.example.com"}}]
-        sent = send(shared, "true", volumes=volume, startup_timeout_seconds=1)
+        mounts = [{"name": "far", "mountPath": "/far"}]
+        sent = send(shared, "true", volumes=volume, volume_mounts=mounts, startup_timeout_seconds=1)
 
         error = failure_of(sent)
 

@@ -29,7 +29,10 @@ KubernetesPodOperator(
         task_id="{name}", queue="{name}", image="{image}", cmds=["sh", "-c", "true"], full_pod_spec={spec}
     )
 """
-CSI = {"volumes": [{"name": "far", "csi": {"driver": "nowhere.example.com"}}]}
+CSI = {
+    "volumes": [{"name": "far", "csi": {"driver": "nowhere.example.com"}}],
+    "containers": [{"name": "base", "volumeMounts": [{"name": "far", "mountPath": "/far"}]}],
+}
 SECRET = [{"name": "base", "env": [{"name": "A", "valueFrom": {"secretKeyRef": {"name": "none", "key": "a"}}}]}]
 INIT = [{"name": "slow", "image": "busybox:1.37", "command": ["sleep", "600"]}]
 SPECS = {
