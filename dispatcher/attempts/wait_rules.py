@@ -108,6 +108,12 @@ KINDS: Mapping[str, Kind] = {
             }
         ),
     ),
+    "permission": Kind(
+        what="the dispatcher's permission to create pods",
+        way_out="give the dispatcher's account what it lacks: `podyard config check` names it",
+        default=Rule(action="retry", after_s=300.0),  # an API server that has just started knows its roles only later
+        reasons=frozenset({"NotPermitted"}),
+    ),
     "old_pod": Kind(
         what="the pod of an earlier delivery to go",
         way_out="see why that pod does not end (a node that is gone, a finalizer), and delete it",

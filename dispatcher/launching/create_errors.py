@@ -54,6 +54,8 @@ TABLE: Sequence[Rule] = (
     Rule(statuses=(403,), words="status unknown for quota", action="wait", reason="QuotaUnknown"),
     Rule(statuses=_ANY, words="it is being terminated", action="fail", reason="NamespaceTerminating"),
     Rule(statuses=(403,), words='serviceaccount "default" not found', action="wait", reason="ServiceAccountPending"),
+    Rule(statuses=(403,), words="cannot create resource", action="wait", reason="NotPermitted"),
+    Rule(statuses=(403,), words="cannot patch resource", action="wait", reason="NotPermitted"),
     Rule(statuses=(404,), words="namespaces ", action="fail", reason="NamespaceNotFound"),
     Rule(statuses=(401,), action="stop", reason="Unauthorized"),
     Rule(statuses=(429,), action="stop", reason="TooManyRequests"),

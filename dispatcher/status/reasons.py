@@ -478,13 +478,6 @@ _OF_LAUNCHES = (
         to_do="the message lists the fields: correct them in the template, or use another namespace",
     ),
     Known(
-        reasons=("Forbidden",),
-        cause="application",
-        says=_says(r"cannot create resource"),
-        means="the dispatcher has no permission to create pods there",
-        to_do="give it the role of compose/kubernetes/dispatcher-role.yaml; `podyard config check` tells what it lacks",
-    ),
-    Known(
         reasons=("NamespaceTerminating",),
         cause="application",
         means="the namespace is being deleted and takes no new pods",
@@ -594,6 +587,12 @@ _OF_LAUNCHES = (
         cause=None,
         means="the API server cannot take the pod right now; it is asked again, later each time",
         to_do=f"{_WAIT}; if it lasts, look at the API server and its webhooks",
+    ),
+    Known(
+        reasons=("NotPermitted",),
+        cause="infrastructure",
+        means="the API server does not let the dispatcher create pods there, as one that has just begun may do",
+        to_do="give it the role of compose/kubernetes/dispatcher-role.yaml; `podyard config check` tells what it lacks",
     ),
     Known(
         reasons=("Unauthorized",),

@@ -4,6 +4,7 @@ One dispatcher on a local cluster that takes faults (docs/testing.md); every tes
 judged by the line that the body appends to a file, and by the pods that the API server was asked to create.
 """
 
+import json
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -108,11 +109,25 @@ def test_K7_an_exceeded_quota_is_waited_for(yard: Yard, faults: client.Faults) -
     ends_well(yard)
 
 
-def test_K8_a_missing_permission_fails_at_once_with_the_servers_words(yard: Yard, faults: client.Faults) -> None:
-    """403 of another kind does not heal by waiting."""
-    words = 'pods is forbidden: User "podyard" cannot create resource "pods" in API group "" in the namespace "default"'
-    faults.fail("create", 403, resource="pods", message=words, times=1)
-    assert words in str(failure(yard))
+def test_K8_a_refusal_of_a_server_that_has_just_started_is_waited_out(yard: Yard, faults: client.Faults) -> None:
+    """Its roles are not read yet: 403 in RBAC's words is held and tried again, and the task runs."""
+    faults.restart_apiserver(down_s=0.5, forbidden_s=3.0)
+    ends_well(yard)
+
+
+def test_K8_a_missing_permission_is_named_and_ends_at_its_deadline(
+    tmp_path: Path, valkey: parts.ValkeyDatabase, yard: Yard, faults: client.Faults, deployment: str
+) -> None:
+    """As a fault of the infrastructure, with the server's words."""
+    faults.deny("create", "pods")
+    strict = Yard(folder=tmp_path, broker=valkey.url, kubeconfig=yard.kubeconfig, deployment=deployment)
+    strict.dispatcher(YARD_WAITS=json.dumps({"permission": "retry after 3s"}))
+    try:
+        failed = failure(strict)
+    finally:
+        strict.stop()
+    assert 'cannot create resource "pods"' in str(failed)
+    assert (failed.details["reason"], failed.details["cause"]) == ("NotPermitted", "infrastructure")
 
 
 def test_K9_a_missing_namespace_fails_that_task_alone(yard: Yard, faults: client.Faults) -> None:

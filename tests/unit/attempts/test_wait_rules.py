@@ -66,8 +66,13 @@ def test_a_limit_of_zero_is_none(kind: str) -> None:
 
 
 def test_every_other_wait_goes_on_and_is_told_after_an_hour() -> None:
-    others = set(wait_rules.KINDS) - {"unschedulable", *POD_KINDS}
+    others = set(wait_rules.KINDS) - {"unschedulable", "permission", *POD_KINDS}
     assert {rule(kind) for kind in others} == {Rule(action="wait", after_s=3600)}
+
+
+def test_a_refusal_of_the_dispatcher_is_held_for_minutes_and_is_the_infrastructures() -> None:
+    """An API server that restarted knows its roles a moment later; an account without its role never gets further."""
+    assert rule("permission") == Rule(action="retry", after_s=300)
 
 
 def test_a_rule_of_the_queue_wins_over_its_time_limits() -> None:
@@ -123,10 +128,10 @@ def test_words_of_the_record_mean_a_kind(reason: str | None, is_pod: bool, is_sc
 
 
 def test_every_error_that_is_waited_out_has_its_kind() -> None:
-    """What the table of reactions waits for is of the quota or of the API server, never "a slot"."""
+    """What the table of reactions waits for is of the quota, the API server or a permission, never "a slot"."""
     reasons = {rule.reason for rule in create_errors.TABLE if rule.action in ("wait", "stop")}
     kinds = {reason: wait_rules.kind_of(reason=reason, is_pod=False, is_scheduled=False) for reason in reasons}
-    assert {reason for reason, kind in kinds.items() if kind not in ("quota", "api_server")} == set()
+    assert {reason for reason, kind in kinds.items() if kind not in ("quota", "api_server", "permission")} == set()
 
 
 def test_a_wait_is_over_at_its_deadline() -> None:

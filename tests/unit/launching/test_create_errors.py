@@ -43,7 +43,8 @@ CASES = [
     (504, "Timeout", "request did not complete within the allotted timeout", "wait", "ApiServerError"),
     (501, "Not Implemented", "", "fail", "Not Implemented"),
     # K8: permissions and rules of the cluster
-    (403, "Forbidden", 'pods is forbidden: User "u" cannot create resource "pods"', "fail", "Forbidden"),
+    (403, "Forbidden", 'pods is forbidden: User "u" cannot create resource "pods"', "wait", "NotPermitted"),
+    (403, "Forbidden", 'secrets "s" is forbidden: User "u" cannot patch resource "secrets"', "wait", "NotPermitted"),
     (403, "Forbidden", 'pods "x" is forbidden: violates PodSecurity "restricted:latest"', "fail", "Forbidden"),
     (403, "Forbidden", 'pods "x" is forbidden: maximum cpu usage per Container is 1', "fail", "Forbidden"),
     (

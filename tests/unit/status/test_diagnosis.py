@@ -102,7 +102,7 @@ def test_an_exit_code_is_told_in_words(reason: str | None, code: int, words: str
         ),
         ("QuotaExceeded", 'pods "p" is forbidden: exceeded quota: team, requested: pods=1', None, "the quota team"),
         ("Forbidden", 'violates PodSecurity "restricted:latest": runAsNonRoot', "application", "restricted:latest"),
-        ("Forbidden", 'User "x" cannot create resource "pods"', "application", "no permission"),
+        ("NotPermitted", 'User "x" cannot create resource "pods"', "infrastructure", "does not let the dispatcher"),
         ("NamespaceTerminating", "", "application", "being deleted"),
         ("NamespaceNotFound", "", "application", "does not exist"),
         ("WebhookDenied", 'admission webhook "p.example" denied the request: no', "application", '"p.example"'),
