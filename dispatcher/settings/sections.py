@@ -127,6 +127,26 @@ class Kubernetes:
     ] = "busybox:1.37"
 
 
+@dataclass(frozen=True, kw_only=True)
+class CeleryPatches:
+    """What workers and dispatchers change in Celery and kombu, for speed or safety; each can be switched off."""
+
+    ack_batching: Annotated[
+        constraints.Flag,
+        about("Acknowledgements of one turn reach Redis in one transaction, and are kept while it refuses."),
+    ] = True
+    atomic_take: Annotated[
+        constraints.Flag,
+        about("A message is taken from a Redis queue and noted as unacknowledged in one step: a kill loses none."),
+    ] = True
+    event_batching: Annotated[
+        constraints.Flag, about("A dispatcher's events of tasks leave ten times a second, not in each turn.")
+    ] = True
+    store_script: Annotated[
+        constraints.Flag, about("Outcomes reach Celery's own Redis result backend by one round trip, not two.")
+    ] = True
+
+
 SECTIONS: Mapping[str, type[Any]] = MappingProxyType(
     {
         "results": Results,
@@ -135,6 +155,7 @@ SECTIONS: Mapping[str, type[Any]] = MappingProxyType(
         "health": Health,
         "kubernetes": Kubernetes,
         "policy": policy.Policy,
+        "celery_patches": CeleryPatches,
     }
 )
 """Section name -> its table. `queues` is the router's."""
@@ -151,6 +172,8 @@ def app_keys() -> Mapping[str, KeyPath]:
     sections with the section before them (`log_folder`), and the whole table `policy`."""
     keys: dict[str, KeyPath] = {"deployment": ("deployment",)}
     for section, table in SECTIONS.items():
+        if section == "celery_patches":
+            continue  # plain workers have them, too: they stand in `app.conf.podyard_celery_patches`
         prefix = "" if section == "kubernetes" else f"{section.removesuffix('s')}_"
         if section == "policy":
             keys["policy"] = ("policy",)

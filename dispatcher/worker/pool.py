@@ -22,7 +22,7 @@ from dispatcher.watching.controller import Controller
 from dispatcher.worker import adoption, app_config, health_checks, log_command, process_health, task_events, undecodable
 from dispatcher.worker.backend_questions import BackendQuestions
 from dispatcher.worker.bridge import Bridge
-from dispatcher.worker.celery_patches import ack_batching, broker_loss, call_timeouts
+from dispatcher.worker.celery_patches import ack_batching, atomic_take, broker_loss, call_timeouts, switches
 from dispatcher.worker.deliveries import Deliveries
 from dispatcher.worker.replay import Replay
 from dispatcher.worker.requests import Callbacks
@@ -50,7 +50,12 @@ class KubernetesPool(BasePool):
         self._hub: Any = None
         self._timers: list[Any] = []
         self.app.steps["consumer"].update(
-            {adoption.step_for(self), broker_loss.SurviveBrokerLoss, ack_batching.FewerTrips}
+            {
+                adoption.step_for(self),
+                broker_loss.SurviveBrokerLoss,
+                ack_batching.FewerTrips,
+                atomic_take.TakeStep,
+            }
         )
 
     def on_start(self) -> None:
@@ -170,7 +175,8 @@ class KubernetesPool(BasePool):
     def consumer_made(self, consumer: Any) -> None:
         """The worker has a consumer, which does not consume yet."""
         undecodable.listen(consumer)
-        task_events.batch(consumer)
+        if switches.is_on(self.app, "event_batching"):
+            task_events.batch(consumer)
 
     def consumer_ready(self, consumer: Any) -> None:
         """The worker consumes: requests of pods found in the cluster can be rebuilt from now on."""

@@ -18,7 +18,7 @@ from celery.exceptions import Ignore, Reject, Retry
 
 from dispatcher.protocol import outcome
 from dispatcher.protocol.message import Message
-from dispatcher.worker.celery_patches import store_script
+from dispatcher.worker.celery_patches import store_script, switches
 
 _AWAY = (kombu.exceptions.OperationalError, OSError)
 """What publishing raises while the broker is away."""
@@ -113,7 +113,8 @@ class Replay:
 
     def _tracer(self, name: str) -> tuple[Any, Callable[..., Any]]:
         if name not in self._tracers:
-            store_script.shorten(self._app.tasks[name].backend)
+            if switches.is_on(self._app, "store_script"):
+                store_script.shorten(self._app.tasks[name].backend)
             stand_in = _stand_in(self._app.tasks[name])
             with _unheard(signals.task_prerun), _unheard(signals.task_postrun):  # they were sent where the body ran
                 tracer = build_tracer(name, stand_in, app=self._app, hostname=self._hostname, monotonic=stand_in.clock)

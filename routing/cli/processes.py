@@ -123,7 +123,7 @@ def worker(session: Session, *, concurrency: int | None, queues: str | None, nam
     app = celery_app.build(settings, role="worker")
     size = concurrency or settings.worker.concurrency
     words = [f"--concurrency={size}", "-Q", ",".join(names), "-n", name, f"--loglevel={loglevel}"]
-    app.worker_main(["worker", *words, *ALONE])
+    _run_worker(app, *words, *ALONE)
 
 
 @click.command()
@@ -173,7 +173,28 @@ def dispatcher(
     size = max_pods or sum({name: profile_for(name).max_pods for name in names}.values())
     pool = ["-P", "custom", f"--concurrency={size}"]
     words = ["-Q", ",".join(names), "-n", name, f"--loglevel={loglevel}"]
-    app.worker_main(["worker", *pool, *words, *(() if app_path or is_airflow else ALONE)])
+    _run_worker(app, *pool, *words, *(() if app_path or is_airflow else ALONE))
+
+
+def _run_worker(app: Any, *words: str) -> None:
+    """Runs a Celery worker until it is stopped. Raises Failure where it ended otherwise than by being asked to.
+
+    `worker_main` gives 0 whatever the worker says, so the worker is asked itself.
+    """
+    from celery import signals
+
+    workers: list[Any] = []
+
+    def remember(sender: Any, **kwargs: Any) -> None:  # noqa: ARG001 - a signal handler of Celery
+        workers.append(sender)
+
+    signals.worker_init.connect(remember, weak=False)
+    app.worker_main(["worker", *words])
+    code = workers[-1].exitcode if workers else 1
+    if code:
+        raise Failure(
+            f"the worker ended by itself with exit code {code}; its log says why, from `Unrecoverable error` on"
+        )
 
 
 def _app_of_dags(settings: Settings, wanted: Sequence[str]) -> tuple[Any, tuple[str, ...]]:
@@ -206,6 +227,8 @@ def _own_app(path: str, settings: Settings, wanted: Sequence[str]) -> tuple[Any,
     Raises Failure where there is no such application or it cannot be served so.
     """
     app = _found_app(path)
+    if app.conf.get("podyard_celery_patches") is None:
+        app.conf.podyard_celery_patches = dict(vars(settings.celery_patches))
     if app.conf.get("podyard") is not None:
         from dispatcher import errors
         from dispatcher.worker import app_config

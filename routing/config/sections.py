@@ -116,6 +116,7 @@ SECTIONS: Mapping[str, type[Any]] = MappingProxyType(
         "worker": Worker,
         "kubernetes": Kubernetes,
         "policy": sections.SECTIONS["policy"],
+        "celery_patches": sections.CeleryPatches,
         "flower": Flower,
     }
 )

@@ -63,6 +63,7 @@ class Settings:
     worker: sections.Worker
     kubernetes: shared.Kubernetes
     policy: policy.Policy
+    celery_patches: shared.CeleryPatches
     flower: sections.Flower
     router: rules.Router
     source: Mapping[str, str]

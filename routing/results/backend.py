@@ -146,6 +146,10 @@ class ReportingBackend(RedisBackend):
     def on_task_call(self, producer: Any, task_id: str) -> None:
         """Nothing: no SUBSCRIBE for each message that is sent."""
 
+    def exception_safe_to_retry(self, exc: BaseException) -> bool:
+        """Also where the server answers and refuses, as a read-only replica or a full server does: that passes."""
+        return isinstance(exc, UNAVAILABLE)
+
     def claim(self, attempt_id: str, holder: str) -> bool:
         """Take the attempt for this process. False: another delivery has it or had it.
 

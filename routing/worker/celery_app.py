@@ -11,7 +11,7 @@ from celery import Celery, signals
 
 from dispatcher import options
 from dispatcher.settings import reading, sections
-from dispatcher.worker.celery_patches import broker_loss
+from dispatcher.worker.celery_patches import ack_batching, atomic_take, broker_loss
 from routing import router
 from routing.config.settings import Settings
 
@@ -46,6 +46,7 @@ def configuration(settings: Settings, role: Role) -> dict[str, Any]:
         "broker_url": settings.broker.url,
         "broker_connection_retry_on_startup": True,
         "broker_connection_max_retries": None,
+        "broker_channel_error_retry": True,  # a server that says no for a while (READONLY, OOM …) comes to its senses
         "broker_transport_options": transport_options(settings.broker.url, role),
         "result_backend": result_backend_url(settings.results.url),
         "result_expires": settings.results.expires_s,
@@ -53,6 +54,7 @@ def configuration(settings: Settings, role: Role) -> dict[str, Any]:
         "redis_socket_timeout": 15.0,
         "redis_socket_connect_timeout": 5.0,
         "podyard_deployment": settings.deployment,
+        "podyard_celery_patches": dict(vars(settings.celery_patches)),
         "task_serializer": "json",
         "result_serializer": "json",
         "accept_content": ["json"],
@@ -101,7 +103,7 @@ def _prepare_worker(app: Celery, settings: Settings) -> None:
     )
 
     app.steps["worker"].update({heartbeat.Pulse, self_report.step_into(settings.health.folder)})
-    app.steps["consumer"].add(broker_loss.SurviveBrokerLoss)
+    app.steps["consumer"].update({broker_loss.SurviveBrokerLoss, ack_batching.FewerTrips, atomic_take.TakeStep})
     signals.worker_process_init.connect(heartbeat.die_with_worker)
 
     def claim(attempt_id: str, holder: str) -> bool:

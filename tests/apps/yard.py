@@ -19,6 +19,7 @@ app.conf.update(
     worker_send_task_events=True,
     task_send_sent_event=True,
     broker_connection_retry_on_startup=True,
+    broker_channel_error_retry="CELERY_CUSTOM_WORKER_POOL" not in os.environ,  # a dispatcher needs no such care
     worker_hijack_root_logger=False,
     broker_transport_options={"visibility_timeout": 5, "unacked_restore_interval": 1, "unacked_restore_throttle": 1},
 )

@@ -1,20 +1,26 @@
 """Broker trips: fewer and cheaper round trips to a Redis broker, which are most of what a pod costs Celery's thread.
 
-kombu 5.7 acknowledges each message by a round trip of its own, and makes a client object anew for every command (which
+kombu acknowledges each message by a round trip of its own, and makes a client object anew for every command (which
 costs redis-py more than the command). Here the acknowledgements of one turn of the hub's loop leave as one transaction,
-and a client is kept as long as its pool of connections. What reaches the server is the same. Other brokers are left
-alone. A consumer step, used by the pool; runs on the hub's thread.
+and a client is kept as long as its pool of connections. What reaches the server is the same. What a server does not
+take, because it is away or refuses for a while, is kept and sent again, over the next connection if need be; Celery
+would forget it, and the message would come a second time. Other brokers are left alone. A consumer step, used by the
+pool and by the workers of DAGs; runs on the hub's thread.
 """
 
 import logging
+from collections.abc import Iterable
 from typing import Any
 
 from celery import bootsteps
 from kombu.transport import redis, virtual
 
-from dispatcher.worker.celery_patches import broker_loss
+from dispatcher.worker.celery_patches import broker_loss, switches
 
 logger = logging.getLogger(__name__)
+
+AGAIN_S = 1.0
+"""After so long what was not taken is sent again."""
 
 
 class FewerTrips(bootsteps.StartStopStep):
@@ -27,12 +33,18 @@ class FewerTrips(bootsteps.StartStopStep):
         self._acks: Acknowledgements | None = None
 
     def start(self, parent: Any) -> None:
-        """Takes up the channel of this connection."""
+        """Takes up the channel of this connection, and what the last one did not get rid of."""
         channel = parent.task_consumer.channel
-        if parent.hub is None or not isinstance(channel, redis.Channel):
+        if (
+            parent.hub is None
+            or not isinstance(channel, redis.Channel)
+            or not switches.is_on(parent.app, "ack_batching")
+        ):
             return
         keep_client(channel)
-        self._acks = Acknowledgements(channel, hub=parent.hub, errors=parent.connection_errors)
+        errors = (*parent.connection_errors, *parent.channel_errors)
+        unsent = self._acks.unsent if self._acks is not None else ()
+        self._acks = Acknowledgements(channel, hub=parent.hub, errors=errors, unsent=unsent)
 
     def stop(self, parent: Any) -> None:  # noqa: ARG002 - the signature is Celery's
         """Sends what waits: what is not acknowledged would be put back into its queue."""
@@ -42,7 +54,7 @@ class FewerTrips(bootsteps.StartStopStep):
 
 def keep_client(channel: Any) -> None:
     """Lets a channel use one client for all commands, made anew only with its pool of connections."""
-    make = channel._create_client  # noqa: SLF001 - kombu has no other place for it
+    make = channel._create_client
     kept: Any = None
 
     def client(asynchronous: bool = False) -> Any:
@@ -53,38 +65,55 @@ def keep_client(channel: Any) -> None:
             kept = make()
         return kept
 
-    channel._create_client = client  # noqa: SLF001 - as above
+    channel._create_client = client
 
 
 class Acknowledgements:
-    """Those of one channel. One that cannot be sent is told in the log, as Celery does: the message comes again."""
+    """Those of one channel. One that cannot be sent is kept; the message is put back by nobody of this process."""
 
-    def __init__(self, channel: Any, *, hub: Any, errors: tuple[type[BaseException], ...]) -> None:
+    def __init__(
+        self, channel: Any, *, hub: Any, errors: tuple[type[BaseException], ...], unsent: Iterable[str] = ()
+    ) -> None:
+        """`unsent` are acknowledgements that an earlier channel of the same broker could not send."""
+        self._channel = channel
         self._qos = channel.qos
         self._hub = hub
         self._errors = errors
         self._tags: list[str] = []
-        self._send = broker_loss.guarded(self._send_all, channel)
+        self._is_told = False
+        """Whether it was said that something cannot be sent."""
         self._qos.ack = self.take
+        for tag in unsent:
+            self._put(tag)
+
+    @property
+    def unsent(self) -> tuple[str, ...]:
+        """What the broker has not got yet."""
+        return tuple(self._tags)
 
     def take(self, tag: str) -> None:
         """Acknowledges a message, before the hub waits for anything again."""
-        if not self._tags:
-            self._hub.call_soon(self.flush)
-        self._tags.append(tag)
+        virtual.QoS.ack(self._qos, tag)  # it is not put back when the channel is closed
+        self._put(tag)
 
     def flush(self) -> None:
         """Sends what waits."""
-        tags, self._tags = self._tags, []
-        if not tags:
-            return
+        tags = self.unsent
+        if not tags or getattr(self._channel.connection, "client", None) is None:
+            return  # a connection that is gone: the next one sends them
         try:
-            self._send(tags)
+            with self._qos.pipe_or_acquire() as pipe:
+                pipe.zrem(self._qos.unacked_index_key, *tags).hdel(self._qos.unacked_key, *tags).execute()
         except self._errors as error:
-            logger.critical("messages were not acknowledged, they will be delivered again: %d, %r", len(tags), error)
+            if not self._is_told:
+                logger.warning("messages were not acknowledged, this is tried again: %d, %s", len(tags), error)
+            self._is_told = True
+            self._hub.call_later(AGAIN_S, self.flush)
+            return
+        self._is_told = False
+        del self._tags[: len(tags)]
 
-    def _send_all(self, tags: list[str]) -> None:
-        with self._qos.pipe_or_acquire() as pipe:
-            pipe.zrem(self._qos.unacked_index_key, *tags).hdel(self._qos.unacked_key, *tags).execute()
-        for tag in tags:
-            virtual.QoS.ack(self._qos, tag)
+    def _put(self, tag: str) -> None:
+        if not self._tags:
+            self._hub.call_soon(self.flush)
+        self._tags.append(tag)

@@ -6,23 +6,33 @@ mistake in the program and ends the worker. The messages are safe without that: 
 visibility time-out. This consumer step keeps that one error from ending the worker. Used by the pool and by the
 workers of DAGs.
 
+A broker that answers and refuses every write (it is a replica for a moment, or full) would be left and joined again
+many times in a second, since what a worker does first is to declare its queues. Here a new connection is used once the
+broker takes a write.
+
 Whoever puts messages back after that time-out holds a lock in Redis meanwhile, for some milliseconds. A worker that is
 killed or cut off just then leaves it behind, and for kombu's five minutes nobody puts anything back. Here a lock is
 old after `LOCK_S`.
 """
 
 import logging
+import time
 from collections.abc import Callable
 from functools import wraps
 from typing import Any
 
 from celery import bootsteps
+from celery.worker import state
+from kombu.transport import redis
 
 logger = logging.getLogger(__name__)
 
 LOCK_S = 10
 """What is put back at once takes milliseconds. A second worker that does the same at the same time does no harm: each
 message is moved by a transaction."""
+FIRST_WAIT_S, LAST_WAIT_S = 0.2, 1.0
+PROBE = "podyard-takes-writes"
+"""The key of a write that says nothing; it lives for a second."""
 _CALLS = ("restore_unacked_once", "ack", "reject")
 
 
@@ -30,6 +40,10 @@ class SurviveBrokerLoss(bootsteps.StartStopStep):
     """Guards the channels of a consumer, at the start and after each reconnect."""
 
     requires = ("celery.worker.consumer.tasks:Tasks",)
+
+    def __init__(self, parent: Any, **kwargs: Any) -> None:
+        super().__init__(parent, **kwargs)
+        parent.connection_for_read = patient(parent.connection_for_read)
 
     def start(self, parent: Any) -> None:
         """Wraps what is done with unacknowledged messages of this connection."""
@@ -40,6 +54,41 @@ class SurviveBrokerLoss(bootsteps.StartStopStep):
                 call = getattr(qos, name, None)
                 if call is not None and name not in vars(qos):  # another transport, or guarded already
                     setattr(qos, name, guarded(call, channel))
+
+
+def patient(connect: Callable[..., Any]) -> Callable[..., Any]:
+    """A call that gives a connection once the broker at its end takes writes."""
+
+    @wraps(connect)
+    def connects(*args: Any, **kwargs: Any) -> Any:
+        connection = connect(*args, **kwargs)
+        if isinstance(connection.default_channel, redis.Channel):
+            await_writes(connection.default_channel)
+        return connection
+
+    return connects
+
+
+def await_writes(channel: Any) -> None:
+    """Returns once a Redis broker takes writes. Raises what says that the connection is gone, or that Celery stops."""
+    is_told, pause_s = False, FIRST_WAIT_S
+    while True:
+        try:
+            with channel.conn_or_acquire() as client:
+                client.set(PROBE, "", px=1000)
+        except redis.exceptions.NoPermissionError:
+            return  # that key is not ours to write: nobody knows of others
+        except redis.exceptions.ResponseError as error:
+            if not is_told:
+                logger.warning("the broker refuses writes, it is waited for: %s", error)
+            is_told = True
+        else:
+            if is_told:
+                logger.warning("the broker takes writes again")
+            return
+        state.maybe_shutdown()
+        time.sleep(pause_s)
+        pause_s = min(2 * pause_s, LAST_WAIT_S)
 
 
 def forget_locks(channel: Any) -> None:

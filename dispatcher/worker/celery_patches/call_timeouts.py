@@ -3,6 +3,9 @@
 Storing and publishing happen on Celery's hub. An app may be set to try them for ever, or to wait two minutes for a
 socket, which suits a worker's child process and stops a dispatcher. Here each call has a short bound and no second
 try: what fails is kept and comes again (`result_outbox`). The settings are those of this process alone.
+
+A broker that is away, on the other hand, is waited for as long as it takes: a dispatcher holds pods. That includes one
+that answers and refuses (it switches over, loads, is full), which kombu calls an error of a channel.
 """
 
 from typing import Any
@@ -15,6 +18,8 @@ PUBLISH_POLICY = {"max_retries": 1, "interval_start": 0.1, "interval_step": 0, "
 def shorten(app: Any) -> None:
     """Bounds what an app may wait for. Call it before its result backend is used."""
     conf = app.conf
+    conf.broker_channel_error_retry = True
+    conf.broker_connection_max_retries = None
     conf.result_backend_always_retry = False
     options = dict(conf.result_backend_transport_options or {})
     conf.result_backend_transport_options = {**options, "retry_policy": {"max_retries": 0}}
@@ -23,7 +28,7 @@ def shorten(app: Any) -> None:
     conf.task_publish_retry_policy = PUBLISH_POLICY
     # Celery publishes the next of a chain by another way, where the connection has a policy of its own.
     conf.broker_transport_options = {**(conf.broker_transport_options or {}), **PUBLISH_POLICY}
-    backend = getattr(app._local, "backend", None)  # noqa: SLF001 - one that was made already is made anew
+    backend = getattr(app._local, "backend", None)
     if backend is not None:
-        del app._local.backend  # noqa: SLF001 - as above
-    app._backend_cache = None  # noqa: SLF001 - as above
+        del app._local.backend
+    app._backend_cache = None

@@ -35,7 +35,7 @@ def shorten(backend: Any) -> None:
     if not isinstance(backend, RedisBackend) or "_store_result" in vars(backend):
         return
     if all(getattr(type(backend), name) is getattr(RedisBackend, name) for name in _CELERYS):
-        backend._store_result = _Storing(backend)  # noqa: SLF001 - what `store_result` calls
+        backend._store_result = _Storing(backend)
 
 
 class _Storing:
@@ -43,7 +43,7 @@ class _Storing:
 
     def __init__(self, backend: Any) -> None:
         self._backend = backend
-        self._celerys = backend._store_result  # noqa: SLF001 - as above
+        self._celerys = backend._store_result
         self._script = backend.client.register_script(_STORE)
         self._is_json = int(backend.serializer == "json" and not getattr(backend, "compression", None))
         """Whether a script can read what stands, such as STARTED."""
@@ -60,7 +60,7 @@ class _Storing:
     def _stored(self, task_id: Any, result: Any, state: str, traceback: Any, request: Any) -> bool:
         """Whether it is stored now; if not, nothing happened. A server that is away raises: the replay comes again."""
         backend = self._backend
-        meta = backend._get_result_meta(result=result, state=state, traceback=traceback, request=request)  # noqa: SLF001 - as Celery's own
+        meta = backend._get_result_meta(result=result, state=state, traceback=traceback, request=request)
         text = backend.encode({**meta, "task_id": bytes_to_str(task_id)})
         failure_expires = getattr(backend, "failure_expires", None)  # new in Celery 5.7
         expires_s = (failure_expires if state == states.FAILURE else None) or backend.expires or 0

@@ -1,0 +1,282 @@
+"""Atomic take: a message leaves its queue and is noted as unacknowledged in one step, so that a kill loses none.
+
+On Redis, kombu takes a message off its list (BRPOP) and notes it as unacknowledged in a second call. A worker that is
+killed between the two, or whose second call is refused (a full server refuses it, and not the first), loses the
+message for good. Here one script does both. A script cannot wait, so that the server is asked to tell when a list that
+was found empty has changed (CLIENT TRACKING, with a connection of its own for what it tells); a look every second does
+not depend on that. Priorities, the order of queues, prefetch, acknowledgement and the visibility time-out are kombu's,
+on kombu's own keys; broadcasts (`inspect`, `revoke`, events) are not touched.
+
+A consumer step for any Celery worker (`app.steps["consumer"].add(…)`, docs/celery.md); ours have it. Other brokers than
+Redis, and pools without Celery's event loop, are left alone. Runs on the hub's thread.
+"""
+
+import contextlib
+import logging
+import time
+from collections.abc import Callable, Sequence
+from queue import Empty
+from typing import Any
+
+from celery import bootsteps
+from kombu.transport import redis, virtual
+from kombu.utils.encoding import bytes_to_str
+from kombu.utils.json import loads
+
+from dispatcher.worker.celery_patches import switches
+
+logger = logging.getLogger(__name__)
+
+LOOK_S = 1.0
+"""How often is looked though the server told nothing: kombu's own BRPOP returns as often."""
+UNTOLD_LOOK_S = 0.1
+"""The same where the server does not tell: this long a message may wait on an idle worker."""
+INVALIDATIONS = "__redis__:invalidate"
+_TAKE = """
+for i = 3, #KEYS do
+  local item = redis.call('RPOP', KEYS[i])
+  if item then
+    local is_read, message = pcall(cjson.decode, item)
+    local about = is_read and type(message) == 'table' and message['properties']
+    local tag = type(about) == 'table' and about['delivery_tag']
+    if type(tag) == 'string' then
+      local info = type(about['delivery_info']) == 'table' and about['delivery_info'] or {}
+      local function text(value) return cjson.encode(type(value) == 'string' and value or '') end
+      redis.call('ZADD', KEYS[1], ARGV[1], tag)
+      local where = text(info['exchange']) .. ',' .. text(info['routing_key'])
+      redis.call('HSET', KEYS[2], tag, '[' .. item .. ',' .. where .. ']')
+    end
+    return {i - 2, item}
+  end
+end
+for i = 3, #KEYS do redis.call('EXISTS', KEYS[i]) end
+return false
+"""
+"""KEYS: the index and the hash of unacknowledged messages, then the lists, first come first served; ARGV: now. What is
+noted is what kombu notes. The last loop reads the lists that are empty: what a client has read, it is told of."""
+
+
+class TakeStep(bootsteps.StartStopStep):
+    """Looks after the channel from which messages are consumed, at the start and after each reconnect."""
+
+    requires = ("celery.worker.consumer.tasks:Tasks",)
+
+    def __init__(self, parent: Any, **kwargs: Any) -> None:
+        super().__init__(parent, **kwargs)
+        self._taking: Taking | None = None
+
+    def start(self, parent: Any) -> None:
+        """Takes up the channel of this connection."""
+        channel = parent.task_consumer.channel
+        if parent.hub is None or not isinstance(channel, redis.Channel) or not channel.ack_emulation:
+            return
+        if switches.is_on(parent.app, "atomic_take"):
+            self._taking = Taking(channel, hub=parent.hub)
+
+    def stop(self, parent: Any) -> None:  # noqa: ARG002 - the signature is Celery's
+        """Lets go of the connection of its own."""
+        if self._taking is not None:
+            self._taking.close()
+            self._taking = None
+
+
+class Taking:
+    """What stands in a channel for BRPOP."""
+
+    def __init__(self, channel: Any, *, hub: Any, look_s: float = LOOK_S) -> None:
+        """`look_s`: how often is looked without having been told of anything."""
+        self._channel = channel
+        self._look_s = look_s
+        self._qos = channel.qos
+        self._hub = hub
+        self._kombus_append: Callable[[Any, str], None] = channel.qos.append
+        self._digest = redis.redis.client.Redis.register_script(channel.client, _TAKE).sha
+        self._is_loaded = False
+        self._queues: list[str] = []
+        """Of each list that was asked for, in order, its queue."""
+        self._noted: str | None = None
+        """The message that is being delivered and was noted already."""
+        self._is_asked = False
+        """A question is under way. Without one there is nothing to read but what redis-py keeps for itself."""
+        self._is_idle = False
+        """All lists were empty, and the next look comes when somebody rings."""
+        self._has_rung = False
+        """Something changed since the last look was sent."""
+        self._bell: Any = None
+        """The connection on which the server tells of changes."""
+        self._told_socket: Any = None
+        """The socket whose reads the server watches."""
+        self._awaits_tracking = False
+        self._is_told = True
+        channel._brpop_start = self.start
+        channel._brpop_read = self.read
+        channel.handlers["BRPOP"] = self.read
+        channel.qos.append = self.append
+        self._timer = hub.call_repeatedly(UNTOLD_LOOK_S, self._look_now_and_then)
+        self._looked_mono = 0.0
+
+    def close(self) -> None:
+        """Ends the timer and the bell."""
+        self._timer.cancel()
+        self._drop_bell()
+
+    def start(self, timeout: float | None = None) -> None:  # noqa: ARG002 - the signature is kombu's
+        """Asks for a message; kombu calls it when it may consume and nothing is under way."""
+        channel = self._channel
+        queues = channel._queue_cycle.consume(len(channel.active_queues))
+        if not queues:
+            return
+        connection = channel.client.connection
+        self._queues = [queue for _ in channel.priority_steps for queue in queues]
+        lists = [channel._q_for_pri(queue, step) for step in channel.priority_steps for queue in queues]
+        keys = [f"{channel.global_keyprefix or ''}{key}" for key in (*self._notes, *lists)]
+        script = ("EVALSHA", self._digest) if self._is_loaded else ("EVAL", _TAKE)
+        commands: list[tuple[Any, ...]] = [(*script, len(keys), *keys, time.time())]
+        self._is_asked = self._is_idle = self._has_rung = False
+        self._looked_mono = time.monotonic()
+        if self._is_told and self._told_socket is not connection._sock:
+            commands = [*self._tracking(), *commands]
+        self._told_socket = connection._sock
+        channel._in_poll = connection
+        channel._brpop_sent_at = time.monotonic()
+        connection.send_packed_command(connection.pack_commands(commands))
+        self._is_asked = True
+
+    def read(self, **options: Any) -> bool:
+        """Delivers what came. Raises Empty where nothing did, as kombu's."""
+        channel, connection = self._channel, self._channel.client.connection
+        if not self._is_asked:  # the channel is about to close, or its socket, or the server pushed something else
+            self._is_idle, channel._in_poll = False, None
+            raise Empty
+        self._is_asked = False
+        try:
+            found = self._answer(connection, **options)
+        finally:
+            channel._in_poll = channel._brpop_sent_at = None
+            if hasattr(channel, "_flush_brpop_reauth"):
+                channel._flush_brpop_reauth()
+        if found is None:
+            self._rest(connection)
+            raise Empty
+        queue, item = self._queues[int(found[0]) - 1], found[1]
+        channel._queue_cycle.rotate(queue)
+        self._deliver(loads(bytes_to_str(item)), queue)
+        return True
+
+    def append(self, message: Any, tag: str) -> None:
+        """Takes note of a message that is delivered; of one that the script has taken, in this process alone."""
+        if tag == self._noted:
+            self._noted = None
+            virtual.QoS.append(self._qos, message, tag)
+        else:
+            self._kombus_append(message, tag)
+
+    def ring(self) -> None:
+        """Lets the next turn of the hub look."""
+        self._has_rung = True
+        if self._is_idle:
+            self._is_idle, self._channel._in_poll = False, None
+
+    @property
+    def _notes(self) -> Sequence[str]:
+        return (self._qos.unacked_index_key, self._qos.unacked_key)
+
+    def _answer(self, connection: Any, **options: Any) -> Any:
+        channel = self._channel
+        try:
+            if self._awaits_tracking:
+                self._awaits_tracking = False
+                self._read_tracking(connection)
+            found = channel.client.parse_response(connection, "EVALSHA", **options)
+        except redis.exceptions.NoScriptError:  # the server was started anew
+            self._is_loaded, self._has_rung = False, True
+            return None
+        except channel.connection_errors:
+            connection.disconnect()
+            raise
+        self._is_loaded = True
+        return found
+
+    def _deliver(self, message: Any, queue: str) -> None:
+        properties = message.get("properties") if isinstance(message, dict) else None
+        tag = self._noted = properties.get("delivery_tag") if isinstance(properties, dict) else None
+        self._channel.connection._deliver(message, queue)
+        if tag is not None and self._noted == tag:  # whoever consumes it acknowledges nothing
+            self._noted = None
+            self._qos._remove_from_indices(tag).execute()
+
+    def _rest(self, connection: Any) -> None:
+        """Waits for the bell, unless it has rung since the question was sent."""
+        if not self._has_rung:
+            self._is_idle, self._channel._in_poll = True, connection
+
+    def _look_now_and_then(self) -> None:
+        every_s = self._look_s if self._is_told and self._bell is not None else UNTOLD_LOOK_S
+        if self._is_idle and time.monotonic() - self._looked_mono >= every_s - UNTOLD_LOOK_S / 2:
+            self.ring()
+
+    # The bell: a subscription of its own, on which the server tells of lists that were found empty.
+
+    def _tracking(self) -> list[tuple[Any, ...]]:
+        """The command that lets the server tell; none where the bell cannot be had now."""
+        self._drop_bell()
+        try:
+            bell = self._channel.pool.get_connection()
+            bell.send_command("CLIENT", "ID")
+            number = int(bell.read_response())
+            bell.send_command("SUBSCRIBE", INVALIDATIONS)  # its answer rings, too
+        except (*self._channel.connection_errors, redis.exceptions.ResponseError) as error:
+            self._stay_untold(error)
+            return []
+        bell._sock.setblocking(False)
+        self._bell = bell
+        self._hub.add_reader(bell._sock, self._on_bell)
+        self._awaits_tracking = True
+        return [("CLIENT", "TRACKING", "ON", "REDIRECT", number)]
+
+    def _read_tracking(self, connection: Any) -> None:
+        try:
+            self._channel.client.parse_response(connection, "CLIENT TRACKING")
+        except redis.exceptions.ResponseError as error:
+            self._stay_untold(error)
+
+    def _stay_untold(self, error: BaseException) -> None:
+        logger.info("the broker does not tell of new messages, it is asked every %s s: %s", UNTOLD_LOOK_S, error)
+        self._is_told = False
+        self._drop_bell()
+
+    def _on_bell(self) -> None:
+        """What is told is not read: any change is a reason to look."""
+        try:
+            while self._bell._sock.recv(65536):
+                pass
+        except (BlockingIOError, InterruptedError):
+            pass
+        except OSError as error:
+            if not _wants_more(error):
+                self._lose_bell()
+        else:
+            self._lose_bell()
+        self.ring()
+
+    def _lose_bell(self) -> None:
+        """It was closed: the next look asks for another."""
+        self._drop_bell()
+        self._told_socket = None
+
+    def _drop_bell(self) -> None:
+        bell, self._bell = self._bell, None
+        if bell is None:
+            return
+        if bell._sock is not None:
+            with contextlib.suppress(OSError, KeyError, ValueError):
+                self._hub.remove_reader(bell._sock)
+        with contextlib.suppress(OSError, redis.exceptions.RedisError):
+            bell.disconnect()
+
+
+def _wants_more(error: OSError) -> bool:
+    """Whether a socket with TLS has nothing to read yet."""
+    import ssl
+
+    return isinstance(error, (ssl.SSLWantReadError, ssl.SSLWantWriteError))
