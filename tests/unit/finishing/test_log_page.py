@@ -1,30 +1,16 @@
 """Logs in pieces: of a pod that runs, of one that waits, of one that is gone."""
 
 import asyncio
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from dispatcher import errors
-from dispatcher.attempts.attempt import Attempt, Callbacks
+from dispatcher.attempts.attempt import Attempt, Pod
+from dispatcher.attempts.limits import Hold
 from dispatcher.finishing import cleanup, log_page
-from dispatcher.options import QueueProfile
-from dispatcher.protocol.message import Message
-from tests import fake_api
-
-
-def attempt(**more: Any) -> Attempt:
-    def nothing(*args: Any) -> None: ...
-
-    return Attempt(
-        message=Message(name="execute_workload", id="an-id"),
-        profile=QueueProfile(),
-        callbacks=Callbacks(accept=nothing, done=nothing, error=nothing, timeout=nothing),
-        received_at=datetime(2026, 5, 1, tzinfo=UTC),
-        **more,
-    )
+from tests import builders, fake_api
 
 
 def page(api: fake_api.FakeApi, one: Attempt) -> log_page.Page:
@@ -36,7 +22,7 @@ async def running(log: bytes) -> tuple[fake_api.FakeApi, Attempt]:
     api.add_pod({"metadata": {"name": "a-pod"}, "spec": {"containers": [{"name": "base", "image": "i"}]}})
     api.run("a-pod")
     api.logs["default", "a-pod", "base"] = log
-    return api, attempt(uid="a-uid", pod="a-pod", namespace="default")
+    return api, builders.attempt(pod=Pod(name="a-pod", namespace="default", uid="a-uid"))
 
 
 def test_of_a_pod_that_runs_the_newest_lines_are_given() -> None:
@@ -56,13 +42,13 @@ def test_of_a_pod_that_runs_the_newest_lines_are_given() -> None:
     ("facts", "text"),
     [
         ({}, "waits to be launched\n"),
-        ({"reason": "QuotaExceeded", "detail": "pods:\n2 of 2"}, "waits: QuotaExceeded: pods: 2 of 2\n"),
+        ({"blocked": Hold(reason="QuotaExceeded", text="pods:\n2 of 2")}, "waits: QuotaExceeded: pods: 2 of 2\n"),
     ],
 )
 def test_an_attempt_without_a_pod_says_what_it_waits_for(facts: dict[str, Any], text: str) -> None:
     """In one line, and nobody is asked."""
     api = fake_api.FakeApi()
-    assert page(api, attempt(**facts)) == log_page.Page(source="dispatcher", text=text)
+    assert page(api, builders.attempt(**facts)) == log_page.Page(source="dispatcher", text=text)
     assert not api.calls
 
 
