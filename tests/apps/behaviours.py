@@ -11,7 +11,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import msgspec
-from celery import Task, signals
+from celery import Task, chain, chord, group, signals
 from celery.exceptions import Ignore, Reject, SoftTimeLimitExceeded
 from kombu import serialization
 
@@ -388,3 +388,43 @@ def forges(kind):
     text = "Segmentation fault\x00\xff" if kind == "garbage" else json.dumps(foreign)
     Path(os.environ.get("PODYARD_TERMINATION_PATH") or "/dev/termination-log").write_text(text)
     os._exit(0)
+
+
+@app.task(bind=True)
+def replaces(self, run, page, last, way, queue):
+    """Replaces itself until the last page: by itself, or at the end of a chain, a chord, or both."""
+    note(run, f"page {page}")
+    if page == last:
+        return page
+
+    def following():
+        return replaces.si(run, page + 1, last, way, queue).set(queue=queue)
+
+    def step(number):
+        return add.si(number, 0).set(queue=queue)
+
+    ways = {
+        "task": following,
+        "chain": lambda: chain(step(1), following()),
+        "chord": lambda: chord([step(1), step(2)], following()),
+        "nested": lambda: chain(step(0), group(step(1), step(2)), following()),
+    }
+    return self.replace(ways[way]())
+
+
+@app.task(bind=True)
+def replaces_by_group(self, queue):
+    """Its result is what the group gathers."""
+    return self.replace(group(add.si(number, number).set(queue=queue) for number in (1, 2)))
+
+
+@app.task(bind=True)
+def adds_to_chord(self, run, queue):
+    """One more part for the chord whose part it is."""
+    note(run, "part")
+    return self.add_to_chord(add.si(20, 22).set(queue=queue)) and 1
+
+
+@app.task
+def gathers(values):
+    return sorted(values)

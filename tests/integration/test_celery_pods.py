@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from celery import chain
+from celery import chain, chord
 
 import dispatcher
 from dispatcher import errors
@@ -186,6 +186,30 @@ class TestCredentials:
 
         assert isinstance(error, errors.PodFailed)
         assert error.details["exit_code"] == 7
+
+
+class TestReplacements:
+    """`self.replace()`: Celery sends several messages under one id, and each is a launch of its own."""
+
+    @pytest.mark.parametrize("way", ["task", "chain", "chord", "nested"])
+    def test_a_task_that_pages_by_replacing_itself_runs_each_page_once(self, shop: Shop, way: str) -> None:
+        """The last page's result is the task's; no page is taken for a second delivery of the one before."""
+        sent = shop.send("replaces", f"pages-{way}", 1, 3, way, OWN, queue=OWN)
+
+        assert value_of(sent) == 3
+        assert shop.noted(f"pages-{way}") == ["page 1", "page 2", "page 3"]
+
+    def test_a_group_in_the_place_of_a_task(self, shop: Shop) -> None:
+        """Gathered under the task's id."""
+        assert sorted(value_of(shop.send("replaces_by_group", OWN, queue=OWN))) == [2, 4]
+
+    def test_a_part_may_add_to_its_chord(self, shop: Shop) -> None:
+        """The chord waits for the part that was added, too."""
+        parts_of = [shop.signature("adds_to_chord", "added", OWN, queue=OWN), shop.signature("add", 3, 4, queue=OWN)]
+        sent = chord(parts_of, shop.signature("gathers", queue=OWN)).apply_async()
+
+        assert value_of(sent) == [1, 7, 42]
+        assert shop.noted("added") == ["part"]
 
 
 class TestPayloads:
