@@ -20,6 +20,7 @@ from dispatcher.attempts import limits, states
 from dispatcher.attempts.attempt import Attempt
 from dispatcher.attempts.limits import Hold, Limits
 from dispatcher.attempts.registry import Attempts
+from dispatcher.attempts.seen_pods import SeenPods
 from dispatcher.attempts.signals import Signal
 
 AHEAD = 32
@@ -41,12 +42,20 @@ class Admission:
     """The wait queues, and the gates before the API server. `room` is set whenever a gate may have opened."""
 
     def __init__(
-        self, attempts: Attempts, *, slots: Slots, shared: SharedLimits, bucket: TokenBucket, bounds: Bounds
+        self,
+        attempts: Attempts,
+        *,
+        slots: Slots,
+        shared: SharedLimits,
+        bucket: TokenBucket,
+        bounds: Bounds,
+        seen_pods: SeenPods,
     ) -> None:
         self._attempts = attempts
         self.slots = slots
         self._shared = shared
         self._bucket = bucket
+        self._seen_pods = seen_pods
         self._bounds = bounds.limits
         self._most_launching = bounds.create_concurrency + AHEAD
         self.own_limit = bounds.own_limit
@@ -176,6 +185,9 @@ class Admission:
         paused = self.holdoff.hold(namespace, now_s=now_s, under_way=self._attempts.launching(namespace))
         if paused is not None:
             return paused
+        forbidden = self._seen_pods.forbidden.get(namespace)
+        if forbidden is not None:
+            return Hold("NotPermitted", f"nobody would see its pod, the API server refuses to list them: {forbidden}")
         if self.slots.has(namespace, attempt.pod.name):
             return None  # a create of it may have worked already: its pod counts
         here = self.slots.count(limits.ALL)

@@ -56,6 +56,7 @@ class Capacity:
             slots=self._slots,
             shared=self.shared,
             bucket=TokenBucket(rate=options.create_rate, burst=options.create_burst),
+            seen_pods=seen_pods,
             bounds=Bounds(limits=self._limits, own_limit=own_limit, create_concurrency=options.create_concurrency),
         )
         self.room = self.admission.room

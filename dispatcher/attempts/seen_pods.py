@@ -27,6 +27,8 @@ class SeenPods:
         self._listed_mono_s: dict[str, float] = {}
         self.watched: dict[str, str | None] = {}
         """Namespace -> what keeps it from being watched now, None where nothing does."""
+        self.forbidden: dict[str, str] = {}
+        """Namespace -> the words in which the API server refuses to list its pods: nobody would see a pod there."""
 
     def __len__(self) -> int:
         return len(self._closed)

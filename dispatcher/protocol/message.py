@@ -51,6 +51,8 @@ class Message:
     headers: Mapping[str, Any] = field(default_factory=dict)
     properties: Mapping[str, Any] = field(default_factory=dict)
     delivery_info: Mapping[str, Any] = field(default_factory=dict)
+    consumed_from: str = ""
+    """The queue that it was consumed from, where its routing key is another word."""
 
     @property
     def retries(self) -> int:
@@ -74,8 +76,8 @@ class Message:
 
     @property
     def queue(self) -> str:
-        """The queue that it came from: the routing key of a direct exchange."""
-        return str(self.delivery_info.get("routing_key") or "")
+        """The queue that it came from; where nothing else is said, the routing key of a direct exchange."""
+        return self.consumed_from or str(self.delivery_info.get("routing_key") or "")
 
     @property
     def is_repeat(self) -> bool:
@@ -104,7 +106,9 @@ class Message:
         }
 
     @classmethod
-    def from_request(cls, name: str, task_id: str, request: Mapping[str, Any], body: Sequence[Any]) -> Self:
+    def from_request(
+        cls, name: str, task_id: str, request: Mapping[str, Any], body: Sequence[Any], *, consumed_from: str = ""
+    ) -> Self:
         """The message behind a Celery request whose body is decoded: (args, kwargs, embed)."""
         args, kwargs, embed = body
         return cls(
@@ -116,6 +120,7 @@ class Message:
             headers={key: value for key, value in request.items() if key not in _ADDED_BY_REQUEST},
             properties=request.get("properties") or {},
             delivery_info=request.get("delivery_info") or {},
+            consumed_from=consumed_from,
         )
 
     def encode(self) -> str:
@@ -136,6 +141,7 @@ class Message:
                     "headers": headers,
                     "properties": {key: value for key, value in self.properties.items() if value is not None},
                     "delivery_info": self.delivery_info,
+                    **({"consumed_from": self.consumed_from} if self.consumed_from else {}),
                 }
             )
         )

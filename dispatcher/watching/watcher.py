@@ -76,6 +76,8 @@ class Watcher:
                 if self._seen_pods.watched.get(namespace) is None:
                     logger.warning("watch interrupted namespace=%s: %s", namespace, error)
                 self._seen_pods.watched[namespace] = str(error)
+                if isinstance(error, errors.ApiError) and error.status == 403:
+                    self._seen_pods.forbidden[namespace] = str(error)
             except Exception:
                 failures += 1
                 logger.exception("watch failed namespace=%s", namespace)
@@ -90,6 +92,7 @@ class Watcher:
         if self._seen_pods.watched.get(namespace) is not None:
             logger.info("watch restored namespace=%s", namespace)
         self._seen_pods.watched[namespace] = None
+        self._seen_pods.forbidden.pop(namespace, None)
         for pod in listed.pods:
             self._look(pod, "ADDED")
         self._handler.listed(namespace, listed.pods, asked_mono_s=asked_mono_s)

@@ -19,7 +19,16 @@ from dispatcher.launching import claim_client
 from dispatcher.manifests import pod_task
 from dispatcher.protocol.message import Message
 from dispatcher.watching.controller import Controller
-from dispatcher.worker import adoption, app_config, health_checks, log_command, process_health, task_events, undecodable
+from dispatcher.worker import (
+    adoption,
+    app_config,
+    consumed_queue,
+    health_checks,
+    log_command,
+    process_health,
+    task_events,
+    undecodable,
+)
 from dispatcher.worker.backend_questions import BackendQuestions
 from dispatcher.worker.bridge import Bridge
 from dispatcher.worker.celery_patches import ack_batching, atomic_take, broker_loss, call_timeouts, switches
@@ -49,6 +58,8 @@ class KubernetesPool(BasePool):
         self._bridge = Bridge(name="podyard-cluster")
         self._hub: Any = None
         self._timers: list[Any] = []
+        self._queues: tuple[consumed_queue.Bound, ...] = ()
+        """Those that are consumed."""
         self.app.steps["consumer"].update(
             {
                 adoption.step_for(self),
@@ -141,7 +152,8 @@ class KubernetesPool(BasePool):
         """Takes a request in. `target`, Celery's tracer, is not called: the pod runs the body."""
         name, task_id, request, body, content_type, content_encoding = args
         decoded = adoption.decoded(self.app, body, content_type, content_encoding)
-        message = Message.from_request(name, task_id, request, decoded)
+        consumed_from = consumed_queue.other_than_key(request.get("delivery_info") or {}, self._queues)
+        message = Message.from_request(name, task_id, request, decoded, consumed_from=consumed_from)
         callbacks = Callbacks(
             accept=options["accept_callback"],
             done=options["callback"],
@@ -180,4 +192,5 @@ class KubernetesPool(BasePool):
 
     def consumer_ready(self, consumer: Any) -> None:
         """The worker consumes: requests of pods found in the cluster can be rebuilt from now on."""
+        self._queues = consumed_queue.bound(consumer.task_consumer.queues)
         self._deliveries.consumer_ready(consumer)

@@ -391,14 +391,14 @@ def forges(kind):
 
 
 @app.task(bind=True)
-def replaces(self, run, page, last, way, queue):
-    """Replaces itself until the last page: by itself, or at the end of a chain, a chord, or both."""
+def replaces(self, run, page, way, queue):
+    """Replaces itself until the third page: by itself, or at the end of a chain, a chord, or both."""
     note(run, f"page {page}")
-    if page == last:
+    if page == 3:
         return page
 
     def following():
-        return replaces.si(run, page + 1, last, way, queue).set(queue=queue)
+        return replaces.si(run, page + 1, way, queue).set(queue=queue)
 
     def step(number):
         return add.si(number, 0).set(queue=queue)

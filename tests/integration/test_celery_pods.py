@@ -194,7 +194,7 @@ class TestReplacements:
     @pytest.mark.parametrize("way", ["task", "chain", "chord", "nested"])
     def test_a_task_that_pages_by_replacing_itself_runs_each_page_once(self, shop: Shop, way: str) -> None:
         """The last page's result is the task's; no page is taken for a second delivery of the one before."""
-        sent = shop.send("replaces", f"pages-{way}", 1, 3, way, OWN, queue=OWN)
+        sent = shop.send("replaces", f"pages-{way}", 1, way, OWN, queue=OWN)
 
         assert value_of(sent) == 3
         assert shop.noted(f"pages-{way}") == ["page 1", "page 2", "page 3"]

@@ -16,6 +16,7 @@ from dispatcher.attempts import limits
 from dispatcher.attempts.attempt import Attempt, Launch
 from dispatcher.attempts.limits import Hold, Limits
 from dispatcher.attempts.registry import Attempts
+from dispatcher.attempts.seen_pods import SeenPods
 from dispatcher.options import QueueProfile
 from tests import builders
 
@@ -77,6 +78,7 @@ def admission(
         REGISTRY[0],
         slots=Slots(),
         shared=Shares(allowed),
+        seen_pods=SeenPods(),
         bucket=TokenBucket(rate=rate, burst=burst),
         bounds=Bounds(
             limits=Limits(overall=overall, by_namespace=by_namespace or {}),
@@ -273,3 +275,15 @@ def test_of_each_key_the_limit_is_found() -> None:
     assert found == {"queue/four": None, "namespace/n": 3, "all": 7}
     assert Limits().of_key("namespace/n") is None
     assert Limits().of_key("all") is None
+
+
+def test_nothing_is_created_where_nobody_would_see_it() -> None:
+    """A namespace whose pods may not be listed holds its attempts, by name, and no other namespace."""
+    blind, other = attempt(0, namespace="blind"), attempt(1)
+    found = admission(blind, other)
+    found._seen_pods.forbidden["blind"] = "pods is forbidden"
+    assert taken(found) == ["1"]
+    assert held(found, blind).reason == "NotPermitted"
+    assert "pods is forbidden" in held(found, blind).text
+    del found._seen_pods.forbidden["blind"]
+    assert taken(found) == ["0"]
