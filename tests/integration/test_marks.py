@@ -3,6 +3,7 @@
 import asyncio
 
 from dispatcher import options
+from dispatcher.background import Background
 from dispatcher.finishing import cleanup
 from dispatcher.kubeapi import client, server_access
 from dispatcher.localcluster.client import Client
@@ -12,7 +13,7 @@ from tests import parts
 
 PODS = "/api/v1/namespaces/default/pods"
 OPTIONS = options.Options(profile_for=lambda queue: options.QueueProfile(), app_path="shop:app")
-ENDED = cleanup.Ended(
+ENDED = cleanup.EndedPod(
     attempt_id="a",
     namespace="default",
     pod="again",
@@ -32,10 +33,10 @@ def test_another_pod_of_the_same_name_is_not_marked_and_not_tried_again(own_loca
     api.call("POST", PODS, pod)
 
     async def leave() -> None:
-        async with client.KubeClient(server_access.connect(kubeconfig=own_local_cluster.kubeconfig)) as cluster:
-            janitor = cleanup.Janitor(cluster=cluster, options=OPTIONS, on_saved=lambda ended, path: None)
+        async with client.KubeClient(server_access.connect(kubeconfig=own_local_cluster.kubeconfig)) as kube:
+            cleaning = cleanup.Cleanup(kube, options=OPTIONS, background=Background())
             before = asyncio.all_tasks()
-            janitor.kill(ENDED)
+            cleaning.kill(ENDED)
             await asyncio.wait(asyncio.all_tasks() - before, timeout=30)
 
     asyncio.run(leave())
