@@ -188,7 +188,7 @@ class Taking:
                 self._awaits_tracking = False
                 self._read_tracking(connection)
             found = channel.client.parse_response(connection, "EVALSHA", **options)
-        except redis.exceptions.NoScriptError:  # the server was started anew
+        except redis.redis.exceptions.NoScriptError:  # the server was started anew
             self._is_loaded, self._has_rung = False, True
             return None
         except channel.connection_errors:
@@ -224,8 +224,10 @@ class Taking:
             bell = self._channel.pool.get_connection()
             bell.send_command("CLIENT", "ID")
             number = int(bell.read_response())
-            bell.send_command("SUBSCRIBE", INVALIDATIONS)  # its answer rings, too
-        except (*self._channel.connection_errors, redis.exceptions.ResponseError) as error:
+            bell.send_command("SUBSCRIBE", INVALIDATIONS)
+            if str(bell.protocol) != "3":  # with that one nothing has to be subscribed, and no answer can be read
+                bell.read_response()
+        except (*self._channel.connection_errors, redis.redis.exceptions.ResponseError) as error:
             self._stay_untold(error)
             return []
         bell._sock.setblocking(False)
@@ -237,7 +239,7 @@ class Taking:
     def _read_tracking(self, connection: Any) -> None:
         try:
             self._channel.client.parse_response(connection, "CLIENT TRACKING")
-        except redis.exceptions.ResponseError as error:
+        except redis.redis.exceptions.ResponseError as error:
             self._stay_untold(error)
 
     def _stay_untold(self, error: BaseException) -> None:
@@ -271,7 +273,7 @@ class Taking:
         if bell._sock is not None:
             with contextlib.suppress(OSError, KeyError, ValueError):
                 self._hub.remove_reader(bell._sock)
-        with contextlib.suppress(OSError, redis.exceptions.RedisError):
+        with contextlib.suppress(OSError, redis.redis.exceptions.RedisError):
             bell.disconnect()
 
 

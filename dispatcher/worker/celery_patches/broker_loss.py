@@ -76,9 +76,9 @@ def await_writes(channel: Any) -> None:
         try:
             with channel.conn_or_acquire() as client:
                 client.set(PROBE, "", px=1000)
-        except redis.exceptions.NoPermissionError:
+        except redis.redis.exceptions.NoPermissionError:
             return  # that key is not ours to write: nobody knows of others
-        except redis.exceptions.ResponseError as error:
+        except redis.redis.exceptions.ResponseError as error:
             if not is_told:
                 logger.warning("the broker refuses writes, it is waited for: %s", error)
             is_told = True
