@@ -2,8 +2,8 @@
 
 A pattern is reachable if it decides at least one queue name, given the rules that are asked before it. `is_shadowed`
 says that it is not, and only where that is proved: names are spelled with one character for each class that no
-pattern tells apart, and with a sign for "any text" that only a `*` matches. If rules above match all these spellings,
-they match every name. No I/O, no state.
+pattern tells apart, and with one that stands for any text, which only a `*` matches. If the rules above match all these
+spellings, they match every name. No I/O, no state.
 """
 
 import re

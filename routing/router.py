@@ -157,7 +157,7 @@ class Router:
         )
 
     def names(self, side: Side) -> tuple[str, ...]:
-        """The queues of a side that rules name exactly, sorted: what a worker can consume without being told more."""
+        """The queues of a side that rules name exactly, sorted: what a worker can consume without further names."""
         return tuple(sorted(rule.name for rule in self.rules if rule.side == side and not rule.is_pattern))
 
     def _matching(self, queue: str) -> Iterator[Rule]:

@@ -80,7 +80,7 @@ def build(
         ),
         "labels": wishes.get("labels") or {},
         "learned": retry_hints.Lessons.read(message.wishes.get(retry_hints.KEY)),
-        "hook": _hook(options.pod_mutation_hook) if options.pod_mutation_hook else None,
+        "hook": imported_hook(options.pod_mutation_hook) if options.pod_mutation_hook else None,
     }
     if message.name == ANY_IMAGE_TASK:
         pod = _any_image(message, profile=profile, options=options, common=common)
@@ -232,15 +232,15 @@ def _check_access(wanted: container_pod.Access, options: Options) -> None:
 
 
 @functools.cache
-def _hook(path: str) -> podspec.Hook:
+def imported_hook(path: str) -> podspec.Hook:
     """The function that `kubernetes.pod_mutation_hook` names. Raises DispatcherError."""
     module, _, name = path.partition(":") if ":" in path else path.rpartition(".")
     try:
         hook = getattr(importlib.import_module(module), name)
-    except (ImportError, AttributeError, ValueError) as error:
+    except Exception as error:  # importing runs a site's code, which may raise anything
         raise errors.DispatcherError(
-            f"kubernetes.pod_mutation_hook = {path!r}: cannot be imported: {error}; write module:function, and put the "
-            "module where the dispatcher finds it (PYTHONPATH)"
+            f"kubernetes.pod_mutation_hook = {path!r}: cannot be imported: {type(error).__name__}: {error}; "
+            "write module:function, and put the module where the dispatcher finds it (PYTHONPATH)"
         ) from error
     if not callable(hook):
         raise errors.DispatcherError(f"kubernetes.pod_mutation_hook = {path!r}: is no function")

@@ -22,7 +22,7 @@ _PLACE = "app.conf.podyard"
 
 
 def from_app(app: Any, *, environ: Mapping[str, str] = os.environ, argv: Sequence[str] = tuple(sys.argv)) -> Options:
-    """The options that a Celery app carries in `app.conf.podyard`, or those that it was not told to have otherwise.
+    """The options that a Celery app carries in `app.conf.podyard`, or the defaults where it says nothing.
 
     Raises DispatcherError that names everything that cannot be used, and where it was said.
     """

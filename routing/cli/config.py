@@ -68,6 +68,8 @@ def check(session: Session, output: str) -> None:
     is_usable = all(finding.result == "ok" for finding in findings)
     for name, one in CHECKS.items():
         findings.append(_try(name, one, session) if is_usable else Finding(name, "not checked", "needs the settings"))
+    if is_usable and session.settings.kubernetes.pod_mutation_hook:
+        findings.append(_try("pod mutation hook", _pod_mutation_hook, session))
     out.show_list(findings, _COLUMNS, output=output, empty="")
     wrong = [finding.check for finding in findings if finding.result == "wrong"]
     if wrong:
@@ -101,6 +103,15 @@ def _logs_folder(session: Session) -> str:
     if not there.is_dir() or not os.access(there, os.W_OK | os.X_OK):
         raise Failure(f"{there} cannot be written; correct its permissions, or choose another logs.folder")
     return str(folder)
+
+
+def _pod_mutation_hook(session: Session) -> str:
+    """The dispatcher imports it at its first pod: a mistake in its name or in its module is found before."""
+    from dispatcher.manifests import builder
+
+    named = session.settings.kubernetes.pod_mutation_hook or ""
+    builder.imported_hook(named)
+    return named
 
 
 def _reached(what: str) -> Callable[[Session], str]:

@@ -3,7 +3,7 @@
 Later wins: defaults, the file (`--config`, else `PODYARD_CONFIG`, else `./podyard.toml`), the file that a running
 standalone leaves in the home folder (only for keys that the first file does not set), the environment
 (`PODYARD_SECTION__KEY`, `PODYARD_QUEUES__KUBERNETES__MAX_PODS`). Each value remembers where it came from. Everything
-that is wrong is gathered and told at once, one line each: where, key, value, what is allowed.
+that is wrong is gathered and reported at once, one line each: where, key, value, what is allowed.
 """
 
 import os

@@ -271,6 +271,31 @@ class TestConfig:
         assert "kubernetes.kubeconfig" in found["kubernetes"][1]
         assert "dags.folder" in found["dags folder"][1]
 
+    @pytest.mark.parametrize(
+        ("hook", "result", "words"),
+        [
+            ("site_hook:change", "ok", "site_hook:change"),
+            ("site_hook:chnage", "wrong", "has no attribute 'chnage'"),
+            ("site_hook:LIMIT", "wrong", "is no function"),
+            ("no_such:change", "wrong", "No module named 'no_such'"),
+            ("broken_hook:change", "wrong", "RuntimeError: no licence"),
+        ],
+    )
+    def test_check_imports_the_pod_mutation_hook(self, tmp_path: Path, hook: str, result: str, words: str) -> None:
+        """As the dispatcher will at its first pod, whatever its module does when it is imported."""
+        (tmp_path / "site_hook.py").write_text("LIMIT = 3\n\ndef change(pod):\n    return pod\n")
+        (tmp_path / "broken_hook.py").write_text("raise RuntimeError('no licence')\n")
+        environ = {
+            "PODYARD_KUBERNETES__POD_MUTATION_HOOK": hook,
+            "PODYARD_BROKER__URL": "redis://127.0.0.1:1/0",
+            "PODYARD_KUBERNETES__KUBECONFIG": "no-kubeconfig",
+            "PYTHONPATH": str(tmp_path),
+        }
+        answer = installed(tmp_path, "config", "check", "--output", "json", env=environ)
+        found = {one["check"]: (one["result"], one["message"]) for one in json.loads(answer.stdout)}
+        assert found["pod mutation hook"][0] == result
+        assert words in found["pod mutation hook"][1]
+
 
 class TestDatabase:
     def test_upgrade_makes_it_and_check_finds_it_right(self, tmp_path: Path) -> None:
