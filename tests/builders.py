@@ -1,4 +1,4 @@
-"""What tests of several modules make: attempts as they are after a few moves, and the pods that they see."""
+"""What tests of several modules make: messages, attempts as they are after a few moves, manifests and pods."""
 
 import itertools
 from collections.abc import Mapping
@@ -14,10 +14,14 @@ START = datetime(2026, 1, 1, tzinfo=UTC)
 _numbers = itertools.count(1)
 
 
-def message(task_id: str | None = None, *, queue: str = "kubernetes", **fields: Any) -> Message:
-    """A task message; `fields` are those of `Message`."""
-    delivery = {"routing_key": queue, **fields.pop("delivery_info", {})}
-    return Message(name="tests.task", id=task_id or f"task-{next(_numbers)}", delivery_info=delivery, **fields)
+def message(
+    task_id: str | None = None, *, name: str = "tests.task", queue: str = "kubernetes", **fields: Any
+) -> Message:
+    """A task message as Celery sends it; `fields` are those of `Message`."""
+    task_id = task_id or f"task-{next(_numbers)}"
+    delivery = {"exchange": "", "routing_key": queue, **fields.pop("delivery_info", {})}
+    headers = {"id": task_id, "task": name, "retries": 0, **fields.pop("headers", {})}
+    return Message(name=name, id=task_id, headers=headers, delivery_info=delivery, **fields)
 
 
 def attempt(number: int = 0, *, profile: QueueProfile | None = None, **fields: Any) -> Attempt:
@@ -49,6 +53,25 @@ def launched(attempts: Attempts, number: int = 0, *, created_mono_s: float = 0.0
     found = Pod(namespace=made.namespace, name=made.pod.name, uid=uid, created_mono_s=created_mono_s, created_at=START)
     assert attempts.launched(made, found)
     return made
+
+
+def manifest(name: str = "p", *command: str, labels: Mapping[str, str] | None = None, **spec: Any) -> dict[str, Any]:
+    """The manifest of a pod whose task container runs a command; `spec` adds fields to the pod's."""
+    return {
+        "apiVersion": "v1",
+        "kind": "Pod",
+        "metadata": {"name": name, "labels": dict(labels or {})},
+        "spec": {
+            "restartPolicy": "Never",
+            "containers": [{"name": "base", "image": "busybox:1.36", "command": list(command or ("true",))}],
+            **spec,
+        },
+    }
+
+
+def container_of(pod: Mapping[str, Any], name: str = "base") -> dict[str, Any]:
+    """One container of a pod, the task's own unless another is named."""
+    return dict(next(container for container in pod["spec"]["containers"] if container["name"] == name))
 
 
 def pod_of(made: Attempt, status: Mapping[str, Any] | None = None, **metadata: Any) -> dict[str, Any]:

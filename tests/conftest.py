@@ -23,19 +23,19 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # a shell does that to wh
 
 AIRFLOW_RING = Path(__file__).with_name("airflow")
 """Has an environment of its own and runs when it is named: `make test-airflow`."""
-
-
-def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
-    """Leaves the ring of Airflow to those who ask for it."""
-    is_asked = any(Path(word.partition("::")[0]).absolute().is_relative_to(AIRFLOW_RING) for word in config.args)
-    return None if is_asked or collection_path != AIRFLOW_RING else True
-
-
+LONG = (
+    "tests/e2e/test_standalone.py",
+    "tests/integration/test_scheduler.py",
+    "tests/integration/test_failure_modes_record.py",
+    "tests/integration/test_limits.py",
+    "tests/integration/test_waits.py",
+    "tests/integration/test_celery_control.py",
+)
+"""Files that begin first where several run side by side, lest all wait for one of them at the end."""
 RINGS = ("unit", "contract", "integration", "e2e", "chaos")
 """Folders of `tests/` that a full run must have run."""
-SECOND_LOOK = frozenset({"integration", "e2e"})
-"""Rings of many processes, where a busy machine can be slower than a bound: a test that fails is run once more, and
-named at the end if it passed then. Not chaos: what it finds once was found."""
+MATRIX = "pod and prefork"
+"""The property of a test's report that is a row of the matrix of `integration/test_celery_app.py`."""
 SERVERS = frozenset(
     {
         *("valkey_server", "own_valkey", "postgres_server", "local_cluster_server", "own_local_cluster"),
@@ -120,17 +120,26 @@ def _ring_of(nodeid: str) -> str:
     return words[1] if len(words) > 2 and words[0] == "tests" else "other"
 
 
+def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
+    """Leaves the ring of Airflow to those who ask for it."""
+    is_asked = any(Path(word.partition("::")[0]).absolute().is_relative_to(AIRFLOW_RING) for word in config.args)
+    return None if is_asked or collection_path != AIRFLOW_RING else True
+
+
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Order, marks that follow from what a test is, and no `kubectl` test where the program is absent."""
     order = {ring: place for place, ring in enumerate(RINGS)}
-    # Alone, what is quick comes first. Side by side, what is long: at the end, no process waits for one long file.
-    direction = -1 if _is_parallel(config) else 1
-    items.sort(key=lambda item: direction * order.get(_ring_of(item.nodeid), len(order)))
+    items.sort(key=lambda item: order.get(_ring_of(item.nodeid), len(order)))
+    if _is_parallel(config):  # what is long first, and the quick rings last: they fill the gaps
+        items.sort(key=lambda item: -order.get(_ring_of(item.nodeid), len(order)))
+        items.sort(key=lambda item: item.location[0] not in LONG)
     for item in items:
         if SERVERS.intersection(getattr(item, "fixturenames", ())):
             item.add_marker(pytest.mark.processes)
-        if _ring_of(item.nodeid) in SECOND_LOOK:
+        if again := item.get_closest_marker("second_look"):
+            if not again.kwargs.get("reason"):
+                raise pytest.UsageError(f"{item.nodeid}: second_look needs a reason=")
             item.add_marker(pytest.mark.flaky(reruns=1))
     if shutil.which("kubectl") is None:
         for item in items:
@@ -149,9 +158,14 @@ def _is_full_run(config: pytest.Config) -> bool:
     return config.args_source is pytest.Config.ArgsSource.TESTPATHS and not narrowed
 
 
-def _passed(terminalreporter: pytest.TerminalReporter) -> Counter[str]:
+def _called(terminalreporter: pytest.TerminalReporter) -> list[pytest.TestReport]:
+    """The reports of tests that were run to their end, well or badly."""
     reports = terminalreporter.stats.get("passed", []) + terminalreporter.stats.get("failed", [])
-    return Counter(_ring_of(report.nodeid) for report in reports if report.when == "call")
+    return [report for report in reports if report.when == "call"]
+
+
+def _passed(terminalreporter: pytest.TerminalReporter) -> Counter[str]:
+    return Counter(_ring_of(report.nodeid) for report in _called(terminalreporter))
 
 
 def _empty_rings(terminalreporter: pytest.TerminalReporter) -> list[str]:
@@ -163,6 +177,8 @@ def _empty_rings(terminalreporter: pytest.TerminalReporter) -> list[str]:
 def pytest_sessionfinish(session: pytest.Session) -> None:
     """A ring of which nothing ran fails a full run: a skipped ring must not go unnoticed."""
     reporter = session.config.pluginmanager.get_plugin("terminalreporter")
+    if _is_parallel(session.config):
+        return  # a part of a run; who gives the parts out sees all reports
     if reporter and _is_full_run(session.config) and session.exitstatus == 0 and _empty_rings(reporter):
         session.exitstatus = pytest.ExitCode.TESTS_FAILED
 
@@ -177,6 +193,12 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: p
     unsteady = {report.nodeid for report in terminalreporter.stats.get("rerun", [])}
     for nodeid in sorted(unsteady - {report.nodeid for report in terminalreporter.stats.get("failed", [])}):
         terminalreporter.write_line(f"unsteady, passed at the second look: {nodeid}", yellow=True)
+    rows = [value for report in _called(terminalreporter) for key, value in report.user_properties if key == MATRIX]
+    if rows:
+        terminalreporter.section("what Celery promises, in a pod and in a prefork worker")
+        terminalreporter.write_line(f"{'':56} {'pod':38} prefork")
+        for name, pod, prefork in rows:
+            terminalreporter.write_line(f"{name:56.56} {pod:38.38} {prefork:.38}")
     absent = [report for report in terminalreporter.stats.get("skipped", []) if "kubectl" in report.keywords]
     if absent:
         terminalreporter.write_line(

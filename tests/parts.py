@@ -27,13 +27,24 @@ from routing.standalone import valkey as valkey_server
 
 T = TypeVar("T")
 PR_SET_PDEATHSIG = 1
+PATIENCE = 3 if "PYTEST_XDIST_WORKER" in os.environ else 1
+"""How many times longer `eventually` waits where other tests use the same cores."""
 
 
-def eventually(predicate: Callable[[], T], timeout_s: float = 10.0, *, every_s: float = 0.02, what: str = "") -> T:
+def eventually(
+    predicate: Callable[[], T],
+    timeout_s: float = 10.0,
+    *,
+    every_s: float = 0.02,
+    what: str = "",
+    is_promise: bool = False,
+) -> T:
     """The first truthy value of `predicate`; AssertionError with its last value (or error) after `timeout_s`.
 
-    An AssertionError or LookupError raised by the predicate counts as "not yet".
+    An AssertionError or LookupError raised by the predicate counts as "not yet". `timeout_s` says when to give up, and
+    is longer where files of tests run side by side, unless it `is_promise`: what users are told.
     """
+    timeout_s *= 1 if is_promise else PATIENCE
     deadline = time.monotonic() + timeout_s
     while True:
         seen: Any

@@ -27,8 +27,7 @@ from dispatcher.kubeapi import client, server_access
 from dispatcher.localcluster.faults import kinds
 from dispatcher.localcluster.faults.client import Faults
 from dispatcher.manifests import builder, labels
-from dispatcher.protocol.message import Message
-from tests import parts
+from tests import builders, parts
 from tests.integration.yard_parts import Yard
 
 PODS = int(os.environ.get("BENCH_PODS", "1000"))
@@ -83,12 +82,7 @@ async def bare(kubeconfig: Path, *, deployment: str, trace: Path) -> None:
     bodies = [
         json.dumps(
             builder.build(
-                Message(
-                    name=builder.ANY_IMAGE_TASK,
-                    id=f"bare-{number}",
-                    kwargs=kwargs(trace),
-                    delivery_info={"routing_key": "kubernetes"},
-                ),
+                builders.message(f"bare-{number}", name=builder.ANY_IMAGE_TASK, kwargs=kwargs(trace)),
                 profile=options.QueueProfile(),
                 options=chosen,
                 owner="bare",

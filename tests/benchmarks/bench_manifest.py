@@ -11,6 +11,7 @@ from typing import Any
 from dispatcher.manifests import builder
 from dispatcher.options import Options, QueueProfile
 from dispatcher.protocol.message import Message
+from tests import builders
 
 ROUNDS = 2_000
 PROFILE = QueueProfile(
@@ -40,13 +41,7 @@ OPERATOR: dict[str, Any] = {
 
 def message(task: str, number: int, *, wishes: dict[str, Any], kwargs: dict[str, Any]) -> Message:
     name = f"0b8f5ad4-9f0e-4a53-9a7b-{number:012}"
-    return Message(
-        name=task,
-        id=name,
-        kwargs=kwargs,
-        headers={"id": name, "task": task, "retries": 0, "podyard": wishes},
-        delivery_info={"exchange": "", "routing_key": "kubernetes"},
-    )
+    return builders.message(name, name=task, kwargs=kwargs, headers={"podyard": wishes})
 
 
 def measure(label: str, make: Callable[[int], Message]) -> None:

@@ -27,7 +27,7 @@ from dispatcher.kubeapi import client, server_access
 from dispatcher.localcluster.faults.client import Faults
 from dispatcher.manifests import builder, labels
 from dispatcher.protocol.message import Message
-from tests import parts
+from tests import builders, parts
 from tests.integration.yard_parts import Yard
 
 PODS = int(os.environ.get("BENCH_PODS", "1000"))
@@ -80,13 +80,7 @@ async def bare(kubeconfig: Path, *, deployment: str) -> float:
 
 
 def message(number: int) -> Message:
-    return Message(
-        name="tests.apps.yard.nap",
-        id=f"bare-{number}",
-        args=[1],
-        headers={"retries": 0},
-        delivery_info={"routing_key": "kubernetes"},
-    )
+    return builders.message(f"bare-{number}", name="tests.apps.yard.nap", args=[1])
 
 
 def dispatched(yard: Yard) -> float:

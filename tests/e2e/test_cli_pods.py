@@ -10,7 +10,7 @@ import yaml
 
 from dispatcher.kubeapi import client, server_access
 from dispatcher.manifests import builder, labels
-from tests import parts
+from tests import builders, parts
 from tests.integration.yard_parts import api_get
 from tests.terminal import Answer, inside
 
@@ -130,9 +130,7 @@ def pod(name: str, deployment: str, *, is_done: bool = True) -> dict[str, Any]:
     given = {labels.MANAGED_BY_LABEL: labels.MANAGED_BY, labels.DEPLOYMENT_LABEL: deployment}
     if is_done:
         given[labels.DONE_LABEL] = "true"
-    container = {"name": "base", "image": "busybox:1.37", "command": ["true"]}
-    metadata = {"name": f"{deployment}-{name}", "labels": given}
-    return {"metadata": metadata, "spec": {"restartPolicy": "Never", "containers": [container]}}
+    return builders.manifest(f"{deployment}-{name}", labels=given)
 
 
 class TestCleanup:

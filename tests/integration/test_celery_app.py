@@ -428,7 +428,7 @@ def shop(
 
 @pytest.fixture(scope="module")
 def seen(shop: Shop, request: pytest.FixtureRequest) -> Iterator[dict[tuple[str, str], Future[Any]]]:
-    """What each row saw on each side; all rows run at the same time, some at once. Prints the matrix at the end."""
+    """What each row saw on each side; all rows run at the same time, some at once."""
     wanted = {item.callspec.params.get("name") for item in request.session.items if hasattr(item, "callspec")}
     with ThreadPoolExecutor(12) as threads:
         cells = {
@@ -438,26 +438,19 @@ def seen(shop: Shop, request: pytest.FixtureRequest) -> Iterator[dict[tuple[str,
             for queue in (PODS, WORKER)
         }
         yield cells
-    reporter = request.config.pluginmanager.get_plugin("terminalreporter")
-    with request.config.pluginmanager.get_plugin("capturemanager").global_and_fixture_disabled():
-        reporter.write_line("")
-        reporter.section("what Celery promises, in a pod and in a prefork worker")
-        reporter.write_line(f"{'':56} {'pod':38} prefork")
-        for name in dict.fromkeys(name for name, _ in cells):
-            pod, prefork = (_shown(cells[name, queue]) for queue in (PODS, WORKER))
-            reporter.write_line(f"{name:56.56} {pod:38.38} {prefork:.38}")
 
 
 def _shown(cell: Future[Any]) -> str:
-    error = cell.exception()
+    error = cell.exception(120)
     return repr(cell.result()) if error is None else f"NOT OK: {type(error).__name__}"
 
 
 @pytest.mark.parametrize("name", ROWS)
 def test_it_holds_in_a_pod_as_in_a_prefork_worker(
-    name: str, seen: dict[tuple[str, str], Future[Any]], shop: Shop
+    name: str, seen: dict[tuple[str, str], Future[Any]], record_property: Callable[[str, object], None]
 ) -> None:
-    """One row of the matrix."""
+    """One row of the matrix, which is printed at the end of the session."""
+    record_property("pod and prefork", [name, *(_shown(seen[name, queue]) for queue in (PODS, WORKER))])
     pod, prefork = (seen[name, queue].result(120) for queue in (PODS, WORKER))
 
     assert pod == prefork

@@ -14,7 +14,7 @@ from dispatcher import errors
 from tests import parts
 from tests.integration import yard_parts
 from tests.integration.shop_parts import PODS, WORKER, Shop
-from tests.integration.yard_parts import pods_of
+from tests.integration.yard_parts import failure_of, pods_of
 
 WAIT_S = 40
 HIDDEN, OWN, OLD = "hidden", "own", "old"
@@ -65,13 +65,6 @@ side = "kubernetes"
         yield shop
     finally:
         shop.stop()
-
-
-def failure_of(result: Any) -> BaseException:
-    """The exception with which a task ended."""
-    parts.eventually(lambda: result.state in ("FAILURE", "SUCCESS"), WAIT_S, what=f"{result.id} is final")
-    assert result.state == "FAILURE", result.result
-    return result.result
 
 
 def value_of(result: Any) -> Any:

@@ -6,7 +6,6 @@ judged by the line that the body appends to a file, and by the creates that the 
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -14,51 +13,24 @@ from dispatcher.localcluster.faults import client
 from routing.results import backend
 from routing.worker import celery_app
 from tests import parts
-from tests.integration.yard_parts import Yard, pods_of
+from tests.integration.yard_parts import Yard, ended_by, pods_of, runs
 
 WAIT_S = 40
 
 
-@pytest.fixture(scope="module")
-def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[parts.LocalCluster]:
-    """A local cluster that takes faults."""
-    cluster = parts.LocalCluster.start(tmp_path_factory.mktemp("claims"), "--faults")
-    yield cluster
-    cluster.stop()
-
-
 @pytest.fixture
-def faults(cluster: parts.LocalCluster) -> Iterator[client.Faults]:
-    """Its faults, taken back after the test."""
-    found = client.Faults.of(cluster.kubeconfig)
-    found.reset_stats()
-    yield found
-    found.clear()
-
-
-@pytest.fixture
-def yard(tmp_path: Path, valkey: parts.ValkeyDatabase, cluster: parts.LocalCluster, deployment: str) -> Iterator[Yard]:
-    """No process yet."""
-    yard = Yard(
+def yard(
+    tmp_path: Path, valkey: parts.ValkeyDatabase, faulty_cluster: parts.LocalCluster, deployment: str
+) -> Iterator[Yard]:
+    """No process yet; its result backend knows claims."""
+    with Yard(
         folder=tmp_path,
         broker=valkey.url,
-        kubeconfig=cluster.kubeconfig,
+        kubeconfig=faulty_cluster.kubeconfig,
         deployment=deployment,
         results=celery_app.result_backend_url(valkey.url),
-    )
-    yield yard
-    yard.stop()
-
-
-def runs(yard: Yard, task_id: str) -> int:
-    """How often the body of a task began, by its own word."""
-    return sum(line.split()[0] == task_id for line in yard.trace.read_text().splitlines()) if yard.trace.exists() else 0
-
-
-def details(sent: Any) -> dict[str, object]:
-    """The details of the failure with which a task ended."""
-    parts.eventually(sent.ready, WAIT_S, what=f"{sent.id} is final")
-    return dict(sent.result.details)
+    ) as yard:
+        yield yard
 
 
 def creates(faults: client.Faults) -> int:
@@ -79,7 +51,7 @@ def test_D3_a_pod_deleted_before_its_message_was_acknowledged_runs_no_second_tim
 
     yard.dispatcher()
 
-    assert {"reason": "PodLost", "cause": "infrastructure"}.items() <= details(sent).items()
+    assert {"reason": "PodLost", "cause": "infrastructure"}.items() <= ended_by(sent).items()
     assert (runs(yard, sent.id), creates(faults)) == (1, 1)
     done = yard.send("add", 2, 3)
     parts.eventually(done.ready, WAIT_S)
@@ -119,7 +91,7 @@ def test_K2_a_pod_that_came_and_went_in_a_gap_of_the_watch_runs_no_second_time(
     parts.eventually(lambda: faults.stats()["requests"]["pods"]["list"] > lists, WAIT_S)
     faults.remove(refused)
 
-    assert {"reason": "PodLost", "cause": "infrastructure"}.items() <= details(sent).items()
+    assert {"reason": "PodLost", "cause": "infrastructure"}.items() <= ended_by(sent).items()
     assert runs(yard, sent.id) == 1
     done = yard.send("add", 2, 3)
     parts.eventually(done.ready, WAIT_S)
@@ -158,7 +130,7 @@ def test_B4_a_pod_whose_result_was_lost_with_the_brokers_data_runs_no_second_tim
     yard.client.backend.doubt(sent.id)
     yard.send("add", 2, 3, task_id=sent.id)
 
-    assert {"reason": "PodLost", "cause": "infrastructure"}.items() <= details(again).items()
+    assert {"reason": "PodLost", "cause": "infrastructure"}.items() <= ended_by(again).items()
     assert (runs(yard, sent.id), creates(faults)) == (1, 1)
 
 

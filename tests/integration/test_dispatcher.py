@@ -1,50 +1,20 @@
 """The dispatcher on real parts: Valkey, Celery and the local cluster's Kubernetes API."""
 
-from collections.abc import Iterator
-
 import pytest
 from celery import chord, group
-from celery.result import AsyncResult
 
 from dispatcher import errors
 from tests import parts
-from tests.integration.yard_parts import Yard, pods_of
+from tests.integration.yard_parts import Yard, failure_of, pods_of
 
 WAIT_S = 30
 
 
 @pytest.fixture(scope="module")
-def shared(
-    tmp_path_factory: pytest.TempPathFactory,
-    valkey_server: parts.Valkey,
-    local_cluster_server: parts.LocalCluster,
-) -> Iterator[Yard]:
-    """One dispatcher and one prefork worker for the tests that leave them alone."""
-    yard = Yard(
-        folder=tmp_path_factory.mktemp("yard"),
-        broker=valkey_server.fresh().url,
-        kubeconfig=local_cluster_server.kubeconfig,
-        deployment="shared-yard",
-    )
-    yard.dispatcher()
-    yard.worker()
-    yield yard
-    yard.stop()
-
-
-@pytest.fixture
-def yard(tmp_path, valkey: parts.ValkeyDatabase, local_cluster: parts.LocalCluster, deployment: str) -> Iterator[Yard]:
-    """Parts of one test, to kill and restart."""
-    yard = Yard(folder=tmp_path, broker=valkey.url, kubeconfig=local_cluster.kubeconfig, deployment=deployment)
-    yield yard
-    yard.stop()
-
-
-def failure_of(result: AsyncResult) -> BaseException:
-    """The exception with which a task ended."""
-    parts.eventually(result.ready, WAIT_S, what=f"{result.id} is final")
-    assert result.state == "FAILURE", result.state
-    return result.result
+def shared(shared: Yard) -> Yard:
+    """With a prefork worker beside the dispatcher."""
+    shared.worker()
+    return shared
 
 
 def test_a_task_on_the_queue_kubernetes_runs_in_a_pod(shared: Yard) -> None:
@@ -261,9 +231,8 @@ def test_a_broker_that_dies_ends_no_worker_and_doubles_no_task(
 ) -> None:
     """SIGKILL of the broker while messages wait unacknowledged: both workers reconnect, each body runs once."""
     broker = own_valkey.fresh().url
-    yard = Yard(folder=tmp_path, broker=broker, kubeconfig=local_cluster.kubeconfig, deployment=deployment)
-    processes = [yard.dispatcher(YARD_MAX_PODS="2"), yard.worker()]
-    try:
+    with Yard(folder=tmp_path, broker=broker, kubeconfig=local_cluster.kubeconfig, deployment=deployment) as yard:
+        processes = [yard.dispatcher(YARD_MAX_PODS="2"), yard.worker()]
         naps = [yard.send("nap", 1) for _ in range(6)]
         parts.eventually(lambda: yard.trace.exists() and len(yard.trace.read_text().splitlines()) >= 2, 20)
 
@@ -275,5 +244,3 @@ def test_a_broker_that_dies_ends_no_worker_and_doubles_no_task(
         assert [process.poll() for process in processes] == [None, None]
         ran = [line.split()[0] for line in yard.trace.read_text().splitlines()]
         assert sorted(ran) == sorted(nap.id for nap in naps)
-    finally:
-        yard.stop()

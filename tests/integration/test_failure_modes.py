@@ -16,49 +16,39 @@ from dispatcher.attempts import status_store
 from dispatcher.localcluster.client import Client
 from dispatcher.localcluster.faults import client, kinds
 from dispatcher.manifests import names
-from tests import parts
-from tests.integration.yard_parts import Yard, ended_by, napping, pods_of, runs
+from tests import builders, parts
+from tests.integration.yard_parts import (
+    WAIT_S,
+    Yard,
+    ended_by,
+    ends_well,
+    napping,
+    pod_failure_of,
+    pods_of,
+    runs,
+)
 
-WAIT_S = 30
+pytestmark = pytest.mark.usefixtures("no_pod_left")
 
 
 @pytest.fixture(scope="module")
-def yard(tmp_path_factory: pytest.TempPathFactory, valkey_server: parts.Valkey) -> Iterator[Yard]:
+def yard(
+    tmp_path_factory: pytest.TempPathFactory, valkey_server: parts.Valkey, faulty_cluster: parts.LocalCluster
+) -> Iterator[Yard]:
     """A dispatcher whose cluster takes faults."""
-    folder = tmp_path_factory.mktemp("failure-modes")
-    cluster = parts.LocalCluster.start(folder / "cluster", "--faults")
-    yard = Yard(
-        folder=folder, broker=valkey_server.fresh().url, kubeconfig=cluster.kubeconfig, deployment="failure-modes"
-    )
-    yard.dispatcher()
-    yield yard
-    yard.stop()
-    cluster.stop()
+    with Yard(
+        folder=tmp_path_factory.mktemp("failure-modes"),
+        broker=valkey_server.fresh().url,
+        kubeconfig=faulty_cluster.kubeconfig,
+        deployment="failure-modes",
+    ) as yard:
+        yard.dispatcher()
+        yield yard
 
 
-@pytest.fixture
-def faults(yard: Yard) -> Iterator[client.Faults]:
-    """The faults of that cluster, taken back after the test."""
-    found = client.Faults.of(yard.kubeconfig)
-    found.reset_stats()
-    yield found
-    found.clear()
-    parts.eventually(lambda: not pods_of(yard), 20, what="no pod is left over")
-
-
-def ends_well(yard: Yard) -> None:
-    """A task ends with its result and ran once."""
-    sent = yard.send("add", 2, 3)
-    assert sent.get(timeout=WAIT_S) == 5
-    assert runs(yard, sent.id) == 1
-
-
-def failure(yard: Yard, task: str = "add", *args: object) -> errors.PodFailed:
+def failure(yard: Yard) -> errors.PodFailed:
     """How a task failed."""
-    sent = yard.send(task, *(args or (2, 3)))
-    parts.eventually(sent.ready, WAIT_S, what=f"{sent.id} is final")
-    assert isinstance(sent.result, errors.PodFailed), sent.result
-    return sent.result
+    return pod_failure_of(yard.send("add", 2, 3))
 
 
 # --- K: calls
@@ -357,12 +347,7 @@ def test_K15_a_foreign_pod_of_the_same_name_is_left_alone(yard: Yard, faults: cl
     task_id = "11111111-2222-3333-4444-555555555555"
     name = names.pod_name("tests.apps.yard.add", key=f"{yard.deployment}/{task_id}/0")
     cluster = Client.from_kubeconfig(yard.kubeconfig)
-    container = {"name": "base", "image": "x:1", "command": ["sleep", "60"]}
-    cluster.call(
-        "POST",
-        "/api/v1/namespaces/default/pods",
-        {"metadata": {"name": name}, "spec": {"restartPolicy": "Never", "containers": [container]}},
-    )
+    cluster.call("POST", "/api/v1/namespaces/default/pods", builders.manifest(name, "sleep", "60"))
     try:
         sent = yard.send("add", 2, 3, task_id=task_id)
         assert ended_by(sent)["reason"] == "NameTaken"

@@ -12,64 +12,52 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import sqlalchemy
 import yaml
 
-from dispatcher.attempts import status_store
 from dispatcher.localcluster.client import Client, ClientError
 from dispatcher.localcluster.faults import client
 from dispatcher.manifests import labels, names
-from tests import parts
-from tests.integration.yard_parts import WAIT_S, Yard, ended_by, napping, pods_of, runs
+from tests import builders, parts
+from tests.integration.yard_parts import (
+    WAIT_S,
+    Yard,
+    ended_by,
+    ends_well,
+    napping,
+    pods_database,
+    pods_of,
+    row_of,
+    runs,
+)
 
+pytestmark = pytest.mark.usefixtures("no_pod_left")
 PODS = "/api/v1/namespaces/default/pods"
 OTHER = "team"
 """A namespace beside the default one."""
 
 
 @pytest.fixture(scope="module")
-def yard(tmp_path_factory: pytest.TempPathFactory, valkey_server: parts.Valkey) -> Iterator[Yard]:
+def yard(
+    tmp_path_factory: pytest.TempPathFactory, valkey_server: parts.Valkey, faulty_cluster: parts.LocalCluster
+) -> Iterator[Yard]:
     """A dispatcher with a database, on a cluster that takes faults."""
     folder = tmp_path_factory.mktemp("failure-modes-dispatcher")
-    local = parts.LocalCluster.start(folder / "cluster", "--faults")
-    database = f"sqlite:///{folder / 'pods.db'}"
-    status_store.METADATA.create_all(sqlalchemy.create_engine(database))
-    yard = Yard(
+    with Yard(
         folder=folder,
         broker=valkey_server.fresh().url,
-        kubeconfig=local.kubeconfig,
+        kubeconfig=faulty_cluster.kubeconfig,
         deployment="killed-at-will",
-        database=database,
-    )
-    Client.from_kubeconfig(yard.kubeconfig).call("POST", "/api/v1/namespaces", {"metadata": {"name": OTHER}})
-    yard.dispatcher(YARD_NAMESPACES=f"default,{OTHER}")
-    yield yard
-    yard.stop()
-    local.stop()
+        database=pods_database(folder),
+    ) as yard:
+        Client.from_kubeconfig(yard.kubeconfig).call("POST", "/api/v1/namespaces", {"metadata": {"name": OTHER}})
+        yard.dispatcher(YARD_NAMESPACES=f"default,{OTHER}")
+        yield yard
 
 
 @pytest.fixture
 def api(yard: Yard) -> Client:
     """The API server, past the dispatcher."""
     return Client.from_kubeconfig(yard.kubeconfig)
-
-
-@pytest.fixture
-def faults(yard: Yard) -> Iterator[client.Faults]:
-    """The faults of that cluster, taken back after the test."""
-    found = client.Faults.of(yard.kubeconfig)
-    found.reset_stats()
-    yield found
-    found.clear()
-    parts.eventually(lambda: not pods_of(yard), 20, what="no pod is left over")
-
-
-def ends_well(yard: Yard) -> str:
-    """A task ends with its result and ran once; gives its id."""
-    sent = yard.send("add", 2, 3)
-    assert sent.get(timeout=WAIT_S) == 5
-    assert runs(yard, sent.id) == 1
-    return str(sent.id)
 
 
 def killed(yard: Yard) -> None:
@@ -87,16 +75,6 @@ def in_flight(yard: Yard) -> dict[str, Any]:
     node = f"dispatcher@{yard.deployment}"
     stats = yard.client.control.inspect([node], timeout=2).stats()
     return dict(stats[node]["pool"])
-
-
-def row_of(yard: Yard, attempt_id: str) -> status_store.PodRow:
-    """What the record says of an attempt's pod; LookupError where it says nothing yet."""
-    with contextlib.closing(status_store.PodStore(str(yard.database))) as store:
-        return next(iter([row for row in store.pods() if row.attempt_id == attempt_id]), None) or _nothing(attempt_id)
-
-
-def _nothing(attempt_id: str) -> status_store.PodRow:
-    raise LookupError(attempt_id)
 
 
 def copy_of(pod: dict[str, Any], *, task_id: str | None = None, **metadata: Any) -> dict[str, Any]:
@@ -184,7 +162,7 @@ def test_W7_a_pod_with_our_labels_and_nothing_else_is_left_alone(
     """Neither adopted nor counted nor deleted; tasks beside it run."""
     known, pod = napping(yard, 0.2)
     labels = pods_of(yard)[pod]["metadata"]["labels"]
-    bare = {"restartPolicy": "Never", "containers": [{"name": "base", "image": "x:1", "command": ["sleep", "60"]}]}
+    bare = builders.manifest("bare", "sleep", "60")["spec"]
     strangers = {
         "bare": {"name": "bare", "labels": labels},
         "odd": {

@@ -12,7 +12,7 @@ from dispatcher.attempts.seen_pods import SeenPods
 from dispatcher.kubeapi import client, server_access
 from dispatcher.localcluster.faults import client as fault_client
 from dispatcher.watching import watcher
-from tests import parts
+from tests import builders, parts
 
 PODS = 1_100
 LABELS = {"of": "ours"}
@@ -22,7 +22,7 @@ FORGETS_AFTER = 20
 
 
 @pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[parts.LocalCluster]:
+def faulty_cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[parts.LocalCluster]:
     """A local cluster without processes that forgets soon and sends bookmarks at once."""
     words = ("--hold", "--faults", "--history", "20", "--bookmark-seconds", "0.1", "--max-pods", "5000")
     found = parts.LocalCluster.start(tmp_path_factory.mktemp("lists") / "home", *words)
@@ -30,27 +30,12 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[parts.LocalClus
     found.stop()
 
 
-@pytest.fixture
-def faults(server: parts.LocalCluster) -> Iterator[fault_client.Faults]:
-    """Its faults and counters."""
-    found = fault_client.Faults.of(server.kubeconfig)
-    yield found
-    found.clear()
-
-
 _numbers = itertools.count()
 
 
 def pod(labels: dict[str, str]) -> bytes:
     """The JSON of a new pod."""
-    return json.dumps(
-        {
-            "apiVersion": "v1",
-            "kind": "Pod",
-            "metadata": {"name": f"p{next(_numbers)}", "labels": labels},
-            "spec": {"restartPolicy": "Never", "containers": [{"name": "base", "image": "x:1", "command": ["x"]}]},
-        }
-    ).encode()
+    return json.dumps(builders.manifest(f"p{next(_numbers)}", labels=labels)).encode()
 
 
 class Watched:
@@ -84,17 +69,19 @@ class Watched:
                 break
 
 
-def working(server: parts.LocalCluster, test: Callable[[Watched], Awaitable[None]]) -> None:
+def working(faulty_cluster: parts.LocalCluster, test: Callable[[Watched], Awaitable[None]]) -> None:
     """Runs a test with a watcher of its own."""
 
     async def run() -> None:
-        async with client.KubeClient(server_access.connect(kubeconfig=server.kubeconfig)) as api:
+        async with client.KubeClient(server_access.connect(kubeconfig=faulty_cluster.kubeconfig)) as api:
             await test(Watched(api))
 
     asyncio.run(run())
 
 
-def test_W10_bookmarks_alone_carry_a_quiet_watch_on(server: parts.LocalCluster, faults: fault_client.Faults) -> None:
+def test_W10_bookmarks_alone_carry_a_quiet_watch_on(
+    faulty_cluster: parts.LocalCluster, faults: fault_client.Faults
+) -> None:
     """Nothing of ours happens while others change more than the server remembers: the next watch needs no list."""
 
     async def test(seen: Watched) -> None:
@@ -109,11 +96,11 @@ def test_W10_bookmarks_alone_carry_a_quiet_watch_on(server: parts.LocalCluster, 
         await seen.until(lambda: seen.names)
         assert seen.watcher.relists == 1
 
-    working(server, test)
+    working(faulty_cluster, test)
 
 
 def test_K22_a_list_of_many_pods_comes_in_pages_and_begins_again_where_it_expired(
-    server: parts.LocalCluster, faults: fault_client.Faults
+    faulty_cluster: parts.LocalCluster, faults: fault_client.Faults
 ) -> None:
     """Three requests for 1,100 pods; a list that is forgotten between two pages means a new list, and all of it."""
 
@@ -125,7 +112,7 @@ def test_K22_a_list_of_many_pods_comes_in_pages_and_begins_again_where_it_expire
         await seen.api.list_pods("default", selector=SELECTOR)
         assert faults.stats()["requests"]["pods"]["list"] == -(-count // client.PAGE_SIZE)
 
-        faults.delay("list", 0.4, resource="pods", times=2)
+        faults.delay("list", 1.5, resource="pods", times=2)
         seen.watcher.watch("default")
         await seen.until(
             lambda: faults.stats()["requests"]["pods"]["list"] == 3 + 2
@@ -138,11 +125,11 @@ def test_K22_a_list_of_many_pods_comes_in_pages_and_begins_again_where_it_expire
         assert seen.lists == [count]
         assert len(seen.names) == count
 
-    working(server, test)
+    working(faulty_cluster, test)
 
 
 def test_K19_a_field_that_the_server_drops_is_told_once(
-    server: parts.LocalCluster, caplog: pytest.LogCaptureFixture
+    faulty_cluster: parts.LocalCluster, caplog: pytest.LogCaptureFixture
 ) -> None:
     """By the server's own warning; the pod is made all the same."""
 
@@ -152,7 +139,7 @@ def test_K19_a_field_that_the_server_drops_is_told_once(
             strange["spec"]["fromTheFuture"] = True
             await seen.api.create_pod("default", json.dumps(strange).encode())
 
-    working(server, test)
+    working(faulty_cluster, test)
 
     told = [record.getMessage() for record in caplog.records if "the API server warns" in record.getMessage()]
     assert told == ['the API server warns: "unknown field \\"spec.fromTheFuture\\""']

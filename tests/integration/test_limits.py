@@ -8,14 +8,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import sqlalchemy
 
 import dispatcher
 from dispatcher.attempts import status_store
 from dispatcher.localcluster.faults import client
 from dispatcher.manifests import labels, names
 from tests import parts
-from tests.integration.yard_parts import Yard, api_call, api_get, pods_of
+from tests.integration.yard_parts import Yard, api_call, api_get, pods_database, pods_of
 
 WAIT_S = 60
 LIMIT = 6
@@ -57,31 +56,19 @@ def in_flight(yard: Yard) -> dict[str, str]:
     }
 
 
-@pytest.fixture(scope="module")
-def kubeconfig(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """A cluster that takes faults and counts its requests."""
-    cluster = parts.LocalCluster.start(tmp_path_factory.mktemp("limits") / "cluster", "--faults")
-    yield cluster.kubeconfig
-    cluster.stop()
-
-
 @pytest.fixture
-def yard(tmp_path: Path, valkey: parts.ValkeyDatabase, kubeconfig: Path, deployment: str) -> Iterator[Yard]:
-    """No dispatcher yet."""
-    database = f"sqlite:///{tmp_path / 'pods.db'}"
-    status_store.METADATA.create_all(sqlalchemy.create_engine(database))
-    yard = Yard(folder=tmp_path, broker=valkey.url, kubeconfig=kubeconfig, deployment=deployment, database=database)
-    yield yard
-    yard.stop()
-
-
-@pytest.fixture
-def faults(kubeconfig: Path) -> Iterator[client.Faults]:
-    """The faults of that cluster, taken back after the test."""
-    found = client.Faults.of(kubeconfig)
-    found.reset_stats()
-    yield found
-    found.clear()
+def yard(
+    tmp_path: Path, valkey: parts.ValkeyDatabase, faulty_cluster: parts.LocalCluster, deployment: str
+) -> Iterator[Yard]:
+    """No dispatcher yet, a database and a cluster that takes faults."""
+    with Yard(
+        folder=tmp_path,
+        broker=valkey.url,
+        kubeconfig=faulty_cluster.kubeconfig,
+        deployment=deployment,
+        database=pods_database(tmp_path),
+    ) as yard:
+        yield yard
 
 
 def all_slept(sent: Iterable[Any]) -> None:

@@ -1,7 +1,6 @@
 """Pods of any image on real parts: results, outcomes, time limits, logs, namespaces, and what stays of the pods."""
 
 import json
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -11,28 +10,10 @@ from celery.result import AsyncResult
 from dispatcher import errors
 from dispatcher.manifests import labels
 from tests import parts
-from tests.integration.yard_parts import Yard, api_call, pods_of
+from tests.integration.yard_parts import Yard, api_call, failure_of, pod_failure_of, pods_of
 
 WAIT_S = 30
 RESULT = "/airflow/xcom/return.json"
-
-
-@pytest.fixture(scope="module")
-def shared(
-    tmp_path_factory: pytest.TempPathFactory,
-    valkey_server: parts.Valkey,
-    local_cluster_server: parts.LocalCluster,
-) -> Iterator[Yard]:
-    """One dispatcher for all tests that leave it alone."""
-    yard = Yard(
-        folder=tmp_path_factory.mktemp("pods"),
-        broker=valkey_server.fresh().url,
-        kubeconfig=local_cluster_server.kubeconfig,
-        deployment="pod-yard",
-    )
-    yard.dispatcher()
-    yield yard
-    yard.stop()
 
 
 def send(yard: Yard, script: str | None = None, **arguments: Any) -> AsyncResult:
@@ -41,13 +22,6 @@ def send(yard: Yard, script: str | None = None, **arguments: Any) -> AsyncResult
     return yard.client.send_task(
         "dispatcher.pod", kwargs={"image": "busybox:1.37", **words, **arguments}, queue="kubernetes"
     )
-
-
-def failure_of(result: AsyncResult) -> errors.PodFailed:
-    parts.eventually(result.ready, WAIT_S, what=f"{result.id} is final")
-    assert result.state == "FAILURE", (result.state, result.result)
-    assert isinstance(result.result, errors.PodFailed), result.result
-    return result.result
 
 
 def pod_of(yard: Yard, result: AsyncResult) -> dict[str, Any] | None:
@@ -90,21 +64,21 @@ class TestResults:
 
     def test_what_is_no_json_fails_and_shows_its_first_bytes(self, shared: Yard) -> None:
         """The author sees what was written."""
-        error = failure_of(send(shared, f"echo 'rows: 3' > {RESULT}", do_xcom_push=True))
+        error = pod_failure_of(send(shared, f"echo 'rows: 3' > {RESULT}", do_xcom_push=True))
 
         assert error.details["reason"] == "InvalidResult"
         assert "b'rows: 3" in str(error)
 
     def test_a_result_over_the_limit_fails_with_both_sizes(self, shared: Yard) -> None:
         """2 MiB where 1 MiB is allowed."""
-        error = failure_of(send(shared, f"head -c 2097152 /dev/zero > {RESULT}", do_xcom_push=True))
+        error = pod_failure_of(send(shared, f"head -c 2097152 /dev/zero > {RESULT}", do_xcom_push=True))
 
         assert error.details["reason"] == "ResultTooLarge"
         assert "2097152 bytes, allowed are 1048576" in str(error)
 
     def test_a_failing_task_fails_with_its_exit_code_whatever_it_wrote(self, shared: Yard) -> None:
         """The container decides, not the file."""
-        error = failure_of(send(shared, f"echo 1 > {RESULT}; exit 4", do_xcom_push=True))
+        error = pod_failure_of(send(shared, f"echo 1 > {RESULT}; exit 4", do_xcom_push=True))
 
         assert error.details["exit_code"] == 4
 
@@ -112,7 +86,7 @@ class TestResults:
 class TestOutcomes:
     def test_an_exit_code_may_mean_skipped(self, shared: Yard) -> None:
         """Of a class of its own, for the scheduler to know."""
-        error = failure_of(send(shared, "exit 99", skip_on_exit_code=[99, 100]))
+        error = pod_failure_of(send(shared, "exit 99", skip_on_exit_code=[99, 100]))
 
         assert isinstance(error, errors.PodSkipped)
         assert {"reason": "Skipped", "exit_code": 99}.items() <= error.details.items()
@@ -136,7 +110,7 @@ class TestOutcomes:
         """And is deleted, so that it cannot start later."""
         sent = send(shared, "true", node_selector={"disk": "holographic"}, schedule_timeout_seconds=1)
 
-        error = failure_of(sent)
+        error = pod_failure_of(sent)
 
         assert {"reason": "Unschedulable", "cause": "infrastructure"}.items() <= error.details.items()
         assert "was not scheduled within 1 s" in str(error)
@@ -148,7 +122,7 @@ class TestOutcomes:
         mounts = [{"name": "far", "mountPath": "/far"}]
         sent = send(shared, "true", volumes=volume, volume_mounts=mounts, startup_timeout_seconds=1)
 
-        error = failure_of(sent)
+        error = pod_failure_of(sent)
 
         assert "was not started within 1 s" in str(error)
         assert "FailedMount" in str(error)
@@ -156,13 +130,13 @@ class TestOutcomes:
 
     def test_the_active_deadline_is_kubernetes_own(self, shared: Yard) -> None:
         """DeadlineExceeded, the author's side."""
-        error = failure_of(send(shared, "sleep 60", active_deadline_seconds=1, termination_grace_period=0))
+        error = pod_failure_of(send(shared, "sleep 60", active_deadline_seconds=1, termination_grace_period=0))
 
         assert {"reason": "DeadlineExceeded", "cause": "application"}.items() <= error.details.items()
 
     def test_a_failure_tells_the_last_words_of_the_container(self, shared: Yard) -> None:
         """By its termination message policy."""
-        error = failure_of(
+        error = pod_failure_of(
             send(shared, "echo no such table; exit 3", termination_message_policy="FallbackToLogsOnError")
         )
 
@@ -239,14 +213,6 @@ class TestSelfCheck:
         stats = shared.client.control.inspect([node], timeout=1).stats()
 
         assert stats[node]["pool"]["missing-permissions"] == []
-
-
-@pytest.fixture
-def yard(tmp_path, valkey: parts.ValkeyDatabase, local_cluster: parts.LocalCluster, deployment: str) -> Iterator[Yard]:
-    """Parts of one test, to kill and restart."""
-    yard = Yard(folder=tmp_path, broker=valkey.url, kubeconfig=local_cluster.kubeconfig, deployment=deployment)
-    yield yard
-    yard.stop()
 
 
 class TestRestart:

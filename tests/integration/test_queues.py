@@ -67,9 +67,11 @@ def test_a_queue_whose_last_consumer_ended_is_named_within_seconds(half: Half, h
 
         os.kill(worker.pid, how)
         ended_s = time.monotonic()
-        parts.eventually(lambda: facts(half)["solo"].is_unconsumed, NAMED_WITHIN_S)
+        parts.eventually(lambda: facts(half)["solo"].is_unconsumed, NAMED_WITHIN_S, is_promise=True)
         listed_s = time.monotonic() - ended_s
-        parts.eventually(lambda: "solo" not in {one.queue for one in half.store.consumers()}, NAMED_WITHIN_S)
+        parts.eventually(
+            lambda: "solo" not in {one.queue for one in half.store.consumers()}, NAMED_WITHIN_S, is_promise=True
+        )
         recorded_s = time.monotonic() - ended_s
         print(f"{how.name}: queues list {listed_s:.1f} s, record {recorded_s:.1f} s")  # noqa: T201 - a figure
 
@@ -78,7 +80,9 @@ def test_it_is_logged_once_with_what_waits_and_the_way_out(half: Half, caplog: p
     """Many attempts, many looks, one line."""
     with caplog.at_level(logging.WARNING):
         runs = [half.trigger("late") for _ in range(2)]
-        parts.eventually(lambda: all(_consumer_wait(half, run, "later") for run in runs), NAMED_WITHIN_S)
+        parts.eventually(
+            lambda: all(_consumer_wait(half, run, "later") for run in runs), NAMED_WITHIN_S, is_promise=True
+        )
     told = [record.getMessage() for record in caplog.records if "'solo'" in record.getMessage()]
     assert len(told) == 1
     assert told[0].endswith("; start one: podyard worker --queues solo")

@@ -6,7 +6,7 @@ Watcher and roll call in this process, at a quick pace, on a local cluster that 
 import asyncio
 import re
 import time
-from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -30,21 +30,9 @@ SELECTOR = "for=roll-call"
 OWNER = "roll-caller"
 
 
-@pytest.fixture(scope="module")
-def kubeconfig(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """A local cluster that takes faults."""
-    started = parts.LocalCluster.start(tmp_path_factory.mktemp("roll-call") / "cluster", "--faults")
-    yield started.kubeconfig
-    started.stop()
-
-
 @pytest.fixture
-def faults(kubeconfig: Path) -> Iterator[fault_client.Faults]:
-    """Its faults, taken back after the test."""
-    found = fault_client.Faults.of(kubeconfig)
-    found.reset_stats()
-    yield found
-    found.clear()
+def kubeconfig(faulty_cluster: parts.LocalCluster) -> Path:
+    return faulty_cluster.kubeconfig
 
 
 class Follower:
@@ -91,15 +79,14 @@ class Follower:
 
 
 def pod(name: str, script: str) -> dict[str, Any]:
-    container = {"name": "base", "image": "busybox:1.36", "command": ["sh", "-c", script]}
-    return {
-        "metadata": {
-            "name": name,
-            "labels": {"for": "roll-call", labels.OWNER_LABEL: OWNER},
-            "annotations": {labels.ATTEMPT_ANNOTATION: name, labels.RETRIES_ANNOTATION: "0"},
-        },
-        "spec": {"restartPolicy": "Never", "terminationGracePeriodSeconds": 0, "containers": [container]},
-    }
+    made = builders.manifest(
+        name,
+        *("sh", "-c", script),
+        labels={"for": "roll-call", labels.OWNER_LABEL: OWNER},
+        terminationGracePeriodSeconds=0,
+    )
+    made["metadata"]["annotations"] = {labels.ATTEMPT_ANNOTATION: name, labels.RETRIES_ANNOTATION: "0"}
+    return made
 
 
 def follow(kubeconfig: Path, story: Callable[[Follower], Awaitable[None]]) -> None:

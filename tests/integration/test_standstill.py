@@ -3,18 +3,12 @@
 import json
 import os
 import signal
-from pathlib import Path
 from typing import Any
 
 from tests import parts
-from tests.integration.yard_parts import Yard, pods_of
+from tests.integration.yard_parts import Yard, pods_of, runs
 
 WAIT_S = 40
-
-
-def runs(yard: Yard, task_id: str) -> int:
-    """How often the body of a task began, by its own word."""
-    return sum(line.split()[0] == task_id for line in yard.trace.read_text().splitlines()) if yard.trace.exists() else 0
 
 
 def linked(yard: Yard, task: str, *args: object, **options: Any) -> tuple[Any, str, str]:
@@ -31,37 +25,31 @@ def calls(yard: Yard) -> list[str]:
     return [json.loads(text)["headers"]["id"] for text in waiting]
 
 
-def test_D11_a_dispatcher_that_goes_on_tells_nothing_that_another_has_told(
-    tmp_path: Path, valkey: parts.ValkeyDatabase, local_cluster: parts.LocalCluster, deployment: str
-) -> None:
+def test_D11_a_dispatcher_that_goes_on_tells_nothing_that_another_has_told(yard: Yard) -> None:
     """It was stopped while two pods ran; another took them over, and told their ends.
 
     What waits for it when it goes on: the end of a pod in its watch, and a hard time limit that passed meanwhile.
     """
-    yard = Yard(folder=tmp_path, broker=valkey.url, kubeconfig=local_cluster.kubeconfig, deployment=deployment)
-    try:
-        first = yard.dispatcher(name="first")
-        quick, quick_link, _ = linked(yard, "nap", 2)
-        slow, slow_link, _ = linked(yard, "nap", 3, time_limit=8)
-        parts.eventually(lambda: runs(yard, quick.id) == runs(yard, slow.id) == 1, WAIT_S)
-        os.kill(first.pid, signal.SIGSTOP)
-        yard.dispatcher(name="second")
-        parts.eventually(lambda: (quick.state, slow.state) == ("SUCCESS", "SUCCESS"), WAIT_S)
-        parts.eventually(lambda: not pods_of(yard), WAIT_S)
-        told = calls(yard)
-        assert sorted(told) == sorted([quick_link, slow_link])
+    first = yard.dispatcher(name="first")
+    quick, quick_link, _ = linked(yard, "nap", 2)
+    slow, slow_link, _ = linked(yard, "nap", 3, time_limit=8)
+    parts.eventually(lambda: runs(yard, quick.id) == runs(yard, slow.id) == 1, WAIT_S)
+    os.kill(first.pid, signal.SIGSTOP)
+    yard.dispatcher(name="second")
+    parts.eventually(lambda: (quick.state, slow.state) == ("SUCCESS", "SUCCESS"), WAIT_S)
+    parts.eventually(lambda: not pods_of(yard), WAIT_S)
+    told = calls(yard)
+    assert sorted(told) == sorted([quick_link, slow_link])
 
-        os.kill(first.pid, signal.SIGCONT)
-        node = f"first@{deployment}"
-        inspect = yard.client.control.inspect([node], timeout=1)
+    os.kill(first.pid, signal.SIGCONT)
+    node = f"first@{yard.deployment}"
+    inspect = yard.client.control.inspect([node], timeout=1)
 
-        def is_done() -> bool:
-            stats = (inspect.stats() or {}).get(node)
-            pool = stats["pool"] if stats else {"pods-in-flight": 1}
-            return not pool["pods-in-flight"] and not pool["ended-not-stored"] and not inspect.active()[node]
+    def is_done() -> bool:
+        stats = (inspect.stats() or {}).get(node)
+        pool = stats["pool"] if stats else {"pods-in-flight": 1}
+        return not pool["pods-in-flight"] and not pool["ended-not-stored"] and not inspect.active()[node]
 
-        parts.eventually(is_done, WAIT_S, what="the first one has let go of both")
-        assert calls(yard) == told
-        assert (quick.state, slow.state) == ("SUCCESS", "SUCCESS")
-    finally:
-        yard.stop()
+    parts.eventually(is_done, WAIT_S, what="the first one has let go of both")
+    assert calls(yard) == told
+    assert (quick.state, slow.state) == ("SUCCESS", "SUCCESS")

@@ -14,7 +14,7 @@ from dispatcher.attempts import status_store
 from dispatcher.localcluster.faults import client
 from routing.store.store import Store
 from tests import parts
-from tests.integration.yard_parts import Yard, pods_of
+from tests.integration.yard_parts import Yard, pod_failure_of, pods_of, row_of, runs
 
 WAITS = {
     "unschedulable": "retry after 2s",
@@ -26,59 +26,39 @@ WAITS = {
 }
 
 
+pytestmark = pytest.mark.usefixtures("no_pod_left")
+
+
 @pytest.fixture(scope="module")
-def yard(tmp_path_factory: pytest.TempPathFactory, valkey_server: parts.Valkey) -> Iterator[Yard]:
+def yard(
+    tmp_path_factory: pytest.TempPathFactory, valkey_server: parts.Valkey, faulty_cluster: parts.LocalCluster
+) -> Iterator[Yard]:
     """A plain Celery application; its dispatcher has short deadlines and a cluster that takes faults."""
     folder = tmp_path_factory.mktemp("waits-of-celery")
     database = f"sqlite:///{folder / 'pods.db'}"
     store = Store.open(database)
     store.upgrade()
     store.close()
-    cluster = parts.LocalCluster.start(folder / "cluster", "--faults")
-    yard = Yard(
+    with Yard(
         folder=folder,
         broker=valkey_server.fresh().url,
-        kubeconfig=cluster.kubeconfig,
+        kubeconfig=faulty_cluster.kubeconfig,
         deployment="waits",
         database=database,
-    )
-    yard.dispatcher(YARD_WAITS=json.dumps(WAITS))
-    yield yard
-    yard.stop()
-    cluster.stop()
+    ) as yard:
+        yard.dispatcher(YARD_WAITS=json.dumps(WAITS))
+        yield yard
 
 
-@pytest.fixture
-def faults(yard: Yard) -> Iterator[client.Faults]:
-    found = client.Faults.of(yard.kubeconfig)
-    yield found
-    found.clear()
-    parts.eventually(lambda: not pods_of(yard), 20, what="no pod is left over")
-
-
-def failure(yard: Yard, task: str, *args: object) -> errors.PodFailed:
-    sent = yard.send(task, *args)
-    parts.eventually(sent.ready, 30, what=f"{sent.id} is final")
-    assert isinstance(sent.result, errors.PodFailed), sent.result
-    return sent.result
-
-
-def runs(yard: Yard, task_id: str) -> int:
-    return sum(line.split()[0] == task_id for line in yard.trace.read_text().splitlines()) if yard.trace.exists() else 0
-
-
-def row_of(yard: Yard, task_id: str) -> status_store.PodRow | None:
-    store = status_store.PodStore(str(yard.database))
-    try:
-        return next(iter(store.pods(attempt_ids=[task_id])), None)
-    finally:
-        store.close()
+def failure(yard: Yard) -> errors.PodFailed:
+    """How a task failed."""
+    return pod_failure_of(yard.send("add", 1, 2))
 
 
 def test_retry_ends_a_plain_task_as_every_fault_of_the_infrastructure_does(yard: Yard, faults: client.Faults) -> None:
     """Celery has no second budget: the failure says whose it was."""
     faults.unschedulable()
-    failed = failure(yard, "add", 1, 2)
+    failed = failure(yard)
     assert {"reason": "Unschedulable", "cause": "infrastructure"}.items() <= failed.details.items()
     assert "within 2 s (waits.unschedulable of the queue kubernetes)" in str(failed)
     assert pods_of(yard) == {}
@@ -137,7 +117,7 @@ def test_creates_that_fail_for_long_end_the_task_once_the_server_says_that_there
 ) -> None:
     """503 says nothing about the pod: it is looked for first."""
     faults.fail("create", 503, resource="pods")
-    failed = failure(yard, "add", 1, 2)
+    failed = failure(yard)
     assert {"reason": "ApiServerError", "cause": "application"}.items() <= failed.details.items()
     assert "waited for the API server longer than 2 s" in str(failed)
 
@@ -180,7 +160,7 @@ def test_an_attempt_whose_outcome_may_stand_waits_for_the_result_backend_and_say
         yard.dispatcher(YARD_MAX_PODS="1", YARD_WAITS=json.dumps(WAITS))
         first, second = yard.send("nap", 5), yard.send("add", 1, 2)
         parts.eventually(lambda: runs(yard, first.id) == 1, 20)
-        parts.eventually(lambda: getattr(row_of(yard, second.id), "phase", "") == "Waiting", 20)
+        parts.eventually(lambda: row_of(yard, second.id).phase == "Waiting", 20)
         own_valkey.kill()
         row = parts.eventually(lambda: _of_reason(yard, second.id, "ResultBackendUnavailable"), 30)
         assert (row.at_deadline, row.deadline_at is not None) == ("wait", True)
@@ -194,7 +174,7 @@ def test_an_attempt_whose_outcome_may_stand_waits_for_the_result_backend_and_say
 
 def _of_reason(yard: Yard, task_id: str, reason: str) -> status_store.PodRow | None:
     row = row_of(yard, task_id)
-    return row if row is not None and row.reason == reason else None
+    return row if row.reason == reason else None
 
 
 def test_a_dispatcher_that_never_reached_its_server_keeps_the_same_deadline(
@@ -234,7 +214,7 @@ def test_a_server_that_is_gone_ends_the_wait_of_what_was_never_sent_to_it(
         assert yard.send("add", 1, 2).get(timeout=30) == 3
         os.kill(cluster.process.pid, signal.SIGKILL)
         cluster.process.wait(10)
-        failed = failure(yard, "add", 1, 2)
+        failed = failure(yard)
         assert {"reason": "ApiServerUnavailable", "cause": "application"}.items() <= failed.details.items()
     finally:
         yard.stop()

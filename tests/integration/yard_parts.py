@@ -1,6 +1,7 @@
 """The yard: a dispatcher and a prefork worker of `tests.apps.yard` on real Valkey and a local cluster."""
 
 import base64
+import contextlib
 import json
 import os
 import signal
@@ -13,10 +14,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import sqlalchemy
 import yaml
 from celery import Celery
 
 from dispatcher import errors
+from dispatcher.attempts import status_store
 from dispatcher.manifests import labels, names
 from tests import parts
 
@@ -102,9 +105,32 @@ class Yard:
         """A signature of a task of the yard."""
         return self.client.signature(f"tests.apps.yard.{task}", args=args, queue=queue, **options)
 
+    def __enter__(self) -> "Yard":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.stop()
+
     def stop(self) -> None:
         for process in self.processes:
             parts.stop(process)
+
+
+def pods_database(folder: Path) -> str:
+    """The address of a new database that has the table of pods alone."""
+    url = f"sqlite:///{folder / 'pods.db'}"
+    engine = sqlalchemy.create_engine(url)
+    status_store.METADATA.create_all(engine)
+    engine.dispose()
+    return url
+
+
+def row_of(yard: Yard, attempt_id: str) -> status_store.PodRow:
+    """What the record says of an attempt's pod; LookupError where it says nothing yet."""
+    with contextlib.closing(status_store.PodStore(str(yard.database))) as store:
+        for row in store.pods(attempt_ids=[attempt_id]):
+            return row
+    raise LookupError(attempt_id)
 
 
 def pods_of(yard: Yard) -> dict[str, dict[str, Any]]:
@@ -131,11 +157,31 @@ def napping(yard: Yard, seconds: float = 60) -> tuple[Any, str]:
     return sent, pod
 
 
+def ends_well(yard: Yard) -> str:
+    """A task ends with its result and ran once; gives its id."""
+    sent = yard.send("add", 2, 3)
+    assert sent.get(timeout=WAIT_S) == 5
+    assert runs(yard, sent.id) == 1
+    return str(sent.id)
+
+
+def failure_of(sent: Any) -> BaseException:
+    """The exception with which a task ended."""
+    parts.eventually(sent.ready, WAIT_S, what=f"{sent.id} is final")
+    assert sent.state == "FAILURE", (sent.state, sent.result)
+    return sent.result  # type: ignore[no-any-return]
+
+
+def pod_failure_of(sent: Any) -> errors.PodFailed:
+    """The same where it was the pod that failed."""
+    error = failure_of(sent)
+    assert isinstance(error, errors.PodFailed), error
+    return error
+
+
 def ended_by(sent: Any) -> dict[str, Any]:
-    """The details of the failure with which a task ended."""
-    parts.eventually(sent.ready, WAIT_S)
-    assert isinstance(sent.result, errors.PodFailed), sent.result
-    return dict(sent.result.details)
+    """The details of the failure of a pod with which a task ended."""
+    return dict(pod_failure_of(sent).details)
 
 
 def api_get(kubeconfig: Path, path: str, **query: str) -> dict[str, Any]:

@@ -19,6 +19,7 @@ from dispatcher.manifests import builder, labels, names, pod_schema, workload
 from dispatcher.options import Options, QueueProfile
 from dispatcher.policy import Policy
 from dispatcher.protocol.message import Message
+from tests import builders
 
 GOLDEN = Path(__file__).parent / "golden"
 TEMPLATES = sorted(file.stem for file in (Path(__file__).parents[3] / "templates").glob("*.yaml"))
@@ -107,13 +108,8 @@ ARGUMENTS: dict[str, dict[str, Any]] = {
 
 
 def message(name: str = "routing.run", /, *, headers: Mapping[str, Any] | None = None, **kwargs: Any) -> Message:
-    return Message(
-        name=name,
-        id="0b8f5ad4-9f0e-4a53-9a7b-111122223333",
-        kwargs=kwargs,
-        headers={"id": "0b8f5ad4-9f0e-4a53-9a7b-111122223333", "task": name, "retries": 1, **(headers or {})},
-        delivery_info={"exchange": "", "routing_key": "kubernetes"},
-    )
+    task_id = "0b8f5ad4-9f0e-4a53-9a7b-111122223333"
+    return builders.message(task_id, name=name, kwargs=kwargs, headers={"retries": 1, **(headers or {})})
 
 
 def wishing(**wishes: Any) -> dict[str, Any]:

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from dispatcher import errors
 from dispatcher.manifests import container_pod, container_pod_options, merge, pod_schema
+from tests import builders
 
 DOCS = Path(__file__).parents[3] / "docs"
 SECRET = {"type": "env", "target": "TOKEN", "secret": "keys", "key": "token"}
@@ -88,8 +89,7 @@ EVERYTHING: dict[str, Any] = {
 
 
 def base_of(request: container_pod.PodRequest) -> dict[str, Any]:
-    containers = request.override["spec"]["containers"]
-    return next(container for container in containers if container["name"] == request.options.base)
+    return builders.container_of(request.override, request.options.base)
 
 
 def problem(**arguments: Any) -> str:

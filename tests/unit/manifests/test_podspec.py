@@ -13,6 +13,7 @@ from kubernetes import client
 
 from dispatcher import errors
 from dispatcher.manifests import labels, names, podspec, template
+from tests import builders
 
 TEMPLATE: dict[str, Any] = {
     "metadata": {"name": "replaced", "labels": {"team": "a"}, "namespace": "elsewhere"},
@@ -43,12 +44,10 @@ def build(**changes: Any) -> dict[str, Any]:
     return podspec.build_pod(**given_)
 
 
-def base_of(pod: dict[str, Any]) -> dict[str, Any]:
-    return next(container for container in pod["spec"]["containers"] if container["name"] == "base")
-
-
 def env_of(pod: dict[str, Any]) -> dict[str, Any]:
-    return {entry["name"]: entry.get("value", entry.get("valueFrom")) for entry in base_of(pod).get("env", [])}
+    return {
+        entry["name"]: entry.get("value", entry.get("valueFrom")) for entry in builders.container_of(pod).get("env", [])
+    }
 
 
 def in_base(**fields: Any) -> dict[str, Any]:
@@ -122,7 +121,7 @@ def test_the_whole_manifest_of_a_task_pod() -> None:
     ],
 )
 def test_the_image_is_the_overrides_else_the_queues_else_the_templates(changes: dict[str, Any], image: str) -> None:
-    assert base_of(build(**changes))["image"] == image
+    assert builders.container_of(build(**changes))["image"] == image
 
 
 def test_an_override_wins_over_the_queues_environment_but_not_over_ours() -> None:
@@ -243,14 +242,14 @@ def test_a_template_cannot_restart_the_task_container_nor_hide_its_outcome() -> 
 
 
 def test_arguments_of_the_command_replace_those_of_the_template() -> None:
-    assert base_of(build(args=["a"]))["args"] == ["a"]
-    assert "args" not in base_of(build())
+    assert builders.container_of(build(args=["a"]))["args"] == ["a"]
+    assert "args" not in builders.container_of(build())
 
 
 def test_a_pod_of_any_image_keeps_its_own_command() -> None:
     override = in_base(command=["sh"], args=["-c", "true"], terminationMessagePath="/x")
     pod = build(command=None, override=override, env={"A": "queue", "PODYARD_DAGS__FOLDER": "/dags"})
-    assert base_of(pod) == {
+    assert builders.container_of(pod) == {
         "name": "base",
         "image": "i",
         "command": ["sh"],
@@ -354,9 +353,9 @@ def test_inputs_stay_as_they_are_and_share_nothing_with_the_result() -> None:
     )
     pod["spec"]["tolerations"][0]["key"] = "spoiled"
     pod["metadata"]["labels"].clear()
-    base_of(pod)["command"].append("spoiled")
-    base_of(pod)["args"].append("spoiled")
-    base_of(pod)["env"].clear()
+    builders.container_of(pod)["command"].append("spoiled")
+    builders.container_of(pod)["args"].append("spoiled")
+    builders.container_of(pod)["env"].clear()
     pod["spec"]["containers"].clear()
     assert inputs == before
 
@@ -396,7 +395,9 @@ def test_threads_that_share_a_template_do_not_meet() -> None:
         thread.start()
     for thread in threads:
         thread.join(timeout=30)
-    assert sorted(base_of(pod)["image"] for pod in pods) == sorted([f"i:{number}" for number in range(4)] * 20)
+    assert sorted(builders.container_of(pod)["image"] for pod in pods) == sorted(
+        [f"i:{number}" for number in range(4)] * 20
+    )
     assert shared == before
 
 

@@ -11,6 +11,7 @@ from dispatcher.manifests.retry_hints import Lessons
 from dispatcher.options import QueueProfile
 from routing.results import reported
 from routing.scheduling import learning
+from tests import builders
 
 HOST = "kubernetes.io/hostname"
 GROWS = QueueProfile(memory_growth=1.5, memory_growth_max="1Gi", avoid_failed_nodes=True)
@@ -23,10 +24,6 @@ def pod(**container: Any) -> dict[str, Any]:
 def applied(manifest: dict[str, Any], **learned: Any) -> dict[str, Any]:
     retry_hints.apply(manifest, Lessons(**learned), base="base")
     return manifest
-
-
-def base_of(manifest: dict[str, Any]) -> dict[str, Any]:
-    return dict(manifest["spec"]["containers"][1])
 
 
 def ended(reason: str = "OOMKilled", **told: Any) -> reported.Ended:
@@ -67,7 +64,7 @@ class TestMemory:
     def test_request_and_limit_grow_and_the_pod_says_so(self) -> None:
         resources = {"requests": {"cpu": "1", "memory": "128Mi"}, "limits": {"memory": "512Mi"}}
         found = applied(pod(resources=resources), growths=1, memory_limit="768Mi", memory_request="192Mi")
-        assert base_of(found)["resources"] == {
+        assert builders.container_of(found)["resources"] == {
             "requests": {"cpu": "1", "memory": "192Mi"},
             "limits": {"memory": "768Mi"},
         }
@@ -84,7 +81,7 @@ class TestMemory:
     def test_a_limit_that_came_from_the_namespace_grows_too(self) -> None:
         """The manifest has none; what the API server kept has."""
         found = applied(pod(), growths=1, memory_limit="768Mi")
-        assert base_of(found)["resources"] == {"limits": {"memory": "768Mi"}}
+        assert builders.container_of(found)["resources"] == {"limits": {"memory": "768Mi"}}
 
     def test_without_lessons_nothing_changes(self) -> None:
         """A first attempt, and what `dags render` shows."""

@@ -15,6 +15,7 @@ from dispatcher.protocol import outcome
 from dispatcher.protocol.message import Message
 from dispatcher.worker.celery_patches import call_timeouts
 from dispatcher.worker.replay import Replay
+from tests import builders
 
 RAN: list[str] = []
 _ids = itertools.count()
@@ -83,8 +84,7 @@ def ended(state: str, value: object = None, **fields: object) -> outcome.Outcome
 
 def message(name: str = "double") -> Message:
     """The message of a task of its own."""
-    task_id = f"replayed-{next(_ids)}"
-    return Message(name=name, id=task_id, args=[2], headers={"id": task_id, "task": name, "retries": 0})
+    return builders.message(f"replayed-{next(_ids)}", name=name, args=[2])
 
 
 def test_a_success_is_stored_with_the_pods_value_and_told_with_the_pods_runtime(app: Celery) -> None:
