@@ -298,18 +298,22 @@ def test_B5_a_message_that_comes_again_after_the_end_runs_nothing(yard: Yard, fa
 
 def test_B6_a_second_dispatcher_leaves_a_pod_to_the_one_that_has_it(yard: Yard, faults: client.Faults) -> None:
     """Delivered to both: the second one meets the pod, sees whose it is, and forgets the message."""
-    inspect = yard.client.control.inspect([f"second@{yard.deployment}"], timeout=1)
-    sent, _ = napping(yard, 4)
+    control = yard.client.control
+    first_node, second_node = (f"{name}@{yard.deployment}" for name in ("dispatcher", "second"))
+    inspect = control.inspect([second_node], timeout=1)
     second = yard.dispatcher(name="second")
-    yard.client.control.cancel_consumer("kubernetes", destination=[f"dispatcher@{yard.deployment}"], reply=True)
     try:
+        control.cancel_consumer("kubernetes", destination=[second_node], reply=True)
+        sent, _ = napping(yard, 4)
+        control.cancel_consumer("kubernetes", destination=[first_node], reply=True)
+        control.add_consumer("kubernetes", destination=[second_node], reply=True)
         yard.send("nap", 4, task_id=sent.id)  # type: ignore[attr-defined]
-        parts.eventually(lambda: inspect.stats()[f"second@{yard.deployment}"]["total"], 10, what="it took the message")
+        parts.eventually(lambda: inspect.stats()[second_node]["total"], 10, what="it took the message")
         assert sent.get(timeout=WAIT_S) == "slept"  # type: ignore[attr-defined]
-        assert inspect.stats()[f"second@{yard.deployment}"]["pool"]["pods-in-flight"] == 0
+        assert inspect.stats()[second_node]["pool"]["pods-in-flight"] == 0
         assert runs(yard, sent.id) == 1  # type: ignore[attr-defined]
     finally:
-        yard.client.control.add_consumer("kubernetes", destination=[f"dispatcher@{yard.deployment}"], reply=True)
+        control.add_consumer("kubernetes", destination=[first_node], reply=True)
         parts.stop(second)
 
 
