@@ -91,7 +91,16 @@ class Broken:
     why: str
 
 
-Event = Launched | Started | Ended | Dropped | Withdrawn | Found | Owned | Released | Broken
+@dataclass(frozen=True, kw_only=True)
+class Housekept:
+    """A task of Celery's own has ended, in a helper thread."""
+
+    name: str
+    answer: Any
+    """(failed, value, seconds), as Celery's pools say it."""
+
+
+Event = Housekept | Launched | Started | Ended | Dropped | Withdrawn | Found | Owned | Released | Broken
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -14,7 +14,7 @@ from celery.concurrency.base import BasePool
 from celery.worker import state as worker_state
 
 from dispatcher.attempts import status_store
-from dispatcher.attempts.celery_side import Broken, SetLimit, Submit
+from dispatcher.attempts.celery_side import Broken, Housekept, SetLimit, Submit
 from dispatcher.launching import claim_client
 from dispatcher.manifests import pod_task
 from dispatcher.protocol.message import Message
@@ -24,6 +24,7 @@ from dispatcher.worker import (
     app_config,
     consumed_queue,
     health_checks,
+    housekeeping,
     log_command,
     process_health,
     task_events,
@@ -57,6 +58,7 @@ class KubernetesPool(BasePool):
         super().__init__(*args, **kwargs)
         self._bridge = Bridge(name="podyard-cluster")
         self._hub: Any = None
+        self._housekeeping = housekeeping.Housekeeping(self._bridge)
         self._timers: list[Any] = []
         self._queues: tuple[consumed_queue.Bound, ...] = ()
         """Those that are consumed."""
@@ -95,17 +97,18 @@ class KubernetesPool(BasePool):
         self.log_desk = log_command.LogDesk(start=self._bridge.start_asking, read=self._controller.log_page)
         self._bridge.start(self._controller.run)
         self._health = process_health.Vitals(
-            kind="dispatcher", name=nodename, folder=self._options.health_folder, asks=self._asks()
+            kind="dispatcher", name=nodename, folder=self._options.health_folder, asks=self._asks(questions)
         )
         self._health.start()
 
-    def _asks(self) -> dict[str, process_health.Ask]:
+    def _asks(self, questions: BackendQuestions) -> dict[str, process_health.Ask]:
         """What a dispatcher needs from outside, and how each is asked for a sign of life."""
         asks: dict[str, process_health.Ask] = {
             "broker": lambda: health_checks.of_broker(self.app),
-            "result backend": lambda: health_checks.of_results(self.app),
             "API server": lambda: self._bridge.ask(self._controller.server_answers, timeout_s=SERVER_ANSWERS_S),
         }
+        if questions.stores_results:
+            asks["result backend"] = lambda: health_checks.of_results(self.app)
         if self._options.database_url:
             asks["database"] = status_store.PodStore(self._options.database_url).ping
         return asks
@@ -129,7 +132,9 @@ class KubernetesPool(BasePool):
 
     def _on_events(self) -> None:
         for event in self._bridge.events():
-            if isinstance(event, Broken):
+            if isinstance(event, Housekept):
+                self._housekeeping.done(event)
+            elif isinstance(event, Broken):
                 logger.critical("the cluster's side has given up, the process ends: %s", event.why)
                 worker_state.should_stop = 1
             else:
@@ -138,28 +143,32 @@ class KubernetesPool(BasePool):
     def on_stop(self) -> None:
         """Lets go of the pods: they run on, and the next dispatcher takes them back."""
         self._health.stop()
+        self._housekeeping.stop()
         self._bridge.stop()
 
     on_terminate = on_stop
 
     def on_apply(
         self,
-        target: Any,  # noqa: ARG002 - Celery's tracer is not called here
+        target: Any,
         args: Sequence[Any],
         kwargs: Mapping[str, Any],  # noqa: ARG002 - Celery sends none
         **options: Any,
     ) -> Any:
-        """Takes a request in. `target`, Celery's tracer, is not called: the pod runs the body."""
+        """Takes a request in. `target`, Celery's tracer, is called for Celery's own tasks alone: pods run bodies."""
         name, task_id, request, body, content_type, content_encoding = args
-        decoded = adoption.decoded(self.app, body, content_type, content_encoding)
-        consumed_from = consumed_queue.other_than_key(request.get("delivery_info") or {}, self._queues)
-        message = Message.from_request(name, task_id, request, decoded, consumed_from=consumed_from)
         callbacks = Callbacks(
             accept=options["accept_callback"],
             done=options["callback"],
             error=options["error_callback"],
             timeout=options["timeout_callback"],
         )
+        if name in housekeeping.TASKS:
+            self._housekeeping.run(target, args, callbacks)
+            return None
+        decoded = adoption.decoded(self.app, body, content_type, content_encoding)
+        consumed_from = consumed_queue.other_than_key(request.get("delivery_info") or {}, self._queues)
+        message = Message.from_request(name, task_id, request, decoded, consumed_from=consumed_from)
         held, attempt = self._deliveries.hold(message, callbacks, timeout_s=options.get("timeout"))
         self._bridge.send(Submit(attempt=attempt))
         return held

@@ -108,6 +108,8 @@ class Taking:
         """The socket whose reads the server watches."""
         self._awaits_tracking = False
         self._is_told = True
+        self._kombus_read: Callable[..., bool] | None = channel._brpop_read if channel._in_poll else None
+        """Reads the answer of a BRPOP that kombu has sent already: it comes first on that connection."""
         channel._brpop_start = self.start
         channel._brpop_read = self.read
         channel.handlers["BRPOP"] = self.read
@@ -145,6 +147,9 @@ class Taking:
     def read(self, **options: Any) -> bool:
         """Delivers what came. Raises Empty where nothing did, as kombu's."""
         channel, connection = self._channel, self._channel.client.connection
+        if self._kombus_read is not None:
+            first, self._kombus_read = self._kombus_read, None
+            return first(**options)
         if not self._is_asked:  # the channel is about to close, or its socket, or the server pushed something else
             self._is_idle, channel._in_poll = False, None
             raise Empty
