@@ -5,10 +5,14 @@ from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from dispatcher.attempts.attempt import Attempt, Launch, Pod
+from dispatcher.attempts import sightings
+from dispatcher.attempts.attempt import Attempt, Closed, Ending, Launch, Pod
+from dispatcher.attempts.limits import Hold
 from dispatcher.attempts.registry import Attempts
+from dispatcher.attempts.states import State
 from dispatcher.options import QueueProfile
 from dispatcher.protocol.message import Message
+from dispatcher.protocol.outcome import Outcome
 
 START = datetime(2026, 1, 1, tzinfo=UTC)
 _numbers = itertools.count(1)
@@ -118,3 +122,39 @@ def ended(exit_code: int = 0, *, message: str = "", **terminated: Any) -> dict[s
     }
     phase = "Succeeded" if exit_code == 0 else "Failed"
     return {"phase": phase, "containerStatuses": [{"name": "base", "state": {"terminated": state}}]}
+
+
+def seen(made: Attempt, status: Mapping[str, Any] | None = None, *, kind: str = "MODIFIED", now_s: float = 0.0) -> Any:
+    """What a pod of an attempt says in an event of this kind."""
+    return sightings.sighting(made, pod_of(made, status), kind, now_s=now_s)
+
+
+def in_state(attempts: Attempts, state: State, number: int = 0, **fields: Any) -> Attempt:
+    """One that has been brought to a state, as it happens in life."""
+    if state in (State.QUEUED, State.PARKED, State.LAUNCHING, State.EXPIRING_LAUNCH):
+        made = queued(attempts, number, **fields)
+    else:
+        made = launched(attempts, number, **fields)
+    match state:
+        case State.LAUNCHING:
+            attempts.admit(made)
+        case State.PARKED:
+            attempts.admit(made)
+            attempts.park(made, Hold("Conflict", "later"), made.launch)
+        case State.EXPIRING_LAUNCH | State.EXPIRING_POD:
+            attempts.expire(made)
+        case State.RUNNING:
+            attempts.saw(made, seen(made, running()), uid=made.pod.uid or "")
+            attempts.started(made)
+        case State.COLLECTING:
+            attempts.saw(made, seen(made, ended()), uid=made.pod.uid or "")
+            attempts.collect(made)
+        case State.ENDED:
+            attempts.saw(made, seen(made, ended()), uid=made.pod.uid or "")
+            attempts.end(made, Ending(result=Outcome(id=made.id, retries=0, state="SUCCESS")))
+        case State.CLOSED:
+            attempts.close(made, Closed.STORED)
+        case _:
+            pass
+    assert made.state is state
+    return made

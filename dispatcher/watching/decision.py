@@ -50,6 +50,8 @@ class Now:
     is_connected: bool = True
 
 
+_WAITING = states.UNLAUNCHED | {State.PENDING}
+"""Where a wait may be acted on."""
 _FAREWELLS = {Closed.DROPPED: Do.REPORT_DROPPED, Closed.WITHDRAWN: Do.REPORT_WITHDRAWN}
 
 
@@ -100,8 +102,8 @@ def _of_life(attempt: Attempt) -> Do | None:
 def _of_wait(attempt: Attempt, now: Now) -> Do:
     """What follows from its wait."""
     wait = attempt.wait
-    if wait is None:
-        return Do.NOTHING
+    if wait is None or attempt.state not in _WAITING:
+        return Do.NOTHING  # it has begun, and what is left of its wait has only not been looked at again
     if not wait.is_expired(now.mono_s):
         is_starting = attempt.state is State.PENDING and wait.kind in ("start", "volume")
         return Do.READ_EVENTS if is_starting else Do.NOTHING

@@ -6,6 +6,7 @@ python -m routing.store.diagram > docs/states.md
 import sys
 from collections.abc import Iterator, Mapping
 
+from dispatcher.attempts import states as attempt_states
 from dispatcher.attempts import wait_rules
 from dispatcher.options import QueueProfile
 from routing.store import states
@@ -28,6 +29,10 @@ says which, why, since when, until when and what happens then. What happens at t
 default; a queue may say otherwise (`[queues.NAME.waits]`, [configuration.md](configuration.md#waits)): go on and tell
 (`wait`), end it on the budget of the infrastructure (`retry`), or let it fail (`fail`). The reasons are the record's
 words."""
+
+_DISPATCHER = """What a dispatcher knows of an attempt while it has it, in memory alone: the pods in the cluster are the
+truth, from which the next dispatcher rebuilds it. Generated from `dispatcher/attempts/states.py`; what is no arrow here
+is refused. The record above is told `sent` up to `pending`, and `running` from then on."""
 
 _NOTES = {
     **dict.fromkeys(("volume", "start"), " (`startup_timeout_s`)"),
@@ -52,6 +57,7 @@ def _lines() -> Iterator[str]:
         yield from (f"    {state} --> {target}" for state in moves for target in sorted(moves[state]))
         yield from (f"    {state} --> [*]" for state in moves if not moves[state])
         yield "```"
+    yield from ("", "## Attempts in a dispatcher", "", _DISPATCHER, "", "```mermaid", attempt_states.diagram(), "```")
     yield from _waits()
 
 
