@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 
 from dispatcher.attempts import status_store
 from routing.authoring import loading, spec
-from routing.store import columns, entries, ledger, models, rows, schema, store_errors
+from routing.store import columns, entries, ledger, models, rows, schema, store_errors, tables
 from routing.store.store import Store
 
 AT = datetime(2026, 1, 2, 3, 4, 5, 678, tzinfo=UTC)
@@ -521,11 +521,11 @@ def test_questions_stay_quick_with_many_rows(store: Store) -> None:
         connection = book._connection
         count = 50_000
         tasks = [{"run": run.id, "task_id": f"x{n}", "state": "success"} for n in range(count)]
-        connection.execute(sa.insert(ledger.TASK), tasks)
-        ids = list(connection.scalars(sa.select(ledger.TASK.c.id).where(ledger.TASK.c.state == "success")))
+        connection.execute(sa.insert(tables.TASK), tasks)
+        ids = list(connection.scalars(sa.select(tables.TASK.c.id).where(tables.TASK.c.state == "success")))
         fixed = {"number": 1, "side": "celery", "queue": "q", "rule": "r", "message": {}, "state": "succeeded"}
         made = [{**fixed, "id": f"id-{n}", "task_instance": n, "created_at": AT, "evidence": []} for n in ids]
-        connection.execute(sa.insert(ledger.ATTEMPT), made)
+        connection.execute(sa.insert(tables.ATTEMPT), made)
     if store.db.is_sqlite:
         return _assert_indexes(store)
     with store.db.write() as connection:

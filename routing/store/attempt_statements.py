@@ -1,0 +1,167 @@
+"""The scheduler's statements on attempts: recorded, sent, merged with what became of them."""
+
+from collections.abc import Collection, Iterable, Sequence
+from datetime import datetime
+from functools import cache
+from typing import Any
+
+import sqlalchemy as sa
+
+from dispatcher.attempts import status_store
+from routing.store import entries, states, tables, transaction
+
+ATTEMPT_FINAL = states.final(states.ATTEMPT_MOVES)
+ATTEMPT_OPEN = tuple(state for state in states.ATTEMPT_MOVES if state not in ATTEMPT_FINAL)
+TASK_FINAL = states.final(states.TASK_MOVES)
+
+
+class AttemptStatements(transaction.Transaction):
+    """Attempts, many at once."""
+
+    def attempts(self, ids: Collection[str]) -> list[entries.OpenAttempt]:
+        """The attempts of these ids, locked until the transaction ends; unknown ids are left out."""
+        found = self._connection.execute(_attempts_by_id(), {"ids": list(ids)})
+        return [_open_attempt(row) for row in found]
+
+    def save_facts(self, changed: Iterable[tuple[str, str, entries.AttemptFacts]]) -> None:
+        """Write what merging made of attempts: (id, state before, facts). Raises Conflict."""
+        groups: dict[tuple[str, bool], list[dict[str, Any]]] = {}
+        for attempt_id, before, facts in changed:
+            is_move = before != facts.state
+            groups.setdefault((facts.state, is_move), []).append({**vars(facts), "key": attempt_id})
+        for (state, is_move), rows in groups.items():
+            self._update(_save_facts(state, is_move), rows, what=f"attempt -> {state}")
+
+    def insert_attempts(self, new: Sequence[entries.NewAttempt]) -> None:
+        """Record attempts before their messages are sent."""
+        if new:
+            rows = [{**vars(item), "state": "recorded", "waiting_since": item.created_at} for item in new]
+            self._connection.execute(sa.insert(tables.ATTEMPT), rows)
+
+    def mark_sent(self, ids: Collection[str], *, at: datetime) -> None:
+        """The broker has these messages. Attempts that moved on meanwhile only count the sending."""
+        for chunk in transaction.chunks(list(ids)):
+            self._connection.execute(_mark_sent(), {"ids": chunk, "at": at})
+
+    def unsent(self, *, before: datetime, limit: int) -> list[entries.Unsent]:
+        """Attempts recorded before this time whose message is not known to be sent, oldest first."""
+        query = (
+            sa.select(tables.ATTEMPT.c.id, tables.ATTEMPT.c.queue, tables.ATTEMPT.c.message)
+            .where(tables.ATTEMPT.c.state == "recorded", tables.ATTEMPT.c.created_at <= before)
+            .order_by(tables.ATTEMPT.c.created_at)
+            .limit(limit)
+        )
+        return [entries.Unsent(**row) for row in self._connection.execute(query).mappings()]
+
+    def messages(self, ids: Collection[str]) -> list[entries.Unsent]:
+        """What was sent for these attempts, to send it again."""
+        query = sa.select(tables.ATTEMPT.c.id, tables.ATTEMPT.c.queue, tables.ATTEMPT.c.message).where(
+            tables.ATTEMPT.c.id.in_(list(ids))
+        )
+        return [entries.Unsent(**row) for row in self._connection.execute(query).mappings()]
+
+    def open_attempts(self, *, after: str, limit: int, told_before: datetime) -> list[entries.Waiting]:
+        """A page of the attempts without a verdict, by id."""
+        columns = (
+            tables.ATTEMPT.c.id,
+            tables.ATTEMPT.c.state,
+            tables.ATTEMPT.c.side,
+            tables.ATTEMPT.c.queue,
+            tables.ATTEMPT.c.sent_at,
+            tables.ATTEMPT.c.sends,
+        )
+        has_pod = sa.exists().where(tables.POD.c.attempt_id == tables.ATTEMPT.c.id)
+        is_launched = has_pod.where(tables.POD.c.phase.not_in(status_store.UNLAUNCHED_PHASES))
+        is_told = is_launched.where(
+            tables.POD.c.phase.not_in(status_store.OPEN_PHASES), tables.POD.c.updated_at < told_before
+        )
+        facts = (
+            tables.TASK.c.state.in_(sorted(TASK_FINAL)).label("is_unwanted"),
+            has_pod.label("has_pod"),
+            is_launched.label("is_launched"),
+            is_told.label("is_told"),
+        )
+        query = (
+            sa.select(*columns, *facts)
+            .join(tables.TASK, tables.TASK.c.id == tables.ATTEMPT.c.task_instance)
+            .where(tables.ATTEMPT.c.state.in_(ATTEMPT_OPEN), tables.ATTEMPT.c.id > after)
+            .order_by(tables.ATTEMPT.c.id)
+            .limit(limit)
+        )
+        return [entries.Waiting(**row) for row in self._connection.execute(query).mappings()]
+
+    def count_open(self) -> int:
+        """How many attempts have no verdict."""
+        query = sa.select(sa.func.count()).select_from(tables.ATTEMPT).where(tables.ATTEMPT.c.state.in_(ATTEMPT_OPEN))
+        return int(self._connection.scalar(query) or 0)
+
+
+@cache
+def _attempts_by_id() -> sa.Select[Any]:
+    names = [tables.ATTEMPT.c[name] for name in entries.AttemptFacts.__dataclass_fields__]
+    return (
+        sa.select(
+            *(
+                tables.ATTEMPT.c.id,
+                tables.ATTEMPT.c.number,
+                tables.ATTEMPT.c.queue,
+                tables.ATTEMPT.c.side,
+                tables.ATTEMPT.c.task_instance,
+            ),
+            *(
+                tables.TASK.c.run,
+                tables.TASK.c.task_id,
+                tables.TASK.c.state.label("task_state"),
+                tables.TASK.c.infra_failures,
+            ),
+            *names,
+        )
+        .join(tables.TASK, tables.TASK.c.id == tables.ATTEMPT.c.task_instance)
+        .where(tables.ATTEMPT.c.id.in_(sa.bindparam("ids", expanding=True)))
+        .order_by(tables.ATTEMPT.c.id)
+        .with_for_update()
+    )
+
+
+def _open_attempt(row: Any) -> entries.OpenAttempt:
+    (attempt_id, number, queue, side, task, run, task_id, task_state, infra_failures, *facts) = row
+    return entries.OpenAttempt(
+        id=attempt_id,
+        number=number,
+        queue=queue,
+        side=side,
+        task_instance=task,
+        run=run,
+        task_id=task_id,
+        task_state=task_state,
+        infra_failures=infra_failures,
+        facts=entries.AttemptFacts(**dict(zip(entries.AttemptFacts.__dataclass_fields__, facts, strict=True))),
+    )
+
+
+@cache
+def _save_facts(state: str, is_move: bool) -> sa.Update:
+    may = (
+        transaction.may_move(tables.ATTEMPT.c.state, states.ATTEMPT_MOVES, state)
+        if is_move
+        else tables.ATTEMPT.c.state == state
+    )
+    values: dict[str, Any] = {name: sa.bindparam(name) for name in entries.AttemptFacts.__dataclass_fields__}
+    if is_move:
+        waits = ("waiting_reason", "wait_kind", "waiting_since", "deadline_at", "at_deadline")
+        values |= dict.fromkeys(waits)
+    return sa.update(tables.ATTEMPT).where(tables.ATTEMPT.c.id == sa.bindparam("key"), may).values(**values)
+
+
+@cache
+def _mark_sent() -> sa.Update:
+    may = transaction.may_move(tables.ATTEMPT.c.state, states.ATTEMPT_MOVES, "sent")
+    return (
+        sa.update(tables.ATTEMPT)
+        .where(tables.ATTEMPT.c.id.in_(sa.bindparam("ids", expanding=True)))
+        .values(
+            state=sa.case((may, "sent"), else_=tables.ATTEMPT.c.state),
+            sent_at=sa.bindparam("at"),
+            sends=tables.ATTEMPT.c.sends + 1,
+        )
+    )
