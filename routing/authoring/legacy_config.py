@@ -6,7 +6,7 @@ The old form is refused, with the new one in the message: guessing would hide th
 from collections.abc import Mapping
 from typing import Any
 
-from routing.authoring import options, pod_parameters
+from routing.authoring import pod_parameters
 
 _SPEC = {
     "affinity": "affinity",
@@ -20,11 +20,11 @@ _CONTAINER = {"image": "image", "image_pull_policy": "imagePullPolicy", "volume_
 _METADATA = ("annotations", "labels")
 
 
-def refusal(config: Any) -> str:
-    """What to say to an author who wrote the old form."""
+def written_today(config: Any) -> str:
+    """The `executor_config` that says the same, as an author writes it; a sketch where nothing of it can be said."""
     modern = override(config) if isinstance(config, Mapping) else {}
     shown = repr(modern) if modern else "{'spec': {'containers': [{'name': 'base', …}]}}"
-    return f"the form {{'{options.LEGACY_KEY}': …}} is Airflow 1's; write executor_config={{'pod_override': {shown}}}"
+    return f"{{'pod_override': {shown}}}"
 
 
 def override(config: Mapping[Any, Any]) -> dict[str, Any]:

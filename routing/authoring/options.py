@@ -104,9 +104,10 @@ def _executor_config(where: str, value: Any) -> dict[str, Any]:
     if not isinstance(value, Mapping):
         raise InvalidDag(f"{where} must be a mapping with {' or '.join(EXECUTOR_CONFIG_KEYS)}, not {value!r}")
     if LEGACY_KEY in value:
-        from routing.authoring import legacy_config
+        from routing.authoring import legacy_config  # late: pod_parameters behind it would weigh on every pod
 
-        raise InvalidDag(f"{where}: {legacy_config.refusal(value[LEGACY_KEY])}")
+        modern = legacy_config.written_today(value[LEGACY_KEY])
+        raise InvalidDag(f"{where}: the form {{'{LEGACY_KEY}': …}} is Airflow 1's; write executor_config={modern}")
     names.refuse_unknown(f"{where}: key", map(str, value), EXECUTOR_CONFIG_KEYS)
     override, template = value.get("pod_override"), value.get("pod_template_file")
     if template is not None and not hasattr(template, "__fspath__") and not (isinstance(template, str) and template):
