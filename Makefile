@@ -9,7 +9,7 @@ CELERY_TESTS := $(addprefix tests/integration/test_,celery_pods.py celery_contro
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 .NOTPARALLEL:
 
-.PHONY: help demo quick test test-oldest test-airflow check bench chaos outages clean
+.PHONY: help demo quick test test-oldest test-airflow check docs bench chaos outages clean
 .DEFAULT_GOAL := help
 
 help: ## what can be made
@@ -40,6 +40,9 @@ check: $(VENV)/.has-dev ## lint, format, types, and which module may import whic
 	@$(BIN)/ruff format --check .
 	@$(BIN)/mypy
 	@$(BIN)/lint-imports
+
+docs: $(VENV)/.has-dev ## links and addresses in all pages, and the samples that are marked as runnable
+	@$(BIN)/python -m tests.pages
 
 bench: $(VENV)/.has-dev ## figures of docs/benchmarks.md, on this machine
 	@ONLY="$(ONLY)" $(BIN)/python -m tests.benchmarks
