@@ -55,7 +55,7 @@ class InvalidRules(ValueError):  # noqa: N818 - says what is invalid, as Invalid
 
 
 @dataclass(frozen=True, kw_only=True)
-class Rule:
+class QueueRule:
     """One rule: the queues that `name` matches run on `side`, their pods as `profile` says."""
 
     name: str
@@ -90,16 +90,16 @@ class Explanation:
 
     route: Route
     why: str
-    lost: tuple[tuple[Rule, str], ...]
+    lost: tuple[tuple[QueueRule, str], ...]
     """Rules that match the queue too, and why each did not decide."""
 
 
 class Router:
     """The rules in the order in which they are asked."""
 
-    def __init__(self, rules: Sequence[Rule]) -> None:
+    def __init__(self, rules: Sequence[QueueRule]) -> None:
         """Trusts the rules; `from_mapping` is the door that checks them."""
-        self.rules: tuple[Rule, ...] = tuple(sorted(rules, key=lambda rule: queue_patterns.precedence(rule.name)))
+        self.rules: tuple[QueueRule, ...] = tuple(sorted(rules, key=lambda rule: queue_patterns.precedence(rule.name)))
         self._exact = {rule.name: rule for rule in self.rules if not rule.is_pattern}
         self._patterns = [rule for rule in self.rules if rule.is_pattern]
 
@@ -160,20 +160,20 @@ class Router:
         """The queues of a side that rules name exactly, sorted: what a worker can consume without further names."""
         return tuple(sorted(rule.name for rule in self.rules if rule.side == side and not rule.is_pattern))
 
-    def _matching(self, queue: str) -> Iterator[Rule]:
+    def _matching(self, queue: str) -> Iterator[QueueRule]:
         """The rules that match, the deciding one first."""
         if queue in self._exact:
             yield self._exact[queue]
         yield from (rule for rule in self._patterns if queue_patterns.matches(rule.name, queue))
 
 
-def _why(winner: Rule, *, alone: bool) -> str:
+def _why(winner: QueueRule, *, alone: bool) -> str:
     if not winner.is_pattern:
         return "the rule has exactly this name"
     return "the only rule that matches" if alone else f"the longest pattern that matches ({winner.length} characters)"
 
 
-def _why_lost(loser: Rule, winner: Rule) -> str:
+def _why_lost(loser: QueueRule, winner: QueueRule) -> str:
     if not winner.is_pattern:
         return "a pattern, and an exact name wins over any pattern"
     if loser.length < winner.length:
@@ -184,17 +184,17 @@ def _why_lost(loser: Rule, winner: Rule) -> str:
 
 
 class _Checker:
-    """Turns rules as written into `Rule`s and gathers what is wrong with them."""
+    """Turns rules as written into `QueueRule`s and gathers what is wrong with them."""
 
     def __init__(self, defaults: QueueProfile, template_problem: reading.TemplateProblem) -> None:
         self.defaults = defaults
         self.template_problem = template_problem
         self.problems: list[Problem] = []
 
-    def rule(self, name: object, value: object) -> Rule | None:
+    def rule(self, name: object, value: object) -> QueueRule | None:
         """The rule, or None where something about it is wrong (then `problems` has grown)."""
         before = len(self.problems)
-        if isinstance(value, Rule):
+        if isinstance(value, QueueRule):
             return value
         if not isinstance(name, str) or not isinstance(value, Mapping):
             shown = redaction.hide(value)
@@ -214,7 +214,7 @@ class _Checker:
             self._check_messages(name, said, wrong={problem.key for problem in problems})
         if side is None or len(self.problems) > before:
             return None
-        return Rule(name=name, side=side, profile=profile)
+        return QueueRule(name=name, side=side, profile=profile)
 
     def _check_messages(self, name: str, said: Mapping[str, object], *, wrong: Collection[str]) -> None:
         """A rule of Celery workers has no pods: it may only say how long its messages wait."""

@@ -16,7 +16,7 @@ Verdict = Literal["leftover", "unfinished", "unread", "young", "other"]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Rule:
+class RetentionRule:
     """Which leftovers are meant."""
 
     older_than_s: float
@@ -30,7 +30,7 @@ def selector(deployment: str) -> str:
     return f"{ours},{labels.DEPLOYMENT_LABEL}={names.label_value(deployment)}"
 
 
-def decide(pod: Mapping[str, Any], rule: Rule, *, now: datetime) -> Verdict:
+def decide(pod: Mapping[str, Any], rule: RetentionRule, *, now: datetime) -> Verdict:
     """What a pod of ours is: a leftover of that rule; not finished; finished, but its outcome may be unread; too young;
     or of another outcome."""
     phase = (pod.get("status") or {}).get("phase")

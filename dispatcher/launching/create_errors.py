@@ -27,7 +27,7 @@ class Reaction:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Rule:
+class CreateErrorRule:
     """A row: it fits an answer with one of the statuses, the server's reason and words (small letters) where given."""
 
     statuses: range | tuple[int, ...]
@@ -45,27 +45,29 @@ class Rule:
 
 _ANY = range(400, 600)
 
-TABLE: Sequence[Rule] = (
-    Rule(statuses=(409,), kind="AlreadyExists", action="adopt", reason="AlreadyExists"),
-    Rule(statuses=_ANY, words="failed calling webhook", action="wait", reason="WebhookUnavailable"),
-    Rule(statuses=range(400, 429), words="denied the request", action="fail", reason="WebhookDenied"),
-    Rule(statuses=(429,), words="denied the request", action="wait", reason="WebhookDenied"),
-    Rule(statuses=(403,), words="exceeded quota", action="wait", reason="QuotaExceeded"),
-    Rule(statuses=(403,), words="status unknown for quota", action="wait", reason="QuotaUnknown"),
-    Rule(statuses=_ANY, words="it is being terminated", action="fail", reason="NamespaceTerminating"),
-    Rule(statuses=(403,), words='serviceaccount "default" not found', action="wait", reason="ServiceAccountPending"),
-    Rule(statuses=(403,), words="cannot create resource", action="wait", reason="NotPermitted"),
-    Rule(statuses=(403,), words="cannot patch resource", action="wait", reason="NotPermitted"),
-    Rule(statuses=(404,), words="namespaces ", action="fail", reason="NamespaceNotFound"),
-    Rule(statuses=(401,), action="stop", reason="Unauthorized"),
-    Rule(statuses=(429,), action="stop", reason="TooManyRequests"),
-    Rule(statuses=(408,), action="wait", reason="RequestTimeout"),
-    Rule(statuses=(409,), action="wait", reason="Conflict"),
-    Rule(statuses=(413,), action="fail", reason="RequestTooLarge"),
-    Rule(statuses=(415,), action="fail", reason="UnsupportedMediaType"),
-    Rule(statuses=(501, 505), action="fail", reason=""),
-    Rule(statuses=range(500, 600), action="wait", reason="ApiServerError"),
-    Rule(statuses=_ANY, action="fail", reason=""),
+TABLE: Sequence[CreateErrorRule] = (
+    CreateErrorRule(statuses=(409,), kind="AlreadyExists", action="adopt", reason="AlreadyExists"),
+    CreateErrorRule(statuses=_ANY, words="failed calling webhook", action="wait", reason="WebhookUnavailable"),
+    CreateErrorRule(statuses=range(400, 429), words="denied the request", action="fail", reason="WebhookDenied"),
+    CreateErrorRule(statuses=(429,), words="denied the request", action="wait", reason="WebhookDenied"),
+    CreateErrorRule(statuses=(403,), words="exceeded quota", action="wait", reason="QuotaExceeded"),
+    CreateErrorRule(statuses=(403,), words="status unknown for quota", action="wait", reason="QuotaUnknown"),
+    CreateErrorRule(statuses=_ANY, words="it is being terminated", action="fail", reason="NamespaceTerminating"),
+    CreateErrorRule(
+        statuses=(403,), words='serviceaccount "default" not found', action="wait", reason="ServiceAccountPending"
+    ),
+    CreateErrorRule(statuses=(403,), words="cannot create resource", action="wait", reason="NotPermitted"),
+    CreateErrorRule(statuses=(403,), words="cannot patch resource", action="wait", reason="NotPermitted"),
+    CreateErrorRule(statuses=(404,), words="namespaces ", action="fail", reason="NamespaceNotFound"),
+    CreateErrorRule(statuses=(401,), action="stop", reason="Unauthorized"),
+    CreateErrorRule(statuses=(429,), action="stop", reason="TooManyRequests"),
+    CreateErrorRule(statuses=(408,), action="wait", reason="RequestTimeout"),
+    CreateErrorRule(statuses=(409,), action="wait", reason="Conflict"),
+    CreateErrorRule(statuses=(413,), action="fail", reason="RequestTooLarge"),
+    CreateErrorRule(statuses=(415,), action="fail", reason="UnsupportedMediaType"),
+    CreateErrorRule(statuses=(501, 505), action="fail", reason=""),
+    CreateErrorRule(statuses=range(500, 600), action="wait", reason="ApiServerError"),
+    CreateErrorRule(statuses=_ANY, action="fail", reason=""),
 )
 """Asked from the top; the last row takes the rest."""
 

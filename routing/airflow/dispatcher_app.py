@@ -105,7 +105,7 @@ def _with_pods_of_airflow(known: Settings, routes: rules.Rules, environ: Mapping
     """The rules, with a template and variables for pods of Airflow where they say nothing."""
     passed = {name: environ[name] for name in PASSED_ON if environ.get(name)}
 
-    def completed(rule: router.Rule) -> router.Rule:
+    def completed(rule: router.QueueRule) -> router.QueueRule:
         if rule.side != "kubernetes":
             return rule
         profile: QueueProfile = replace(rule.profile, env={**passed, **rule.profile.env})

@@ -47,7 +47,7 @@ def of(known: settings.Settings, *, kubernetes_queue: str | None = None) -> Rule
     if known.rule_source or not kubernetes_queue:
         return Rules(router=known.router, source=known.source)
     profile = known.router.route(router.DEFAULT_RULE).profile
-    rule = router.Rule(name=kubernetes_queue, side="kubernetes", profile=profile)
+    rule = router.QueueRule(name=kubernetes_queue, side="kubernetes", profile=profile)
     return Rules(router=router.Router([rule]), source=known.source)
 
 

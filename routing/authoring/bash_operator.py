@@ -9,7 +9,7 @@ from typing import Any, Unpack
 from routing.authoring import copies, rendering, spec, xcom
 from routing.authoring.dag import DAG
 from routing.authoring.operator import Operator
-from routing.authoring.options import Options
+from routing.authoring.options import OperatorOptions
 from routing.errors import InvalidDag, TaskFailed
 
 _CONTEXT_IN_ENV = ("dag_id", "ds", "logical_date", "map_index", "run_id", "task_id", "try_number")
@@ -36,7 +36,7 @@ class BashOperator(Operator):
         append_env: bool = True,
         cwd: str | None = None,
         dag: DAG | None = None,
-        **given: Unpack[Options],
+        **given: Unpack[OperatorOptions],
     ) -> None:
         self.bash_command, self.append_env, self.cwd = bash_command, append_env, cwd
         self.env = copies.copied(env or {})

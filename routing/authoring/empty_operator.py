@@ -5,7 +5,7 @@ from typing import Any, ClassVar, Unpack
 
 from routing.authoring.dag import DAG
 from routing.authoring.operator import Operator
-from routing.authoring.options import Options
+from routing.authoring.options import OperatorOptions
 
 
 class EmptyOperator(Operator):
@@ -16,7 +16,7 @@ class EmptyOperator(Operator):
         ("execution_timeout", "executor_config", "queue", "retries", "retry_delay"), "an EmptyOperator is never sent"
     )
 
-    def __init__(self, *, task_id: str, dag: DAG | None = None, **given: Unpack[Options]) -> None:
+    def __init__(self, *, task_id: str, dag: DAG | None = None, **given: Unpack[OperatorOptions]) -> None:
         super().__init__(task_id, dag=dag, arguments=(), given=given)
 
     def execute(self, context: Mapping[str, Any], inputs: Mapping[str, Any]) -> None:

@@ -12,7 +12,7 @@ from routing.errors import InvalidDag
 
 
 class Operator(edges.Node):
-    """One task, with the options that every kind has (`options.Options`)."""
+    """One task, with the options that every kind has (`options.OperatorOptions`)."""
 
     kind: ClassVar[str]
     parameters: ClassVar[tuple[str, ...]] = ()

@@ -18,7 +18,7 @@ LEGACY_KEY = "KubernetesExecutor"
 """Of Airflow 1; refused with the new form."""
 
 
-class Options(TypedDict, total=False):
+class OperatorOptions(TypedDict, total=False):
     """The options as an author writes them, by keyword."""
 
     queue: str | None
@@ -33,7 +33,7 @@ class Options(TypedDict, total=False):
     """`pod_override` (a mapping or a V1Pod) and `pod_template_file` for a task that runs in a pod."""
 
 
-NAMES = tuple(Options.__annotations__)
+NAMES = tuple(OperatorOptions.__annotations__)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -8,7 +8,7 @@ from routing.authoring import context as contexts
 from routing.authoring import copies, rendering, xcom
 from routing.authoring.dag import DAG
 from routing.authoring.operator import Operator
-from routing.authoring.options import Options
+from routing.authoring.options import OperatorOptions
 from routing.authoring.spec import Template
 from routing.errors import InvalidDag
 
@@ -31,7 +31,7 @@ class PythonOperator(Operator):
         op_args: Sequence[Any] = (),
         op_kwargs: Mapping[str, Any] | None = None,
         dag: DAG | None = None,
-        **given: Unpack[Options],
+        **given: Unpack[OperatorOptions],
     ) -> None:
         self.python_callable = python_callable
         self.op_args, self.op_kwargs = copies.copied(op_args), copies.copied(op_kwargs or {})

@@ -31,14 +31,14 @@ _CHUNK_BYTES = 65_536
 
 
 @dataclass(frozen=True, slots=True)
-class Ended:
+class ShellExit:
     """How a command ended: its exit code (128 + number for a signal) and the last line of its standard output."""
 
     exit_code: int
     last_line: str
 
 
-def run(command: str, *, env: Mapping[str, str], cwd: str, out: TextIO, err: TextIO) -> Ended:
+def run(command: str, *, env: Mapping[str, str], cwd: str, out: TextIO, err: TextIO) -> ShellExit:
     """Runs the command in bash (sh where there is none). Its output goes to `out` and `err` as it comes."""
     shell = shutil.which("bash") or shutil.which("sh") or "/bin/sh"
     process = subprocess.Popen(
@@ -57,7 +57,7 @@ def run(command: str, *, env: Mapping[str, str], cwd: str, out: TextIO, err: Tex
         finally:
             _end_group(process)
     code = process.returncode
-    return Ended(exit_code=128 - code if code < 0 else code, last_line=last.text())
+    return ShellExit(exit_code=128 - code if code < 0 else code, last_line=last.text())
 
 
 def _pass_on(process: "subprocess.Popen[bytes]", *, out: TextIO, err: TextIO, last: "_LastLine") -> None:

@@ -9,7 +9,7 @@ from typing import Any, Unpack, overload
 from routing.authoring import copies, names
 from routing.authoring import dag as dags
 from routing.authoring import options as all_options
-from routing.authoring.options import Options
+from routing.authoring.options import OperatorOptions
 from routing.authoring.python_operator import PythonOperator
 from routing.authoring.xcom import XComArg
 from routing.errors import InvalidDag
@@ -45,7 +45,7 @@ class TaskFunction:
             **self._given,
         ).output
 
-    def override(self, *, task_id: str | None = None, **given: Unpack[Options]) -> TaskFunction:
+    def override(self, *, task_id: str | None = None, **given: Unpack[OperatorOptions]) -> TaskFunction:
         """The same function with other options, or another task_id."""
         return TaskFunction(self.function, task_id=task_id or self._task_id, given={**self._given, **given})
 
@@ -55,10 +55,14 @@ def task(function: Callable[..., Any], /) -> TaskFunction: ...
 
 
 @overload
-def task(*, task_id: str | None = None, **given: Unpack[Options]) -> Callable[[Callable[..., Any]], TaskFunction]: ...
+def task(
+    *, task_id: str | None = None, **given: Unpack[OperatorOptions]
+) -> Callable[[Callable[..., Any]], TaskFunction]: ...
 
 
-def task(function: Callable[..., Any] | None = None, /, *, task_id: str | None = None, **given: Unpack[Options]) -> Any:
+def task(
+    function: Callable[..., Any] | None = None, /, *, task_id: str | None = None, **given: Unpack[OperatorOptions]
+) -> Any:
     """`@task` or `@task(queue="kubernetes", retries=2, …)`: makes tasks of a function."""
     if function is not None:
         return TaskFunction(function, task_id=task_id, given=given)

@@ -17,7 +17,7 @@ from routing.cli.failure import Failure
 from routing.cli.session import Session, common_options, pass_session
 
 if TYPE_CHECKING:
-    from dispatcher.finishing.retention import Rule
+    from dispatcher.finishing.retention import RetentionRule
     from dispatcher.kubeapi import client
 
 AT_ONCE = 16
@@ -88,7 +88,7 @@ def cleanup(
     settings = session.settings
     access = server_access.connect_as(settings.kubernetes)
     places = namespaces or _namespaces(session)
-    rule = retention.Rule(older_than_s=older_than, outcome=outcome)
+    rule = retention.RetentionRule(older_than_s=older_than, outcome=outcome)
 
     async def work() -> tuple[list[Leftover], Counter[str]]:
         async with client.KubeClient(access) as api:
@@ -113,7 +113,7 @@ def _namespaces(session: Session) -> list[str]:
 
 
 async def _clean(
-    api: "client.KubeClient", namespaces: Sequence[str], rule: "Rule", *, deployment: str, dry_run: bool
+    api: "client.KubeClient", namespaces: Sequence[str], rule: "RetentionRule", *, deployment: str, dry_run: bool
 ) -> tuple[list[Leftover], Counter[str]]:
     """The leftovers and what became of them, and how many pods were left alone and why."""
     from dispatcher.finishing import retention

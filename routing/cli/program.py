@@ -18,7 +18,7 @@ import click
 from click import shell_completion
 
 from dispatcher import extras
-from routing.cli import completion, failure
+from routing.cli import completion_script, failure
 from routing.cli.session import Session, common_options
 
 INTERRUPTED = 130
@@ -48,7 +48,7 @@ COMMANDS: dict[str, dict[str, tuple[str, str]]] = {
         "airflow": ("airflow:airflow", "Check an Airflow 3 that routes by queue."),
         "config": ("config:config", "Show the settings and their sources, check what they point to."),
         "db": ("db:db", "Make, migrate and check the database."),
-        "completion": ("completion:completion", "Print a shell's completion script."),
+        "completion": ("completion_script:completion", "Print a shell's completion script."),
     },
 }
 
@@ -138,8 +138,8 @@ def run(arguments: Sequence[str] | None = None) -> NoReturn:
 
 def _call(session: Session, arguments: Sequence[str] | None) -> int:
     words = list(sys.argv[1:] if arguments is None else arguments)
-    if asked := os.environ.get(completion.VARIABLE):  # set by the script of `podyard completion` at each Tab
-        return shell_completion.shell_complete(podyard, {}, "podyard", completion.VARIABLE, asked)
+    if asked := os.environ.get(completion_script.VARIABLE):  # set by the script of `podyard completion` at each Tab
+        return shell_completion.shell_complete(podyard, {}, "podyard", completion_script.VARIABLE, asked)
     try:
         # Not `podyard.main`: click has an ending of its own for a reader that went away.
         with podyard.make_context("podyard", words, obj=session) as context:

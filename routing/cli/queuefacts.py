@@ -83,7 +83,7 @@ def gather(settings: Settings, *, open_store: Callable[[], Store]) -> tuple[list
     return [*facts, *(_of_queue(settings.router, name, seen, messages) for name in names)], seen.unknown
 
 
-def _of_rule(rule: router.Rule, seen: _Seen, messages: Mapping[str, int]) -> Fact:
+def _of_rule(rule: router.QueueRule, seen: _Seen, messages: Mapping[str, int]) -> Fact:
     if rule.is_pattern:
         return Fact(queue=rule.name, side=rule.side, rule=rule.name, is_pattern=True)
     return _fact(rule.name, rule.side, rule.name, seen, messages)

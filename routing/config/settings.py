@@ -74,7 +74,7 @@ class Settings:
     """The files that were read."""
 
     @property
-    def queues(self) -> Mapping[str, rules.Rule]:
+    def queues(self) -> Mapping[str, rules.QueueRule]:
         """The rules by name, in the order in which they are asked; `Router.from_mapping` takes them too."""
         return {rule.name: rule for rule in self.router.rules}
 

@@ -122,7 +122,7 @@ class Collector:
                 starts.append(start)
         results = self._results(list(ended), sizes=ended, now=now)
         known = {start.attempt_id for start in starts}
-        silent = [one for one, end in results.items() if isinstance(end, reported.Ended) and end.started is None]
+        silent = [one for one, end in results.items() if isinstance(end, reported.EndReport) and end.started is None]
         claims = self._claims([attempt_id for attempt_id in silent if attempt_id not in known])
         for attempt_id, claim in claims.items():
             if (start := reported.read_started({"id": attempt_id, **claim})) is not None:

@@ -20,7 +20,7 @@ CAUSES = frozenset({"application", "infrastructure", "unknown"})
 
 
 @dataclass(frozen=True, kw_only=True)
-class Started:
+class StartReport:
     """Somebody began to run the attempt."""
 
     attempt_id: str
@@ -31,7 +31,7 @@ class Started:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Ended:
+class EndReport:
     """The attempt ended."""
 
     attempt_id: str
@@ -50,26 +50,26 @@ class Ended:
     exit_code: int | None = None
     host: str | None = None
     pod: str | None = None
-    started: Started | None = None
+    started: StartReport | None = None
     diagnosis: Mapping[str, Any] | None = None
     """Of a failure: `explanation` and `what_to_do`, and what is known of container, node and memory."""
     is_skip: bool = False
     """A failure whose details say `Skipped`: there was nothing to do."""
 
 
-Outcome = Started | Ended
+Outcome = StartReport | EndReport
 
 _VERDICTS = {"SUCCESS": "succeeded", "FAILURE": "failed", "REVOKED": "revoked"}
 _EXIT_CODE = re.compile(r"exitcode (\d+)")
 _SIGNAL = re.compile(r"signal (\d+)")
 
 
-def read_started(fields: Mapping[str, Any]) -> Started | None:
+def read_started(fields: Mapping[str, Any]) -> StartReport | None:
     """The start that a report or a claim tells of; None where it does not make sense."""
     attempt_id, at = fields.get("id"), _time(fields.get("at"))
     if not isinstance(attempt_id, str) or at is None:
         return None
-    return Started(
+    return StartReport(
         attempt_id=attempt_id,
         at=at,
         host=_text(fields.get("host")),
@@ -78,13 +78,13 @@ def read_started(fields: Mapping[str, Any]) -> Started | None:
     )
 
 
-def read_result(attempt_id: str, meta: Mapping[str, Any], *, now: datetime) -> Ended | None:
+def read_result(attempt_id: str, meta: Mapping[str, Any], *, now: datetime) -> EndReport | None:
     """How an attempt ended, from its result as Celery stores it; None while the result is not final."""
     verdict = _VERDICTS.get(str(meta.get("status")))
     if verdict is None:
         return None
     started = meta.get("started")
-    ended = Ended(
+    ended = EndReport(
         attempt_id=attempt_id,
         verdict=verdict,
         at=_time(meta.get("date_done")) or now,
@@ -95,31 +95,31 @@ def read_result(attempt_id: str, meta: Mapping[str, Any], *, now: datetime) -> E
     return _failure(ended, meta.get("result"), traceback=_text(meta.get("traceback")))
 
 
-def unreadable(attempt_id: str, why: str, *, at: datetime) -> Ended:
+def unreadable(attempt_id: str, why: str, *, at: datetime) -> EndReport:
     """The failure of an attempt whose result cannot be read."""
     message = f"the result of this attempt cannot be read: {why}"
-    ended = Ended(attempt_id=attempt_id, verdict="failed", at=at, message=message, error=message)
+    ended = EndReport(attempt_id=attempt_id, verdict="failed", at=at, message=message, error=message)
     return _diagnosed(replace(ended, reason="UnreadableResult", cause="unknown"), {})
 
 
-def lost(attempt_id: str, why: str, *, at: datetime) -> Ended:
+def lost(attempt_id: str, why: str, *, at: datetime) -> EndReport:
     """The verdict on an attempt of which nobody will ever report: a fault of the infrastructure."""
-    ended = Ended(attempt_id=attempt_id, verdict="lost", at=at, message=why, error=why)
+    ended = EndReport(attempt_id=attempt_id, verdict="lost", at=at, message=why, error=why)
     return _diagnosed(replace(ended, reason="Lost", cause="infrastructure"), {})
 
 
-def refused(attempt_id: str, why: str, details: Mapping[str, Any], *, at: datetime) -> Ended:
+def refused(attempt_id: str, why: str, details: Mapping[str, Any], *, at: datetime) -> EndReport:
     """The failure of an attempt whose message could not be made. `details` as those of a `TaskFailed`."""
-    ended = Ended(attempt_id=attempt_id, verdict="failed", at=at, message=why[:REASON_MAX_CHARS], error=why)
+    ended = EndReport(attempt_id=attempt_id, verdict="failed", at=at, message=why[:REASON_MAX_CHARS], error=why)
     return _detailed(replace(ended, cause="application"), details)
 
 
-def revoked(attempt_id: str, why: str, *, at: datetime) -> Ended:
+def revoked(attempt_id: str, why: str, *, at: datetime) -> EndReport:
     """The verdict on an attempt that was stopped before anybody ran it."""
-    return Ended(attempt_id=attempt_id, verdict="revoked", at=at, message=why, error=why, reason="Revoked")
+    return EndReport(attempt_id=attempt_id, verdict="revoked", at=at, message=why, error=why, reason="Revoked")
 
 
-def _failure(ended: Ended, result: Any, *, traceback: str | None) -> Ended:
+def _failure(ended: EndReport, result: Any, *, traceback: str | None) -> EndReport:
     """Fill in why it failed, from an exception as Celery writes it."""
     fields = result if isinstance(result, Mapping) else {"exc_type": "Error", "exc_message": [str(result)]}
     kind = _text(fields.get("exc_type")) or "Error"
@@ -139,7 +139,7 @@ def _failure(ended: Ended, result: Any, *, traceback: str | None) -> Ended:
     return _detailed(ended, details)
 
 
-def _detailed(ended: Ended, details: Mapping[str, Any]) -> Ended:
+def _detailed(ended: EndReport, details: Mapping[str, Any]) -> EndReport:
     """Put in what PodFailed and TaskFailed carry beside their message."""
     cause, text = details.get("cause"), _text(details.get("message"))
     ended = replace(
@@ -158,7 +158,7 @@ def _detailed(ended: Ended, details: Mapping[str, Any]) -> Ended:
 _KNOWN = ("container", "node", "memory_limit", "memory_request")
 
 
-def _diagnosed(ended: Ended, details: Mapping[str, Any]) -> Ended:
+def _diagnosed(ended: EndReport, details: Mapping[str, Any]) -> EndReport:
     """With what the details say of it, else with what the table of reasons says."""
     known: dict[str, Any] = {name: text for name in _KNOWN if (text := _text(details.get(name))) is not None}
     if details.get("is_of_node") is True:
@@ -178,7 +178,7 @@ def _diagnosed(ended: Ended, details: Mapping[str, Any]) -> Ended:
     return replace(ended, diagnosis={"explanation": explanation, "what_to_do": what_to_do, **known})
 
 
-def _worker_lost(ended: Ended, message: str) -> Ended:
+def _worker_lost(ended: EndReport, message: str) -> EndReport:
     """A worker's child ended under the task: an exit code is the author's doing, the sender of a signal is unknown."""
     code, signal = _EXIT_CODE.search(message), _SIGNAL.search(message)
     if code and int(code[1]) <= 128:

@@ -53,10 +53,10 @@ class Sweeper:
     def inspect(self, rows: Sequence[entries.Waiting], *, now: datetime, clock_s: float, backlog: Backlog) -> Findings:
         """Look at a page. Raises ResultsUnavailable, and what `backlog` raises."""
         seen = self._collector.look_up([row.id for row in rows], now=now)
-        ended = {one.attempt_id for one in seen.outcomes if isinstance(one, reported.Ended)}
+        ended = {one.attempt_id for one in seen.outcomes if isinstance(one, reported.EndReport)}
         gone = self._gone(set(seen.holders.values()), clock_s)
         running = {row.id for row in rows if row.state == "running"}
-        is_news = [isinstance(one, reported.Ended) or one.attempt_id not in running for one in seen.outcomes]
+        is_news = [isinstance(one, reported.EndReport) or one.attempt_id not in running for one in seen.outcomes]
         findings = Findings(outcomes=list(compress(seen.outcomes, is_news)))
         silent = []
         bodiless = self._bodiless([row for row in rows if row.id not in ended | seen.holders.keys()], clock_s)

@@ -7,7 +7,7 @@ from routing.results import reported
 OUT_OF_MEMORY = "OOMKilled"
 
 
-def after_growth(known: Lessons, ended: reported.Ended, profile: QueueProfile) -> Lessons | None:
+def after_growth(known: Lessons, ended: reported.EndReport, profile: QueueProfile) -> Lessons | None:
     """What is known once memory has grown; None where this end, the queue or the cap does not let it grow.
 
     Only an end that says what memory the task container had counts: then it was that container that was killed.
@@ -23,14 +23,14 @@ def after_growth(known: Lessons, ended: reported.Ended, profile: QueueProfile) -
     )
 
 
-def why_no_growth(ended: reported.Ended, profile: QueueProfile) -> str:
+def why_no_growth(ended: reported.EndReport, profile: QueueProfile) -> str:
     """What ends the sentence on a task that failed for its memory, though memory of its queue grows; else nothing."""
     if profile.memory_growth is None or ended.reason != OUT_OF_MEMORY:
         return ""
     return f"; memory of its queue grows to {profile.memory_growth_max}, at most {MAX_GROWTHS} times"
 
 
-def after_node(known: Lessons, ended: reported.Ended, profile: QueueProfile) -> Lessons:
+def after_node(known: Lessons, ended: reported.EndReport, profile: QueueProfile) -> Lessons:
     """What is known after a fault of the infrastructure: a node that was at fault is avoided from now on."""
     told = ended.diagnosis or {}
     if not profile.avoid_failed_nodes or not told.get("is_of_node") or not told.get("node"):

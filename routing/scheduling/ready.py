@@ -66,7 +66,7 @@ class Settled:
     ended: tuple[tuple[str, str], ...]
 
 
-Rule = Callable[[Counts], str | None]
+TriggerCheck = Callable[[Counts], str | None]
 """Counts -> RUN, a final state, or None while that is open."""
 
 
@@ -228,7 +228,7 @@ def _always(c: Counts) -> str | None:  # noqa: ARG001 - a rule takes counts
     return RUN
 
 
-RULES: Mapping[str, Rule] = {
+RULES: Mapping[str, TriggerCheck] = {
     "all_success": _all_success,
     "all_failed": _all_failed,
     "all_done": _all_done,

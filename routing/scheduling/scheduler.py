@@ -15,7 +15,7 @@ from uuid import uuid4
 from routing import router as routers
 from routing.config.sections import Scheduler as Limits
 from routing.errors import TaskFailed
-from routing.results import merge, reported
+from routing.results import report_merge, reported
 from routing.scheduling import learning, messages, ready, renderer, retrying, runs
 from routing.store import entries, ledger, messagewaits
 
@@ -109,15 +109,15 @@ class Scheduler:
         rows = {row.id: row for row in work.book.attempts({one.attempt_id for one in heard})}
         before = {attempt_id: _facts(row.facts) for attempt_id, row in rows.items()}
         after = dict(before)
-        verdicts: dict[str, reported.Ended] = {}
+        verdicts: dict[str, reported.EndReport] = {}
         for report in heard:
             row = after.get(report.attempt_id)
             if row is None:
                 continue  # not ours: another installation's, or a row that was deleted
-            answer = merge.merge(row, report)
-            if isinstance(answer, merge.Apply):
+            answer = report_merge.merge(row, report)
+            if isinstance(answer, report_merge.Apply):
                 after[report.attempt_id] = answer.facts
-                if isinstance(report, reported.Ended) and not row.is_final:
+                if isinstance(report, reported.EndReport) and not row.is_final:
                     verdicts[report.attempt_id] = report
         changed = [attempt_id for attempt_id, facts in after.items() if facts is not before[attempt_id]]
         work.book.save_facts((one, before[one].state, _columns(after[one])) for one in changed)
@@ -125,7 +125,7 @@ class Scheduler:
             self._follow(work, rows[attempt_id], after[attempt_id], verdicts.get(attempt_id))
 
     def _follow(
-        self, work: _Work, row: entries.OpenAttempt, facts: merge.Facts, verdict: reported.Ended | None
+        self, work: _Work, row: entries.OpenAttempt, facts: report_merge.Facts, verdict: reported.EndReport | None
     ) -> None:
         """Let the task instance follow its latest attempt."""
         if row.task_state not in ("queued", "running"):
@@ -150,7 +150,12 @@ class Scheduler:
             self._settle(work, run, run.progress.end([(row.task_id, move.state)]))
 
     def _judge(
-        self, work: _Work, run: runs.Run, row: entries.OpenAttempt, facts: merge.Facts, verdict: reported.Ended
+        self,
+        work: _Work,
+        run: runs.Run,
+        row: entries.OpenAttempt,
+        facts: report_merge.Facts,
+        verdict: reported.EndReport,
     ) -> entries.TaskMove:
         """What becomes of the task instance whose latest attempt ended."""
         instance = run.instances[row.task_id]
@@ -281,7 +286,7 @@ class Scheduler:
 
     def _attempts(
         self, work: _Work, chosen: Iterable[tuple[runs.Run, str]], results: Mapping[int, Any]
-    ) -> tuple[list[entries.NewAttempt], list[reported.Ended]]:
+    ) -> tuple[list[entries.NewAttempt], list[reported.EndReport]]:
         """Attempts of the chosen tasks, or of the first of them where templates take long, and the failures of those
         whose message cannot be made."""
         new: list[entries.NewAttempt] = []
@@ -374,10 +379,10 @@ def _why_failed(run: runs.Run) -> str:
     return f"{len(failed)} of {len(states)} tasks failed: {first}"
 
 
-def _facts(columns: entries.AttemptFacts) -> merge.Facts:
+def _facts(columns: entries.AttemptFacts) -> report_merge.Facts:
     fields = {name: value for name, value in vars(columns).items() if name != "runtime_s"}
-    return merge.Facts(**{**fields, "evidence": tuple(columns.evidence)})
+    return report_merge.Facts(**{**fields, "evidence": tuple(columns.evidence)})
 
 
-def _columns(facts: merge.Facts) -> entries.AttemptFacts:
+def _columns(facts: report_merge.Facts) -> entries.AttemptFacts:
     return entries.AttemptFacts(**{**vars(facts), "evidence": list(facts.evidence)}, runtime_s=facts.runtime_s)

@@ -8,7 +8,7 @@ from typing import Any
 
 @dataclass(frozen=True, kw_only=True)
 class AttemptFacts:
-    """The columns that merging may change; the same names as `routing.results.merge.Facts`."""
+    """The columns that merging may change; the same names as `routing.results.report_merge.Facts`."""
 
     state: str
     started_at: datetime | None

@@ -51,8 +51,8 @@ def test_a_result_is_reported_and_found(reporting: backend.ReportingBackend, col
     assert reporting.claim("a", "worker:1")
     reporting.store_result("a", {"n": 1}, "SUCCESS")
     start, end = collecting.listen(1, now=NOW).outcomes
-    assert isinstance(start, reported.Started)
-    assert isinstance(end, reported.Ended)
+    assert isinstance(start, reported.StartReport)
+    assert isinstance(end, reported.EndReport)
     assert (end.verdict, end.value, end.started) == ("succeeded", {"n": 1}, start)
     assert list(collecting.listen(0, now=NOW).outcomes) == []
 
@@ -69,7 +69,7 @@ def test_the_first_verdict_stands_in_the_backend_too(
     reporting.store_result("a", 1, "SUCCESS")
     reporting.store_result("a", Exception("terminated"), "REVOKED")
     assert app.AsyncResult("a").state == "SUCCESS"
-    assert [type(one).__name__ for one in collecting.listen(1, now=NOW).outcomes] == ["Ended"]
+    assert [type(one).__name__ for one in collecting.listen(1, now=NOW).outcomes] == ["EndReport"]
 
 
 def test_one_delivery_of_many_gets_the_claim(app: Celery, reporting: backend.ReportingBackend) -> None:
@@ -95,7 +95,7 @@ def test_a_pods_start_is_reported_with_its_pod(
     meta = {"hostname": "dispatcher@h", "pid": "p-1", "pod": "p-1", "started_at": "2026-01-01T00:00:00+00:00"}
     reporting.store_result("a", meta, "STARTED")
     assert collecting.listen(1, now=NOW).outcomes == [
-        reported.Started(attempt_id="a", at=NOW, host="dispatcher@h", pod="p-1")
+        reported.StartReport(attempt_id="a", at=NOW, host="dispatcher@h", pod="p-1")
     ]
     assert reporting.client.keys("celery-task-meta-*") == []
 
@@ -108,7 +108,7 @@ def test_a_start_that_the_ending_process_does_not_know_is_taken_from_the_claim(
     collecting.listen(1, now=NOW)
     app.backend.store_result("a", Exception("gone"), "FAILURE")
     start, end = collecting.listen(1, now=NOW).outcomes
-    assert (type(start), type(end)) == (reported.Started, reported.Ended)
+    assert (type(start), type(end)) == (reported.StartReport, reported.EndReport)
 
 
 def test_a_wake_up_is_heard_at_once(app: Celery, collecting: collector.Collector) -> None:
@@ -134,12 +134,12 @@ def test_a_result_that_cannot_be_read_is_its_own_failure_only(
     reporting.client.set(reporting.get_key_for_task("bad"), text)
     reporting.client.rpush(reporting.keys.reports, json.dumps({"kind": "ended", "id": "bad"}))
     verdicts = {one.attempt_id: one for one in collecting.listen(1, now=NOW).outcomes}
-    assert {one: end.verdict for one, end in verdicts.items() if isinstance(end, reported.Ended)} == {
+    assert {one: end.verdict for one, end in verdicts.items() if isinstance(end, reported.EndReport)} == {
         "good": "succeeded",
         "bad": "failed",
     }
     bad = verdicts["bad"]
-    assert isinstance(bad, reported.Ended)
+    assert isinstance(bad, reported.EndReport)
     assert bad.reason == "UnreadableResult"
 
 
@@ -151,7 +151,7 @@ def test_a_lost_report_is_made_good_by_the_sweep(
     reporting.claim("b", "w")
     reporting.client.delete(reporting.keys.reports)
     seen = collecting.look_up(["a", "b", "c"], now=NOW)
-    assert [(one.attempt_id, type(one).__name__) for one in seen.outcomes] == [("a", "Ended"), ("b", "Started")]
+    assert [(one.attempt_id, type(one).__name__) for one in seen.outcomes] == [("a", "EndReport"), ("b", "StartReport")]
     assert seen.holders == {"b": reporting.instance}
 
 
@@ -195,7 +195,7 @@ def test_attempts_of_a_worker_without_a_pulse_are_lost(
     assert inspect(sweeping, row, clock_s=0).outcomes == []
     assert inspect(sweeping, row, clock_s=9).outcomes == []
     [end] = inspect(sweeping, row, clock_s=11).outcomes
-    assert isinstance(end, reported.Ended)
+    assert isinstance(end, reported.EndReport)
     assert (end.attempt_id, end.verdict, end.cause) == ("a", "lost", "infrastructure")
 
 
@@ -204,7 +204,7 @@ def test_a_claim_that_nobody_reported_is_a_start(
 ) -> None:
     reporting.claim("a", "w")
     [start] = inspect(sweeper.Sweeper(collecting, lost_after_s=10), waiting("a")).outcomes
-    assert isinstance(start, reported.Started)
+    assert isinstance(start, reported.StartReport)
 
 
 def test_a_pulse_that_comes_back_saves_its_attempts(
@@ -272,7 +272,7 @@ def test_b4_a_running_attempt_whose_claim_and_result_are_lost_does_not_run_for_e
     assert inspect(sweeping, row, clock_s=40).outcomes == []
     assert inspect(sweeping, waiting("pod", state="running", side="kubernetes"), clock_s=200).outcomes == []
     [end] = inspect(sweeping, row, clock_s=71).outcomes
-    assert isinstance(end, reported.Ended)
+    assert isinstance(end, reported.EndReport)
     assert (end.attempt_id, end.verdict, end.cause) == ("a", "lost", "infrastructure")
 
 
@@ -301,7 +301,7 @@ def test_an_unwanted_attempt_is_kept_from_starting_or_stopped(
     rows = [waiting("waits", is_unwanted=True), waiting("runs", state="running", is_unwanted=True)]
     found = inspect(sweeper.Sweeper(collecting, lost_after_s=10), *rows)
     assert found.revoke == ["runs"]
-    ends = [one for one in found.outcomes if isinstance(one, reported.Ended)]
+    ends = [one for one in found.outcomes if isinstance(one, reported.EndReport)]
     assert [(one.attempt_id, one.verdict) for one in ends] == [("waits", "revoked")]
     assert not reporting.claim("waits", "w")
 
@@ -318,7 +318,7 @@ def test_an_unwanted_attempt_that_waits_for_a_pod_ends_and_gets_none(
     row = waiting("w", side="kubernetes", is_unwanted=True, has_pod=True)
     found = inspect(sweeper.Sweeper(collecting, lost_after_s=10), row)
     assert found.revoke == ["w"]
-    assert [(one.attempt_id, one.verdict) for one in found.outcomes if isinstance(one, reported.Ended)] == [
+    assert [(one.attempt_id, one.verdict) for one in found.outcomes if isinstance(one, reported.EndReport)] == [
         ("w", "revoked")
     ]
     [(held, _, is_over)] = reporting.take_launches([("w", "token", '{"token":"token"}')])

@@ -48,8 +48,8 @@ class Turner:
             book.mark_sent([one.id for one in result.unsent], at=now)
         return [one.id for one in result.unsent]
 
-    def success(self, attempt_id: str) -> reported.Ended:
-        return reported.Ended(attempt_id=attempt_id, verdict="succeeded", at=AT + timedelta(seconds=self.clock_s))
+    def success(self, attempt_id: str) -> reported.EndReport:
+        return reported.EndReport(attempt_id=attempt_id, verdict="succeeded", at=AT + timedelta(seconds=self.clock_s))
 
 
 def test_an_end_that_comes_in_the_turn_in_which_its_run_is_read_again_is_followed(store: Store) -> None:

@@ -149,7 +149,7 @@ def _statuses(statuses: range | tuple[int, ...]) -> str:
     return f"{statuses[0]} – {statuses[-1]}" if isinstance(statuses, range) else ", ".join(map(str, statuses))
 
 
-def _words(rule: create_errors.Rule) -> str:
+def _words(rule: create_errors.CreateErrorRule) -> str:
     return (
         ", ".join([f"reason `{rule.kind}`"] * bool(rule.kind) + [f"«{rule.words.strip()}»"] * bool(rule.words)) or "any"
     )

@@ -26,8 +26,8 @@ def applied(manifest: dict[str, Any], **learned: Any) -> dict[str, Any]:
     return manifest
 
 
-def ended(reason: str = "OOMKilled", **told: Any) -> reported.Ended:
-    return reported.Ended(
+def ended(reason: str = "OOMKilled", **told: Any) -> reported.EndReport:
+    return reported.EndReport(
         attempt_id="a", verdict="failed", at=datetime(2026, 1, 1, tzinfo=UTC), reason=reason, diagnosis=told
     )
 
@@ -137,7 +137,7 @@ class TestLearning:
         ],
         ids=["not asked for", "another reason", "another container", "no limit"],
     )
-    def test_nothing_else_grows(self, end: reported.Ended, profile: QueueProfile) -> None:
+    def test_nothing_else_grows(self, end: reported.EndReport, profile: QueueProfile) -> None:
         assert learning.after_growth(Lessons(), end, profile) is None
 
     def test_of_a_pod_without_a_limit_the_request_grows(self) -> None:

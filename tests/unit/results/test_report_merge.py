@@ -9,40 +9,40 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from routing.results import merge, reported
+from routing.results import report_merge, reported
 from routing.store import states
 
 T0 = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
-SENT = merge.Facts(state="sent")
+SENT = report_merge.Facts(state="sent")
 
 
-def started(second: int = 1, **fields: Any) -> reported.Started:
-    return reported.Started(attempt_id="a", at=T0 + timedelta(seconds=second), **{"host": "h1", "pid": 7, **fields})
+def started(second: int = 1, **fields: Any) -> reported.StartReport:
+    return reported.StartReport(attempt_id="a", at=T0 + timedelta(seconds=second), **{"host": "h1", "pid": 7, **fields})
 
 
-def ended(verdict: str = "succeeded", second: int = 3, **fields: Any) -> reported.Ended:
-    return reported.Ended(attempt_id="a", verdict=verdict, at=T0 + timedelta(seconds=second), **fields)
+def ended(verdict: str = "succeeded", second: int = 3, **fields: Any) -> reported.EndReport:
+    return reported.EndReport(attempt_id="a", verdict=verdict, at=T0 + timedelta(seconds=second), **fields)
 
 
-def merged(row: merge.Facts, *reports: reported.Outcome) -> merge.Facts:
+def merged(row: report_merge.Facts, *reports: reported.Outcome) -> report_merge.Facts:
     """The row after all reports."""
 
-    def step(row: merge.Facts, report: reported.Outcome) -> merge.Facts:
-        answer = merge.merge(row, report)
-        return answer.facts if isinstance(answer, merge.Apply) else row
+    def step(row: report_merge.Facts, report: reported.Outcome) -> report_merge.Facts:
+        answer = report_merge.merge(row, report)
+        return answer.facts if isinstance(answer, report_merge.Apply) else row
 
     return reduce(step, reports, row)
 
 
 def test_a_start_makes_it_running() -> None:
-    assert merged(SENT, started()) == merge.Facts(
+    assert merged(SENT, started()) == report_merge.Facts(
         state="running", started_at=T0 + timedelta(seconds=1), host="h1", pid=7
     )
 
 
 def test_an_end_is_the_verdict() -> None:
     row = merged(SENT, started(), ended("failed", reason="ValueError", cause="application", error="no", exit_code=3))
-    assert row == merge.Facts(
+    assert row == report_merge.Facts(
         state="failed",
         started_at=T0 + timedelta(seconds=1),
         ended_at=T0 + timedelta(seconds=3),
@@ -62,8 +62,8 @@ def test_an_end_may_come_before_the_start() -> None:
 
 def test_the_same_report_again_is_stale() -> None:
     row = merged(SENT, started(), ended())
-    assert merge.merge(row, started()) == merge.Stale("this start is known")
-    assert merge.merge(row, ended()) == merge.Stale("this verdict is known")
+    assert report_merge.merge(row, started()) == report_merge.Stale("this start is known")
+    assert report_merge.merge(row, ended()) == report_merge.Stale("this verdict is known")
 
 
 def test_the_first_verdict_stands_and_the_second_is_evidence() -> None:
@@ -81,7 +81,7 @@ def test_a_second_start_is_evidence() -> None:
 
 def test_a_verdict_that_no_table_knows_is_a_bug() -> None:
     with pytest.raises(KeyError):
-        merge.merge(SENT, ended("exploded"))
+        report_merge.merge(SENT, ended("exploded"))
 
 
 starts = st.builds(started, st.integers(0, 3), host=st.sampled_from(["h1", "h2"]), pod=st.sampled_from([None, "p"]))
@@ -96,12 +96,12 @@ verdicts = st.builds(
 
 @given(st.data(), st.lists(starts, max_size=4), verdicts, st.sampled_from(["recorded", "sent"]))
 def test_order_and_doubling_do_not_matter(
-    data: st.DataObject, several_starts: list[reported.Started], verdict: reported.Ended, state: str
+    data: st.DataObject, several_starts: list[reported.StartReport], verdict: reported.EndReport, state: str
 ) -> None:
     """Any permutation of any multiple of the reports of an attempt with one verdict gives the same row."""
     reports: list[reported.Outcome] = [*several_starts, verdict]
     doubled = reports + data.draw(st.lists(st.sampled_from(reports), max_size=4))
-    row = merge.Facts(state=state)
+    row = report_merge.Facts(state=state)
     assert merged(row, *data.draw(st.permutations(doubled))) == merged(row, *reports)
 
 
@@ -111,7 +111,7 @@ def test_a_verdict_never_changes(reports: list[reported.Outcome]) -> None:
     row, verdict = SENT, None
     for report in reports:
         row = merged(row, report)
-        if verdict is None and isinstance(report, reported.Ended):
+        if verdict is None and isinstance(report, reported.EndReport):
             verdict = report
         if verdict is not None:
             assert (row.state, row.ended_at, row.reason) == (verdict.verdict, verdict.at, verdict.reason)
@@ -128,7 +128,7 @@ def test_every_step_is_a_move_of_the_table(reports: list[reported.Outcome]) -> N
         row = after
 
 
-def read(meta: dict[str, Any]) -> reported.Ended | None:
+def read(meta: dict[str, Any]) -> reported.EndReport | None:
     return reported.read_result("a", meta, now=T0)
 
 
@@ -205,7 +205,7 @@ KEYS = ["status", "result", "traceback", "date_done", "started", "exc_type", "ex
 def test_no_result_from_outside_raises(meta: dict[str, Any]) -> None:
     """Whatever stands in a result key is read or refused, never raised, and can be written down."""
     end = read(meta)
-    assert reported.read_started(meta) is None or isinstance(reported.read_started(meta), reported.Started)
+    assert reported.read_started(meta) is None or isinstance(reported.read_started(meta), reported.StartReport)
     if end is not None:
         row = merged(SENT, end, ended("lost", 9))
         json.dumps(row.evidence)

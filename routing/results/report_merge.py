@@ -65,7 +65,7 @@ class Stale:
 
 def merge(row: Facts, report: reported.Outcome) -> Apply | Stale:
     """What `report` makes of `row`. Raises KeyError for a verdict that the table of states does not know."""
-    if isinstance(report, reported.Started):
+    if isinstance(report, reported.StartReport):
         merged = _with_start(row, report)
         reason = "this start is known"
     else:
@@ -74,7 +74,7 @@ def merge(row: Facts, report: reported.Outcome) -> Apply | Stale:
     return Stale(reason) if merged == row else Apply(merged)
 
 
-def _with_start(row: Facts, start: reported.Started) -> Facts:
+def _with_start(row: Facts, start: reported.StartReport) -> Facts:
     """The earliest start is the attempt's; any other is evidence."""
     new = (start.at, start.host or "", start.pid or 0, start.pod or "")
     old = (row.started_at, row.host or "", row.pid or 0, row.pod or "")
@@ -91,7 +91,7 @@ def _with_start(row: Facts, start: reported.Started) -> Facts:
     return _with_evidence(row, _start_evidence(start.at, start.host, start.pid, start.pod))
 
 
-def _with_end(row: Facts, end: reported.Ended) -> Facts:
+def _with_end(row: Facts, end: reported.EndReport) -> Facts:
     if row.is_final:
         same = row.state == end.verdict and row.ended_at == end.at
         return row if same else _with_evidence(row, _end_evidence(end))
@@ -122,7 +122,7 @@ def _start_evidence(at: datetime, host: str | None, pid: int | None, pod: str | 
     return {"kind": "started", "at": _iso(at), "host": host, "pid": pid, "pod": pod}
 
 
-def _end_evidence(end: reported.Ended) -> Mapping[str, Any]:
+def _end_evidence(end: reported.EndReport) -> Mapping[str, Any]:
     return {
         "kind": "ended",
         "at": _iso(end.at),
