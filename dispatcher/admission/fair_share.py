@@ -1,4 +1,4 @@
-"""Shares: how the slots of one limit are divided between the dispatchers of a deployment. Pure.
+"""Fair shares: how the slots of one limit are divided between the dispatchers of a deployment. Pure.
 
 Each dispatcher writes an `Entry` into one object that all of them change only if nobody else has meanwhile
 (`shared_limits`). It holds what it may use at most, its shares. A dispatcher grants itself no more than the others

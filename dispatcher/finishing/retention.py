@@ -1,4 +1,4 @@
-"""Leftovers: pods that were kept for people, and whose time is over. Pure; `podyard pods cleanup` deletes them.
+"""Retention: pods that were kept for people, and whose time is over. Pure; `podyard pods cleanup` deletes them.
 
 Only what is marked as done is ever a leftover: its outcome is stored and its log is saved. A finished pod without that
 mark is still wanted, for a dispatcher has yet to read its outcome; one that runs is wanted in any case.

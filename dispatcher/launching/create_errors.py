@@ -1,4 +1,4 @@
-"""Reactions: what follows from an error of a create. One table, pure; docs/failure-modes.md shows it.
+"""Create errors: what follows from an error of a create. One table, pure; docs/failure-modes.md shows it.
 
 The first row that fits decides. What heals by itself is waited for (quota, conflicts, a webhook that is down, 5xx, no
 answer at all: the create may have succeeded, so it is repeated under the same name), what concerns every request of

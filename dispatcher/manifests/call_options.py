@@ -1,4 +1,4 @@
-"""Wishes: what the sender of a Celery task may ask of its pod, checked where it is asked.
+"""Call options: what the sender of a Celery task may ask of its pod, checked where it is asked.
 
 `on_pod` gives options for `apply_async`, `signature` and `send_task`: the queue, and the message header that the
 dispatcher reads. A mistake in an override fails here, at the caller, and not minutes later in a result. Imported by

@@ -1,4 +1,4 @@
-"""Pod requests: the arguments of `dispatcher.pod`, read into the parts of a manifest.
+"""Container pods: the arguments of `dispatcher.pod`, read into the parts of a manifest.
 
 The names are those of Airflow's KubernetesPodOperator, the values are JSON: nested fields are spelled as the Kubernetes
 API spells them. Lower to higher: `pod_template_dict` or `pod_template_file`, `full_pod_spec`, the single arguments.

@@ -1,4 +1,4 @@
-"""Pod options: what the sender of `dispatcher.pod` wants done around the pod, beside its manifest.
+"""Options of container pods: what the sender of `dispatcher.pod` wants done around the pod, beside its manifest.
 
 How its end is judged, how long it may take to start, which logs are kept, what becomes of the pod object. Pure, and
 read from the arguments of the task message, so that a restarted dispatcher knows them again. The manifest's half of the

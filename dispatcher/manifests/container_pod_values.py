@@ -1,4 +1,4 @@
-"""Pod values: arguments of `dispatcher.pod` as plain parts of a manifest, or an error with their path. Pure."""
+"""Values of container pods: arguments of `dispatcher.pod` as plain parts of a manifest, or an error with their path."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any

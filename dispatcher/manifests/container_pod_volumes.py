@@ -1,4 +1,4 @@
-"""Attachments: what a pod's task container is given from outside: variables, ConfigMaps, Secrets, volumes. Pure.
+"""What a container pod is given from outside: variables, ConfigMaps, Secrets, volumes. Pure.
 
 Read from the arguments of `dispatcher.pod`; several of them may speak of one volume or variable, and must agree.
 """

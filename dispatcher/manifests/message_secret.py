@@ -1,4 +1,4 @@
-"""Payloads: task messages that travel in a Secret owned by their pod, because they are large or nobody's business.
+"""Message Secrets: task messages that travel in a Secret owned by their pod, because they are large or confidential.
 
 The pod is created first and waits for the Secret, which names the pod's uid as its owner, so that both go together.
 What stays in the pod's annotations is a stub without arguments, callbacks and headers of the sender. Pure.

@@ -1,4 +1,4 @@
-"""Lessons: what earlier attempts of a task teach the pod of the next one. Pure.
+"""Retry hints: what earlier attempts of a task teach the pod of the next one. Pure.
 
 Out of memory: the next pod gets more, up to a cap. A node that failed: the next pod would rather be elsewhere. Who
 retries (the scheduler) learns, the lessons travel in the message's header `podyard`, and who builds the pod applies

@@ -1,4 +1,4 @@
-"""Pod facts: what the status of a pod says, read without trust. Pure, and never raises.
+"""A view of a pod: what the status of a pod says, read without trust. Pure, and never raises.
 
 Whatever is missing or of another type than the API promises is left out. `dispatcher.status.observation` makes the
 verdict.

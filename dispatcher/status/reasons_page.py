@@ -10,7 +10,7 @@ _HEAD = """\
 # Why it waits or failed
 
 Generated from `dispatcher/status/reasons.py` by `python -m dispatcher.status.reasons_page`. `podyard tasks explain`,
-the record, the exception of a result (`details["explanation"]`, `details["what_to_do"]`) and Flower tell the same. Of
+the record, the exception of a result (`details["explanation"]`, `details["what_to_do"]`) and Flower say the same. Of
 several lines for one reason the first holds that fits exit code and message; of `Unschedulable` all that fit.
 
 Whose: an **author** failure is charged to `retries`, one of the **infrastructure** to `scheduler.infra_retries`; a wait

@@ -1,4 +1,4 @@
-"""Orphans: pods of our deployment whose dispatcher is gone are taken over, each by exactly one dispatcher.
+"""Takeover of orphans: pods of our deployment whose dispatcher is gone are taken over, each by exactly one dispatcher.
 
 Whether a dispatcher lives is asked of Celery (a ping through the broker); one that is silent twice in a row is taken
 for gone. Ownership is a label, changed only if the pod is still the one that was seen (resourceVersion), so of several

@@ -1,4 +1,4 @@
-"""Signs of life of what a Celery application needs: its broker and its result backend. For `process_health`.
+"""Health checks of what a Celery application needs: its broker and its result backend. For `process_health`.
 
 Each question opens a connection of its own, with short time-outs, so that it shares no lock and no socket with the
 application's work.

@@ -1,4 +1,4 @@
-"""Vitals: what a process needs from outside, whether it has it, and whether its own loop still turns.
+"""Process health: what a process needs from outside, whether it has it, and whether its own loop still turns.
 
 Each part (broker, database, …) is asked for a sign of life every few seconds, by a thread of its own, so that one that
 hangs keeps no other from being asked. What was found stands in a small file, for health checks and for `podyard

@@ -1,4 +1,4 @@
-"""Announcements: Celery's events of a pod task carry the pod's times, not those of the dispatcher's bookkeeping.
+"""Task events: Celery's events of a pod task carry the pod's times, not those of the dispatcher's bookkeeping.
 
 Celery's Request announces a task as started when a pool accepts it, and as ended when the pool calls back. Here a pod
 is accepted when it exists, starts later, and ended before its outcome was replayed. Runs on the hub's thread.

@@ -1,4 +1,4 @@
-"""Undelivered: messages of which Celery makes no request, because they cannot be read. Each still ends as a FAILURE.
+"""Undecodable: messages of which Celery makes no request, because they cannot be read. Each still ends as a FAILURE.
 
 Celery's consumer logs such a message and acknowledges or rejects it; whoever waits for its result waits for ever. Where
 the message at least says its id, the cause is stored as the task's result. Called by the pool, on the hub's thread.

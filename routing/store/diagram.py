@@ -26,13 +26,13 @@ _TABLES: tuple[tuple[str, str, Moves], ...] = (
 
 _WAITS = """An attempt that has not begun waits for one of these, in this order at most, and `podyard tasks explain`
 says which, why, since when, until when and what happens then. What happens at the deadline stands here as it is by
-default; a queue may say otherwise (`[queues.NAME.waits]`, [configuration.md](configuration.md#waits)): go on and tell
+default; a queue may say otherwise (`[queues.NAME.waits]`, [configuration.md](configuration.md#waits)): go on and warn
 (`wait`), end it on the budget of the infrastructure (`retry`), or let it fail (`fail`). The reasons are the record's
 words."""
 
 _DISPATCHER = """What a dispatcher knows of an attempt while it has it, in memory alone: the pods in the cluster are the
 truth, from which the next dispatcher rebuilds it. Generated from `dispatcher/attempts/states.py`; what is no arrow here
-is refused. The record above is told `sent` up to `pending`, and `running` from then on."""
+is refused. In the record above it is `sent` up to `pending`, and `running` from then on."""
 
 _NOTES = {
     **dict.fromkeys(("volume", "start"), " (`startup_timeout_s`)"),

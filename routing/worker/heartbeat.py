@@ -1,4 +1,4 @@
-"""The pulse of a worker: keys that live as long as the worker and its bodies do, and children that die with it.
+"""The heartbeat of a worker: keys that live as long as the worker and its bodies do, and children that die with it.
 
 The sweeper declares attempts of a worker without a pulse lost. So that "lost" means "dead", a child process is killed
 by the kernel when its worker dies (Linux); elsewhere it ends after its task.

@@ -1,4 +1,4 @@
-"""Broker trips: fewer and cheaper round trips to a Redis broker, which are most of what a pod costs Celery's thread.
+"""Fewer and cheaper round trips to a Redis broker, which are most of what a pod costs Celery's thread.
 
 kombu acknowledges each message by a round trip of its own, and makes a client object anew for every command (which
 costs redis-py more than the command). Here the acknowledgements of one turn of the hub's loop leave as one transaction,

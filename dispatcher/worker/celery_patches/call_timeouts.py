@@ -1,4 +1,4 @@
-"""Patience: how long Celery may block the thread that serves everything, where a dispatcher runs an app.
+"""Call time-outs: how long Celery may block the thread that serves everything, where a dispatcher runs an app.
 
 Storing and publishing happen on Celery's hub. An app may be set to try them for ever, or to wait two minutes for a
 socket, which suits a worker's child process and stops a dispatcher. Here each call has a short bound and no second

@@ -1,4 +1,4 @@
-"""Result trips: outcomes reach Celery's own Redis result backend by one round trip instead of two.
+"""One script stores a result: outcomes reach Celery's own Redis result backend by one round trip instead of two.
 
 Celery 5.7 reads what stands before it stores an outcome, so that nothing overwrites a success. Here one script looks,
 stores and announces; what is stored is the same. Where it finds a success, or anything is unusual, Celery's own way is
