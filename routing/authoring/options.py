@@ -6,16 +6,33 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import Any, TypedDict
+from os import PathLike
+from typing import Any, Protocol, TypeAlias, TypedDict
 
 from routing.authoring import names
 from routing.authoring.trigger import TriggerRule
 from routing.errors import InvalidDag
 
 MAX_QUEUE_LENGTH = 255
-EXECUTOR_CONFIG_KEYS = ("pod_override", "pod_template_file")
 LEGACY_KEY = "KubernetesExecutor"
 """Of Airflow 1; refused with the new form."""
+
+
+class KubernetesObject(Protocol):
+    """An object of the Kubernetes client, by what all of its models have; the client itself is not imported."""
+
+    attribute_map: Mapping[str, str]
+
+
+PodOverride: TypeAlias = Mapping[str, Any] | KubernetesObject
+"""A pod that is laid over the template's: a mapping as in YAML, or a V1Pod."""
+
+
+class ExecutorConfig(TypedDict, total=False):
+    """`executor_config` of a task, as Airflow's KubernetesExecutor takes it."""
+
+    pod_override: PodOverride | None
+    pod_template_file: str | PathLike[str] | None
 
 
 class OperatorOptions(TypedDict, total=False):
@@ -29,11 +46,12 @@ class OperatorOptions(TypedDict, total=False):
     trigger_rule: TriggerRule | str
     execution_timeout: timedelta | float | None
     """A timedelta, or seconds."""
-    executor_config: Mapping[str, Any] | None
+    executor_config: ExecutorConfig | None
     """`pod_override` (a mapping or a V1Pod) and `pod_template_file` for a task that runs in a pod."""
 
 
 NAMES = tuple(OperatorOptions.__annotations__)
+EXECUTOR_CONFIG_KEYS = tuple(ExecutorConfig.__annotations__)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -45,7 +63,7 @@ class TaskOptions:
     retry_delay_s: float = 300.0
     trigger_rule: str = "all_success"
     execution_timeout_s: float | None = None
-    pod_override: Any = None
+    pod_override: PodOverride | None = None
     """As the author wrote it: a mapping or a V1Pod."""
     pod_template_file: str | None = None
 

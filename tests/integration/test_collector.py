@@ -285,7 +285,7 @@ def test_b4_a_pod_that_ended_and_whose_result_is_lost_is_asked_for_and_gets_no_s
     assert inspect(sweeping, row, after_s=999).resend == []
     assert inspect(sweeping, replace(row, is_told=True), after_s=999).resend == ["a"]
     [(held, _, is_over)] = reporting.take_launches([("a", "mine", '{"token":"mine"}')])
-    step = launch_claim.decide(launch_claim.Answer(held=held, is_over=is_over), retries=0, was_ours=False)
+    step = launch_claim.decide(launch_claim.Answer(held=held, has_outcome=is_over), place=(0, 0), was_ours=False)
     assert step.action == "look"
 
 
