@@ -1,6 +1,6 @@
 """The clean-up: saves the log of an ended pod, then deletes or keeps the pod, by its queue's policy.
 
-It is called only after the outcome is stored (DESIGN rule 2). A log that cannot be read or a delete that is refused is
+It is called only after the outcome is stored. A log that cannot be read or a delete that is refused is
 tried again with back-off, a bounded number of times, and blocks nobody else. A pod that is kept is labelled
 `podyard.dev/done`, which takes it out of every selector of ours. A Secret with its message goes with the pod that owns
 it: that is the cluster's garbage collection, not ours. Runs on the loop's thread.

@@ -1,7 +1,7 @@
 """Pod logs: what is saved of a pod's containers, and what is added about its end.
 
 One container's log is saved as it is; of several, each line says whose it is. A container that is not there, or that
-never started, gets a line that says so instead of an error. Called by the janitor, which writes the file.
+never started, gets a line that says so instead of an error. Called by the clean-up, which writes the file.
 """
 
 from collections.abc import Mapping, Sequence

@@ -1,6 +1,6 @@
 """A task message: what Celery hands to the pool, what travels in the pod, what a restarted dispatcher reads back.
 
-The pod carries its whole message in the annotation `podyard.dev/message` (DESIGN rule 3), so that the pod can run the
+The pod carries its whole message in the annotation `podyard.dev/message`, so that the pod can run the
 task and any later dispatcher can finish its story. Pure, but for the encoding, which is Celery's own JSON (dates,
 UUIDs, decimals and bytes survive). Imported by the pod's entry point: it stays light.
 """

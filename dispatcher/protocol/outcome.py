@@ -1,7 +1,7 @@
 """An outcome: how a task's body ended inside its pod, as the pod itself tells it.
 
 The pod writes it as its termination message. Kubernetes keeps 4 KiB of that, so a larger outcome goes into the log as
-a frame of numbered lines at its end, and the termination message only says how to find it (DESIGN rule 11). Pure, and
+a frame of numbered lines at its end, and the termination message only says how to find it. Pure, and
 light: the pod's entry point imports it.
 """
 

@@ -2,7 +2,7 @@
 
 Level-triggered: a list is the truth, events only make us look sooner. A version that is too old (410, as an answer or
 as an event) means list again; silence beyond a bound means the stream is dead and is opened anew; a full list every
-few minutes closes whatever gap is left, most of them the roll call has closed before. One unreadable event is counted
+few minutes closes whatever gap is left, most of which the resync has closed before. One unreadable event is counted
 and skipped. Runs on the loop's thread, one task per namespace, so a namespace that fails leaves the others alone.
 """
 

@@ -1,4 +1,4 @@
-"""Adoption: pods that nobody here knows become requests of this worker again. DESIGN rule 3.
+"""Adoption: pods that nobody here knows become requests of this worker again.
 
 After a restart the cluster is listed, and each pod of ours carries its task message: the Celery request is rebuilt from
 it, so that its result, its chain and its chord go on as if nothing had happened. A pod whose outcome had been stored

@@ -1,4 +1,4 @@
-"""Flower: the real one, on our Celery app, with a page for pods (`podspage`). `podyard flower` runs it.
+"""Flower: the real one, on our Celery app, with a page for pods (`monitoring.pods_page`). `podyard flower` runs it.
 
 Flower can start and revoke tasks, so whoever reaches its API can run programs. Without a password its API stays off
 (Flower's own rule), and an address that other machines reach is refused.
