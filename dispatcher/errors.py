@@ -10,6 +10,14 @@ DispatcherError                    about us: something that we were given cannot
 └── ApiUnavailable                 the API server gave no answer: nothing is known of the call's effect
 PodFailed                          about the author's pod: how it ended; stored as the task's result
 └── PodSkipped                     its exit code says that there was nothing to do: a DAG's task is skipped
+
+Errors that never leave the package stand beside the code that raises them:
+
+IllegalMoveError                   `attempts.states`: a move that the table of states does not know
+Unusable                           `kubeapi.answers`: the API server's answer is not what it should be
+WrongField                         `manifests.pod_schema`: a field that the schema does not know, or of another type
+UnreadableFile                     `manifests.safe_yaml`: a file that is not YAML, or not one document
+UnreadableOutcome                  `protocol.outcome`: bytes that are no outcome
 """
 
 from collections.abc import Mapping
