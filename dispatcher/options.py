@@ -101,6 +101,8 @@ class Options:
     """Queue name -> its profile; raises LookupError for a queue that is not on the Kubernetes side."""
     app_path: str
     """`module:attribute` of the Celery app that pods import."""
+    include: tuple[str, ...] = ()
+    """Modules that pods import beside those that the app itself names (`celery worker -I`)."""
     deployment: str = "default"
     namespaces: tuple[str, ...] = ("default",)
     """Watched from the start, so that pods found there are adopted; others are watched from their first pod on."""

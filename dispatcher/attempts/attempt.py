@@ -127,7 +127,8 @@ class Attempt:
     delivery: str = field(default_factory=lambda: uuid4().hex)
     """Names this delivery of its message: in a claim, and between the two threads."""
     timeout_s: float | None = None
-    """Its hard time limit."""
+    """Its hard time limit. A task's pod keeps it itself, from the body's begin on."""
+    soft_timeout_s: float | None = None
     task_options: Mapping[str, Any] = field(default_factory=dict)
     """What the task itself asks of its pods; the message may ask for more."""
     stores_result: bool = True

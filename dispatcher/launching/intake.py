@@ -19,6 +19,7 @@ def prepare(attempt: Attempt, *, options: Options, owner: str) -> tuple[Pod, Lau
         owner=owner,
         task_wishes=attempt.task_options,
         deadline_s=attempt.timeout_s,
+        soft_limit_s=attempt.soft_timeout_s,
     )
     launch = Launch(
         manifest=msgspec.json.encode(built),

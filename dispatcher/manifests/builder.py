@@ -7,7 +7,7 @@ pure. `key_of` and `message_of` read a pod's identity back. No network.
 import functools
 import importlib
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -53,11 +53,13 @@ def build(
     owner: str,
     task_wishes: Mapping[str, Any] | None = None,
     deadline_s: float | None = None,
+    soft_limit_s: float | None = None,
 ) -> dict[str, Any]:
     """The manifest of the pod for one message: what is launched, and what `podyard dags render` shows.
 
     `task_wishes` are those of the task itself (`pod_override`, `pod_template_file`); what the call asks for wins over
-    them. `deadline_s` is the hard time limit; the cluster ends the pod some time after it, should nobody else do so.
+    them. `deadline_s` is the hard time limit, which a task's pod keeps itself, counted from the body's begin; the
+    cluster ends the pod some time after it, should nobody else do so. `soft_limit_s` is told to the body.
 
     Raises InvalidTemplate, InvalidOverride or InvalidPod, each naming the path and the way out, and DispatcherError for
     a hook that cannot be imported.
@@ -86,10 +88,12 @@ def build(
         pod = _any_image(message, profile=profile, options=options, common=common)
     else:
         layers = [(task_wishes or {}).get("pod_override"), message.wishes.get("pod_override")]
-        make = _task_pod
+        limits = {podspec.TIME_LIMIT_ENV: deadline_s, podspec.SOFT_TIME_LIMIT_ENV: soft_limit_s}
+        make: Callable[..., dict[str, Any]] = functools.partial(_task_pod, limits=limits)
         if message.name == workload.TASK:
             workload.text_of(message)  # what holds none fails here, before it waits
-            layers, make = [*layers, workload.layer(common["identity"].pod_name)], _workload_pod
+            layers.append(workload.layer(common["identity"].pod_name))
+            make = _workload_pod
         elif is_secret:
             layers.append(message_secret.layer(common["identity"].pod_name))
         pod = make(wishes, layers=layers, profile=profile, options=options, common=common)
@@ -106,9 +110,13 @@ def _task_pod(
     profile: QueueProfile,
     options: Options,
     common: Mapping[str, Any],
+    limits: Mapping[str, float | None],
 ) -> dict[str, Any]:
     """A pod that runs the message's task."""
     env = {"PODYARD_APP": options.app_path, "PODYARD_RESULT_MAX_BYTES": str(options.result_max_bytes)}
+    env |= {name: f"{seconds:g}" for name, seconds in limits.items() if seconds}
+    if options.include:
+        env[podspec.INCLUDE_ENV] = ",".join(options.include)
     if profile.credentials != "none":
         env["PODYARD_CREDENTIALS"] = profile.credentials
     if message_secret.is_layered(layers[-1]):

@@ -19,6 +19,11 @@ MESSAGE_ENV = "PODYARD_MESSAGE"
 MESSAGE_FILE_ENV = "PODYARD_MESSAGE_FILE"
 """The file that holds the message, where the variable does not."""
 
+TIME_LIMIT_ENV = "PODYARD_TIME_LIMIT_S"
+SOFT_TIME_LIMIT_ENV = "PODYARD_SOFT_TIME_LIMIT_S"
+INCLUDE_ENV = "PODYARD_INCLUDE"
+"""Modules to import beside those that the app names, with commas between."""
+
 TERMINATION_ENV = "PODYARD_TERMINATION_BYTES"
 """How long an outcome in the termination message may be, where it is less than usual."""
 _TERMINATION_BYTES = 4096  # what the kubelet keeps of one container's message

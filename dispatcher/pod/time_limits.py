@@ -1,14 +1,13 @@
-"""Time limits inside a pod, where a body can be told of its soft limit.
+"""Time limits inside a pod: they count from the body's begin, as in a Celery worker, and end with the body.
 
-The soft limit raises SoftTimeLimitExceeded in the body, by the signal that Celery's prefork pool uses. The hard limit
-is the dispatcher's to keep; here it is only a backstop, a little later, for a pod that nobody watches. Imported by the
-pod's entry point: light.
+The soft limit raises SoftTimeLimitExceeded in the body, by the signal that Celery's prefork pool uses; the hard one
+kills its process. The pod's first process (`init`) measures both. Imported by the pod's entry point: light.
 """
 
+import contextlib
 import os
 import signal
-import threading
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from types import FrameType
@@ -16,8 +15,10 @@ from typing import Any, NoReturn
 
 from celery.exceptions import SoftTimeLimitExceeded
 
-BACKSTOP_S = 5.0
-"""How long after the hard limit a pod ends itself: the dispatcher counts from the container's start and is first."""
+from dispatcher.pod import init
+
+HARD_ENV = "PODYARD_TIME_LIMIT_S"
+SOFT_ENV = "PODYARD_SOFT_TIME_LIMIT_S"
 
 
 @dataclass(frozen=True)
@@ -28,31 +29,48 @@ class Limits:
     hard_s: float | None = None
 
     @classmethod
-    def of(cls, headers: Mapping[str, Any], task: Any) -> "Limits":
-        """Those of the message, else those of the task, as Celery has it."""
+    def of(cls, headers: Mapping[str, Any], task: Any, *, environ: Mapping[str, str] = os.environ) -> "Limits":
+        """Those that the dispatcher says, which knows its own command line, too; else of the message, else of the task.
+
+        Celery has it so: the message, then the task, then the worker.
+        """
         hard_s, soft_s = headers.get("timelimit") or (None, None)
-        return cls(soft_s=soft_s or task.soft_time_limit, hard_s=hard_s or task.time_limit)
+        return cls(
+            soft_s=_seconds(environ.get(SOFT_ENV)) or soft_s or task.soft_time_limit,
+            hard_s=_seconds(environ.get(HARD_ENV)) or hard_s or task.time_limit,
+        )
 
 
 @contextmanager
-def kept(limits: Limits, *, on_hard: Callable[[float], None]) -> Iterator[None]:
-    """Keeps the limits while a body runs in the main thread. `on_hard` is called in a thread of its own."""
-    timers = []
+def kept(limits: Limits, *, tells: int | None, last_words: bytes) -> Iterator[None]:
+    """Has the limits kept while a body runs in the main thread.
+
+    `tells` is where the pod's first process listens, None where there is none; `last_words` is the termination message
+    that it leaves when the hard limit has passed.
+    """
+    if tells is None or not (limits.soft_s or limits.hard_s):
+        yield
+        return
     if limits.soft_s:
-        signal.signal(signal.SIGUSR1, _raise)
-        timers.append(threading.Timer(limits.soft_s, os.kill, (os.getpid(), signal.SIGUSR1)))
-    if limits.hard_s:
-        timers.append(threading.Timer(limits.hard_s + BACKSTOP_S, on_hard, (limits.hard_s,)))
-    for timer in timers:
-        timer.daemon = True
-        timer.start()
+        signal.signal(init.SOFT_SIGNAL, _raise)
+    _say(tells, init.limits_line(soft_s=limits.soft_s, hard_s=limits.hard_s, last_words=last_words))
     try:
         yield
     finally:
-        for timer in timers:
-            timer.cancel()
         if limits.soft_s:
-            signal.signal(signal.SIGUSR1, signal.SIG_IGN)
+            signal.signal(init.SOFT_SIGNAL, signal.SIG_IGN)
+        _say(tells, init.OVER)
+
+
+def _say(tells: int, line: bytes) -> None:
+    """The author's code may have closed all files, as daemons do: the limits hold on then."""
+    with contextlib.suppress(OSError):
+        while line:
+            line = line[os.write(tells, line) :]
+
+
+def _seconds(text: str | None) -> float | None:
+    return float(text) if text else None
 
 
 def _raise(number: int, frame: FrameType | None) -> NoReturn:  # noqa: ARG001 - the signature is Python's

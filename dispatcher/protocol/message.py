@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple, Self
 
-from kombu.utils import json
+from dispatcher.protocol import typed_json
 
 _ADDED_BY_REQUEST = frozenset(
     {"args", "kwargs", "properties", "reply_to", "correlation_id", "hostname", "delivery_info", "is_eager"}
@@ -129,31 +129,32 @@ class Message:
         Raises kombu's EncodeError (a TypeError for JSON) where an argument has no JSON form.
         """
         headers = {key: value for key, value in self.headers.items() if value not in (None, {}, [])}
-        return str(
-            json.dumps(
-                {
-                    "v": 1,
-                    "name": self.name,
-                    "id": self.id,
-                    "args": self.args,
-                    "kwargs": self.kwargs,
-                    "embed": {key: value for key, value in self.embed.items() if value},
-                    "headers": headers,
-                    "properties": {key: value for key, value in self.properties.items() if value is not None},
-                    "delivery_info": self.delivery_info,
-                    **({"consumed_from": self.consumed_from} if self.consumed_from else {}),
-                }
-            )
+        return typed_json.dumps(
+            {
+                "v": 1,
+                "name": self.name,
+                "id": self.id,
+                "args": self.args,
+                "kwargs": self.kwargs,
+                "embed": {key: value for key, value in self.embed.items() if value},
+                "headers": headers,
+                "properties": {key: value for key, value in self.properties.items() if value is not None},
+                "delivery_info": self.delivery_info,
+                **({"consumed_from": self.consumed_from} if self.consumed_from else {}),
+            }
         )
 
     @classmethod
     def decode(cls, text: str) -> Self:
-        """The message in an annotation. Raises ValueError that says what is wrong with it."""
+        """The message in an annotation. Raises ValueError that says what is wrong with it.
+
+        Arguments of the application's own types are revived only once it is imported.
+        """
         try:
-            fields = json.loads(text)
+            fields = typed_json.loads(text)
             version = fields.pop("v")
             message = cls(**fields)
-        except (KeyError, TypeError, AttributeError, ValueError) as error:
+        except (KeyError, TypeError, AttributeError, ValueError, RecursionError) as error:
             raise ValueError(f"not a task message of Podyard: {error}") from error
         if version != 1:
             raise ValueError(f"a task message of version {version!r}; this version of Podyard reads 1")

@@ -10,10 +10,10 @@ import binascii
 import hashlib
 import zlib
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from typing import Any
 
-from kombu.utils import json
+from dispatcher.protocol import typed_json
 
 MESSAGE_LIMIT_BYTES = 4096
 """What Kubernetes keeps of a container's termination message."""
@@ -75,10 +75,11 @@ class Encoded:
 def encode(outcome: Outcome, *, limit_bytes: int = MESSAGE_LIMIT_BYTES) -> Encoded:
     """The bytes to write; `limit_bytes` is what the cluster keeps of the termination message.
 
-    Raises kombu's EncodeError or TypeError where the value has no JSON form.
+    Raises what `typed_json.dumps` raises where the value has no JSON form.
     """
-    fields = {"v": 1, **{key: value for key, value in asdict(outcome).items() if value is not None}}
-    whole = str(json.dumps(fields)).encode()
+    told = {**vars(outcome), "failure": vars(outcome.failure) if outcome.failure is not None else None}
+    fields = {"v": 1, **{key: value for key, value in told.items() if value is not None}}
+    whole = typed_json.dumps(fields).encode()
     if len(whole) <= limit_bytes:
         return Encoded(message=whole)
     packed = base64.b64encode(zlib.compress(whole, 6)).decode()
@@ -86,7 +87,7 @@ def encode(outcome: Outcome, *, limit_bytes: int = MESSAGE_LIMIT_BYTES) -> Encod
     lines = [f"{_MARK} {outcome.id} {index}/{len(chunks)} {chunk}" for index, chunk in enumerate(chunks, start=1)]
     head = {"v": 1, "id": outcome.id, "retries": outcome.retries}
     frame = {"lines": len(lines), "sha256": hashlib.sha256(whole).hexdigest()}
-    return Encoded(message=str(json.dumps({**head, "frame": frame})).encode(), lines=lines)
+    return Encoded(message=typed_json.dumps({**head, "frame": frame}).encode(), lines=lines)
 
 
 def decode(message: str, *, task_id: str, retries: int) -> Outcome | Frame:
@@ -144,7 +145,7 @@ def shortened(traceback: str) -> str:
 
 def _fields(text: str) -> dict[str, Any]:
     try:
-        fields = json.loads(text)
+        fields = typed_json.loads(text)
     except (ValueError, TypeError, AttributeError, KeyError, RecursionError) as error:
         raise UnreadableOutcome(f"the termination message is no outcome: {text[:120]!r}") from error
     if not isinstance(fields, dict) or fields.get("v") != 1:

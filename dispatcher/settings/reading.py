@@ -105,6 +105,7 @@ def options(
     app_path: str,
     profile_for: Callable[[str], QueueProfile],
     profiles: Mapping[str, QueueProfile],
+    include: tuple[str, ...] = (),
 ) -> Options:
     """The options of a dispatcher, from sections by name. Of an application only those parts exist that are set."""
     kubernetes: sections.Kubernetes = found["kubernetes"]
@@ -113,6 +114,7 @@ def options(
     return Options(
         profile_for=profile_for,
         app_path=app_path,
+        include=include,
         deployment=deployment,
         namespaces=tuple(sorted(namespaces)),
         kubeconfig=kubernetes.kubeconfig,

@@ -743,6 +743,12 @@ _OF_OUTCOMES = (
         means="the body sends tasks or asks for results, and its pod has no credentials for that",
         to_do='set credentials = "inherit" for its queue',
     ),
+    Known(
+        reasons=("AppMissing",),
+        cause="application",
+        means="the pod's image does not have the Celery application that the dispatcher names",
+        to_do="build the image with the application in it, or set PYTHONPATH to where it stands; check `app` and --app",
+    ),
 )
 
 TABLE: tuple[Known, ...] = (

@@ -16,6 +16,7 @@ from celery.worker.request import Request
 from kombu.serialization import loads as loads_message
 
 from dispatcher.protocol.message import Message
+from dispatcher.worker import undecodable
 
 
 def request(app: Any, consumer: Any, message: Message) -> Request:
@@ -86,5 +87,6 @@ def decoded(app: Any, body: Any, content_type: str | None, content_encoding: str
     """(args, kwargs, embed) of a message body. Raises what kombu raises for content that the app does not accept."""
     if not content_type:
         return body  # type: ignore[no-any-return]
+    undecodable.check_content(content_type)
     accept = prepare_accept_content(app.conf.accept_content)
     return loads_message(body, content_type, content_encoding, accept=accept)  # type: ignore[no-any-return]

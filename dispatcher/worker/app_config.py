@@ -9,7 +9,7 @@ process.
 import itertools
 import os
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -47,6 +47,7 @@ def from_app(app: Any, *, environ: Mapping[str, str] = os.environ, argv: Sequenc
         is_set=lambda key: tuple(key.split(".")) in read.values,
         deployment=deployment if is_deployment_set else app.main or deployment,
         app_path=path,
+        include=include_on_command_line(argv),
         profile_for=lambda queue: _profile(profiles, queue),
         profiles=profiles,
     )
@@ -75,14 +76,25 @@ def read_app(given: object, *, environ: Mapping[str, str]) -> layers.Layers:
 
 def app_on_command_line(argv: Sequence[str]) -> str | None:
     """What `-A` or `--app` says in the words of a command."""
+    return next(iter(_said(argv, short="-A", long="--app")), None)
+
+
+def include_on_command_line(argv: Sequence[str]) -> tuple[str, ...]:
+    """The modules that `-I` or `--include` name."""
+    said = _said(argv, short="-I", long="--include")
+    return tuple(name.strip() for names in said for name in names.split(",") if name.strip())
+
+
+def _said(argv: Sequence[str], *, short: str, long: str) -> Iterator[str]:
+    """The values of an option, in each spelling that Celery's command line takes."""
     for word, following in itertools.zip_longest(argv, argv[1:], fillvalue=""):
-        if word in ("-A", "--app"):
-            return following or None
-        if word.startswith("--app="):
-            return word.removeprefix("--app=")
-        if word.startswith("-A") and len(word) > 2:
-            return word[2:].removeprefix("=")
-    return None
+        if word in (short, long):
+            if following:
+                yield following
+        elif word.startswith(f"{long}="):
+            yield word.removeprefix(f"{long}=")
+        elif word.startswith(short) and len(word) > len(short):
+            yield word.removeprefix(short).removeprefix("=")
 
 
 def _profiles(read: layers.Layers, default: QueueProfile) -> dict[str, QueueProfile]:

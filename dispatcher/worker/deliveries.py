@@ -11,10 +11,10 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from functools import partial
-from typing import Any
+from typing import Any, TypeGuard
 
 from billiard.einfo import ExceptionInfo
-from celery.exceptions import Ignore, Reject, WorkerLostError
+from celery.exceptions import Ignore, Reject, TimeLimitExceeded, WorkerLostError
 
 from dispatcher import errors, options
 from dispatcher.attempts import endings
@@ -42,13 +42,14 @@ from dispatcher.worker import adoption, task_events
 from dispatcher.worker.backend_questions import BackendQuestions
 from dispatcher.worker.bridge import Bridge
 from dispatcher.worker.replay import Replay, Replayed, raised
-from dispatcher.worker.requests import Callbacks, HeldRequest, HeldRequests
+from dispatcher.worker.requests import Callbacks, HeldRequest, HeldRequests, TimeLimits
 from dispatcher.worker.result_outbox import ResultOutbox
 from dispatcher.worker.stall_detector import Moment, StallDetector
 
 logger = logging.getLogger(__name__)
 
 ADOPT_AGAIN_S = 5.0
+_OUT_OF_TIME = (TimeLimitExceeded.__module__, TimeLimitExceeded.__qualname__)
 _HARD = False
 """Celery's first argument of a time-out callback: is it the soft limit?"""
 
@@ -73,6 +74,7 @@ class Deliveries:
         replay: Replay,
         outbox: ResultOutbox,
         questions: BackendQuestions,
+        default_limits: TimeLimits = TimeLimits(),  # noqa: B008 - a frozen value
     ) -> None:
         self._app = app
         self._options = options
@@ -80,6 +82,7 @@ class Deliveries:
         self._replay = replay
         self._outbox = outbox
         self._questions = questions
+        self._default_limits = default_limits
         self._held = HeldRequests()
         self._consumer: Any = None
         self._found_early: list[Found] = []
@@ -100,15 +103,20 @@ class Deliveries:
         for found in early:
             self.take(found)
 
-    def hold(self, message: Message, callbacks: Callbacks, *, timeout_s: float | None) -> tuple[HeldRequest, Attempt]:
-        """The two halves of a message that was received: the request for this side, the attempt for the other one."""
+    def hold(self, message: Message, callbacks: Callbacks, *, limits: TimeLimits) -> tuple[HeldRequest, Attempt]:
+        """The two halves of a message that was received: the request for this side, the attempt for the other one.
+
+        `limits` are those of message and task; the worker's hold where there are none.
+        """
+        limits = limits.or_else(self._default_limits)
         request = callbacks.request
         profile = self.profile_for(message.queue)
         attempt = Attempt(
             message=message,
             profile=profile,
             received_at=datetime.now(UTC),
-            timeout_s=timeout_s,
+            timeout_s=limits.hard_s,
+            soft_timeout_s=limits.soft_s,
             task_options=_options_of(self._app.tasks.get(message.name)),
             stores_result=not request.ignore_result and self._questions.stores_results,
             expires_at=request.expires,
@@ -119,7 +127,7 @@ class Deliveries:
             profile=profile,
             callbacks=callbacks,
             bridge=self._bridge,
-            timeout_s=timeout_s,
+            timeout_s=limits.hard_s,
         )
         self._held.hold(held)
         return held, attempt
@@ -232,12 +240,31 @@ class Deliveries:
         if self._outbox.is_away:
             self._outbox.keep(event, failures=failures)
             return
+        if _is_out_of_time(result):
+            self._out_of_time(held, event, result, failures)
+            return
         try:
             replayed = self._replayed(held, result)
         except Exception as error:  # noqa: BLE001 - whatever keeps the outcome from being stored: it is kept
             self._outbox.failed(event, failures=failures, error=error, now_s=time.monotonic())
             return
         self._answer(held, event, replayed)
+
+    def _out_of_time(self, held: HeldRequest, event: Ended, result: outcome.Outcome, failures: int) -> None:
+        """The pod ended its body at the hard limit: Celery tells that as it does of a process of its own pool."""
+        limit_s: float = int(result.runtime_s) if result.runtime_s.is_integer() else result.runtime_s
+        task_events.ending(
+            held.request, started_at=event.started_at, ended_at=event.ended_at, runtime_s=result.runtime_s
+        )
+        if held.request.task.acks_late and not _acks_on_timeout(held.request.task):
+            self._requeue(held, partial(held.callbacks.timeout, _HARD, limit_s))
+            return
+        try:
+            held.callbacks.timeout(_HARD, limit_s)
+        except Exception as error:  # noqa: BLE001 - as with outcomes: it is kept until it can be stored
+            self._outbox.failed(event, failures=failures, error=error, now_s=time.monotonic())
+            return
+        self._close(held, is_success=False)
 
     def _answer(self, held: HeldRequest, event: Ended, replayed: Replayed) -> None:
         """Celery hears how it ended."""
@@ -365,8 +392,8 @@ class Deliveries:
         callbacks = Callbacks(
             accept=request.on_accepted, done=request.on_success, error=request.on_failure, timeout=request.on_timeout
         )
-        limit_s = request.time_limits[0] or request.task.time_limit
-        held, attempt = self.hold(message, callbacks, timeout_s=limit_s)
+        limits = TimeLimits(hard_s=request.time_limits[0] or request.task.time_limit)  # its pod knows the soft one
+        held, attempt = self.hold(message, callbacks, limits=limits)
         adoption.reserve(request, held)
         self._accept(held, pod["metadata"]["name"])
         self._bridge.send(Adopt(attempt=attempt, pod=pod))
@@ -378,6 +405,17 @@ def _is_lost(held: HeldRequest, result: outcome.Outcome | BaseException) -> bool
         return False
     task = held.request.task
     return bool((task.acks_late and task.reject_on_worker_lost) or getattr(task, "retry_on_worker_lost", False))
+
+
+def _is_out_of_time(result: outcome.Outcome | BaseException) -> TypeGuard[outcome.Outcome]:
+    """Whether the pod says that it ended its body at the hard time limit."""
+    failure = result.failure if isinstance(result, outcome.Outcome) and not result.is_stored else None
+    return failure is not None and (failure.module, failure.type) == _OUT_OF_TIME
+
+
+def _acks_on_timeout(task: Any) -> bool:
+    """Celery 5.7 has an option of its own for it."""
+    return bool(getattr(task, "acks_on_timeout", task.acks_on_failure_or_timeout))
 
 
 def _is_requeued(value: ExceptionInfo) -> bool:

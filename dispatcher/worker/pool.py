@@ -35,7 +35,7 @@ from dispatcher.worker.bridge import Bridge
 from dispatcher.worker.celery_patches import ack_batching, atomic_take, broker_loss, call_timeouts, switches
 from dispatcher.worker.deliveries import Deliveries
 from dispatcher.worker.replay import Replay
-from dispatcher.worker.requests import Callbacks
+from dispatcher.worker.requests import Callbacks, TimeLimits
 from dispatcher.worker.result_outbox import ResultOutbox
 from dispatcher.worker.stall_detector import EVERY_S, Moment
 
@@ -85,6 +85,7 @@ class KubernetesPool(BasePool):
             replay=Replay(self.app, hostname=nodename),
             outbox=ResultOutbox(lambda: health_checks.of_results(self.app)),
             questions=questions,
+            default_limits=TimeLimits(hard_s=self.options.get("timeout"), soft_s=self.options.get("soft_timeout")),
         )
         self._controller = Controller(
             self._options,
@@ -169,7 +170,8 @@ class KubernetesPool(BasePool):
         decoded = adoption.decoded(self.app, body, content_type, content_encoding)
         consumed_from = consumed_queue.other_than_key(request.get("delivery_info") or {}, self._queues)
         message = Message.from_request(name, task_id, request, decoded, consumed_from=consumed_from)
-        held, attempt = self._deliveries.hold(message, callbacks, timeout_s=options.get("timeout"))
+        limits = TimeLimits(hard_s=options.get("timeout"), soft_s=options.get("soft_timeout"))
+        held, attempt = self._deliveries.hold(message, callbacks, limits=limits)
         self._bridge.send(Submit(attempt=attempt))
         return held
 

@@ -5,9 +5,9 @@ chords and fires signals. Here its body is a stand-in that returns or raises wha
 is Celery's code. Runs on the hub thread; imported by the pool alone. What it never does: run an author's body.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, cast
 
 import kombu.exceptions
@@ -16,12 +16,15 @@ from celery import Celery, signals, states
 from celery.app.trace import build_tracer
 from celery.exceptions import Ignore, Reject, Retry
 
+from dispatcher import errors
+from dispatcher.attempts import endings
 from dispatcher.protocol import outcome
 from dispatcher.protocol.message import Message
 from dispatcher.worker.celery_patches import store_script, switches
 
 _AWAY = (kombu.exceptions.OperationalError, OSError)
 """What publishing raises while the broker is away."""
+_OF_THE_POD = (errors.PodFailed.__module__, errors.PodFailed.__qualname__)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,6 +59,7 @@ class Replay:
         Raises what the result backend or the broker raise when they cannot be reached: nothing is lost then, the
         caller keeps the outcome and tries again.
         """
+        ended = _explained(ended)
         stand_in, trace = self._tracer(message.name)
         stand_in.ended = ended
         stand_in.remote_traceback = _remote_traceback(ended)
@@ -120,6 +124,18 @@ class Replay:
                 tracer = build_tracer(name, stand_in, app=self._app, hostname=self._hostname, monotonic=stand_in.clock)
             self._tracers[name] = (stand_in, tracer)
         return self._tracers[name]
+
+
+def _explained(ended: outcome.Outcome | BaseException) -> outcome.Outcome | BaseException:
+    """The outcome; a failure that the pod itself found gets the sentences for people that those of the cluster have."""
+    failure = ended.failure if isinstance(ended, outcome.Outcome) else None
+    if failure is None or (failure.module, failure.type) != _OF_THE_POD or not isinstance(ended, outcome.Outcome):
+        return ended
+    message, details, *_ = [*failure.args, "", None, None]
+    if not isinstance(details, Mapping):
+        return ended
+    told = endings.diagnosed(errors.PodFailed(str(message), details))
+    return replace(ended, failure=replace(failure, args=told.args))
 
 
 def raised(error: BaseException) -> ExceptionInfo:
@@ -188,7 +204,6 @@ def _stand_in(task: Any) -> Any:
     twin = StandIn.__new__(StandIn)
     twin.__dict__.update(task.__dict__)
     twin.clock = _PodsClock()
-    twin.track_started = False  # the pool has said STARTED, with the pod's own time
     twin.track_started = False  # the pool said so when the container started
     return twin
 
@@ -230,6 +245,7 @@ def _rebuilt(task: Any, failure: outcome.Failure) -> BaseException:
     fields = {"exc_type": failure.type, "exc_module": failure.module, "exc_message": list(failure.args)}
     error = task.app.backend.exception_to_python(fields)
     if isinstance(error, BaseException) and type(error).__module__ == failure.module:
+        error.args = tuple(failure.args)  # a constructor may have made others of them, and would again for each reader
         return error
     unknown = type(failure.type, (Exception,), {"__module__": failure.module})
     return cast("BaseException", unknown(*failure.args))

@@ -10,9 +10,13 @@ from datetime import UTC, datetime
 from typing import Any
 
 from dispatcher.attempts.celery_side import Terminate
+from dispatcher.manifests import builder
 from dispatcher.options import QueueProfile
 from dispatcher.protocol.message import Message
 from dispatcher.worker.bridge import Bridge
+
+STATUS_TIME_S = 1.0
+"""Times in a pod's status are cut to whole seconds."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,6 +32,18 @@ class Callbacks:
     def request(self) -> Any:
         """Celery's Request, whose methods these are."""
         return getattr(self.accept, "__self__", None)
+
+
+@dataclass(frozen=True, kw_only=True)
+class TimeLimits:
+    """Seconds, or None for no limit."""
+
+    hard_s: float | None = None
+    soft_s: float | None = None
+
+    def or_else(self, other: "TimeLimits") -> "TimeLimits":
+        """These, and those of another where there is none of a kind."""
+        return TimeLimits(hard_s=self.hard_s or other.hard_s, soft_s=self.soft_s or other.soft_s)
 
 
 @dataclass(kw_only=True, eq=False)
@@ -62,8 +78,17 @@ class HeldRequest:
         self.bridge.send(Terminate(delivery=self.delivery))
 
     def left_s(self, started_at: datetime) -> float | None:
-        """Seconds until its hard time limit; None where there is none."""
-        return None if self.timeout_s is None else left_s(started_at, limit_s=self.timeout_s, now=datetime.now(UTC))
+        """Seconds until it is ended from outside for its hard time limit; None where there is none.
+
+        A task's pod keeps its limit itself, and is ended from outside only if it fails to: its body begins some time
+        after its container, when the application is imported. A pod of any image is ended by nobody else; its container
+        began within the second that its status names.
+        """
+        if self.timeout_s is None:
+            return None
+        is_any_image = self.message.name in builder.JUDGED_BY_EXIT_CODE
+        limit_s = self.timeout_s + (STATUS_TIME_S if is_any_image else builder.START_ALLOWANCE_S)
+        return left_s(started_at, limit_s=limit_s, now=datetime.now(UTC))
 
     def stop_timer(self) -> None:
         """Its hard time limit counts no longer."""

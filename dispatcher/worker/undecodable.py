@@ -7,6 +7,8 @@ the message at least says its id, the cause is stored as the task's result. Call
 import logging
 from typing import Any
 
+from kombu.exceptions import ContentDisallowed
+
 from dispatcher import errors
 from dispatcher.attempts import endings
 
@@ -15,6 +17,9 @@ logger = logging.getLogger(__name__)
 _WAY_OUT = (
     "task_serializer and accept_content of sender and dispatcher must name the same, json or msgpack; never pickle"
 )
+
+_NEVER = ("application/x-python-serialize", "pickle")
+"""kombu's content type of pickle, and its name, which kombu takes for one."""
 
 
 def listen(consumer: Any) -> None:
@@ -30,9 +35,16 @@ def listen(consumer: Any) -> None:
 
 
 def _guarded(handler: Any, consumer: Any) -> Any:
-    """Celery's handler of messages; a message whose body has an odd shape harms nobody else."""
+    """Celery's handler of messages; a message whose body has an odd shape harms nobody else.
+
+    Content that is never taken is refused before Celery decodes anything of it.
+    """
 
     def handle(message: Any) -> Any:
+        try:
+            check_content(message.content_type)
+        except ContentDisallowed as error:
+            return consumer.on_decode_error(message, error)
         try:
             return handler(message)
         except (ValueError, TypeError, AttributeError, LookupError) as error:
@@ -70,3 +82,9 @@ def _id_of(message: Any) -> str | None:
     properties = message.properties if isinstance(message.properties, dict) else {}
     found = headers.get("id") or properties.get("correlation_id")
     return found if isinstance(found, str) and found else None
+
+
+def check_content(content_type: str | None) -> None:
+    """Raises ContentDisallowed for pickle, whatever the app accepts: to decode it is to run what the sender wants."""
+    if content_type in _NEVER:
+        raise ContentDisallowed(f"a dispatcher takes no pickle, whatever accept_content allows ({content_type})")

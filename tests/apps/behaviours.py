@@ -7,13 +7,18 @@ import json
 import os
 import sys
 import time
+from collections import Counter, defaultdict
+from dataclasses import dataclass
 from datetime import UTC, datetime
+from decimal import Decimal
 from pathlib import Path
 
 import msgspec
 from celery import Task, chain, chord, group, signals
 from celery.exceptions import Ignore, Reject, SoftTimeLimitExceeded
+from celery.result import AsyncResult
 from kombu import serialization
+from kombu.utils.json import register_type
 
 sys.path.insert(0, str(Path(__file__).parents[2] / "docs" / "examples" / "shop"))
 from shop import app
@@ -23,7 +28,7 @@ serialization.register(
 )  # what kombu does itself where the package msgpack is installed
 NOTES = os.environ.get("SHOP_NOTES", "")
 app.conf.update(
-    accept_content=["json", "msgpack"],
+    accept_content=["json", "msgpack", *(["pickle"] if os.environ.get("SHOP_PICKLE") else [])],
     task_default_delivery_mode="transient",
     broker_transport_options={"visibility_timeout": 10, "unacked_restore_interval": 1, "unacked_restore_throttle": 1},
     result_expires=600,
@@ -85,6 +90,72 @@ def hopeless(self):
 def backing_off(self, run):
     note(run, time.time())
     raise OSError(f"try {self.request.retries}")
+
+
+class Money:
+    """A type of the application's own in Celery's JSON."""
+
+    def __init__(self, cents):
+        self.cents = cents
+
+
+register_type(Money, "money", lambda money: money.cents, Money)
+
+
+@app.task
+def of_kind(kind, *args):
+    """A value of a kind that JSON has no word for, or has one for by chance."""
+    return {
+        "defaultdict": lambda: defaultdict(list, a=[1]),
+        "Counter": lambda: {"counted": Counter("abracadabra")},
+        "signature": lambda: [add.s(1, 2).set(queue="elsewhere")],
+        "chain": lambda: add.s(1, 2) | add.s(3),
+        "tuple": lambda: (1, (2,)),
+        "int keys": lambda: {1: "a", None: "b"},
+        "bytes": lambda: {"text": b"text", "binary": b"\xff"},
+        "decimal, date": lambda: [Decimal("1.10"), datetime(2030, 1, 2, tzinfo=UTC)],
+        "result": lambda: AsyncResult("one", app=app, parent=AsyncResult("zero", app=app)),
+        "set": lambda: {1},
+        "dataclass": lambda: Price(1),
+        "own type": lambda: Money(7).cents + args[0].cents,
+    }[kind]()
+
+
+@dataclass
+class Price:
+    cents: int
+
+
+class NamedOnlyError(Exception):
+    """Cannot be made from its `args`."""
+
+    def __init__(self, *, code):
+        super().__init__()
+        self.code = code
+
+
+class NamedOnlyValueError(ValueError):
+    """The same, of a class that can."""
+
+    def __init__(self, text, *, code):
+        super().__init__(text)
+        self.code = code
+
+
+class FormatsError(Exception):
+    """Makes its text from what it is given."""
+
+    def __init__(self, code):
+        super().__init__(f"code {code}")
+
+
+@app.task
+def fail_unusually(kind):
+    if kind == "named only":
+        raise NamedOnlyError(code=1)
+    if kind == "named only, a ValueError":
+        raise NamedOnlyValueError("no", code=1)
+    raise FormatsError(7)
 
 
 @app.task(bind=True)
@@ -255,6 +326,8 @@ def hooked(self, how):
         raise self.retry(countdown=0.5, exc=OSError("again"))
     if how == "fail":
         boom_in_the_body()
+    if how == "time out":
+        time.sleep(30)
     return how
 
 
@@ -347,6 +420,8 @@ def size_of(text):
 def disk_lists(path):
     return json.loads(Path(path).read_text())
 
+
+time.sleep(float(os.environ.get("SHOP_SLOW", "0")))
 
 if os.environ.get("SHOP_BROKEN"):
     import fonts_of_the_shop  # noqa: F401 - is not there

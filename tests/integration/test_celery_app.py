@@ -19,6 +19,7 @@ from celery import chain, chord, group
 from celery.canvas import chunks
 from celery.result import AsyncResult
 
+from dispatcher import on_pod
 from tests import parts
 from tests.integration import shop_parts
 from tests.integration.shop_parts import PODS, WORKER, Shop
@@ -109,6 +110,15 @@ same("soft time limit, not handled", "nap", 30, soft_time_limit=1)
 same("soft time limit of the task", "limited_softly")
 same("hard time limit", "nap", 30, time_limit=1, expected=["FAILURE", "TimeLimitExceeded", "1", []])
 same("hard time limit of the task", "limited_hard", expected=["FAILURE", "TimeLimitExceeded", "1", []])
+same("time limits while the body is short", "nap", 1.3, time_limit=2, soft_time_limit=2, expected="slept")
+same("soft time limit swallowed", "patient", 30, soft_time_limit=1, time_limit=5, expected="cleaned up")
+SLOW = on_pod(pod_override={"spec": {"containers": [{"env": [{"name": "SHOP_SLOW", "value": "2"}]}]}})
+same("soft limit below a slow import", "patient", 30, soft_time_limit=1, time_limit=4, expected="cleaned up", **SLOW)
+same("hard limit below a slow import", "nap", 1, time_limit=1.9, expected="slept", **SLOW)
+for _kind in ("defaultdict", "Counter", "signature", "chain", "tuple", "int keys", "bytes", "decimal, date", "result"):
+    same(f"result of a kind: {_kind}", "of_kind", _kind)
+for _kind in ("named only", "named only, a ValueError", "formats its text"):
+    same(f"exception of a kind: {_kind}", "fail_unusually", _kind)
 same("acks_late", "late", 7, expected=7)
 same("custom Task.__call__", "called", 1, expected=["called", 1])
 same("worker_process_init", "resources", expected=["connection"])
@@ -342,6 +352,13 @@ def _(side: Side) -> Any:
     return side.run("rejects")[:2]
 
 
+for _kind in ("set", "dataclass"):
+
+    @row(f"result without a JSON form: {_kind}", "FAILURE")
+    def _(side: Side, kind: str = _kind) -> Any:
+        return side.run("of_kind", kind)[0]
+
+
 for _how in ("success", "fail", "retry"):
 
     @row(f"hooks of a custom Task class, {_how}")
@@ -355,6 +372,13 @@ for _how in ("success", "fail", "retry"):
         run = f"signals-{how}-{side.queue}"
         side.run("signalling", how, task_id=run)
         return sorted(_settled(side, run, "postrun" if how != "success" else "task_success"))
+
+
+@row("hooks of a custom Task class, hard limit")
+def _(side: Side) -> Any:
+    run = f"hooked-out-{side.queue}"
+    side.run("hooked", "time out", task_id=run, time_limit=1)
+    return [line for line in _settled(side, run, "on_failure") if line != "before_start"]
 
 
 @row("result expiry", True)

@@ -1,9 +1,11 @@
 """What only pods have: per-task pods, credentials by choice, payloads in Secrets, and input that cannot be run."""
 
 import json
+import pickle
 import re
 import uuid
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -60,11 +62,22 @@ side = "kubernetes"
         for queue, more in {HIDDEN: {}, OWN: {}, PODS: {}, OLD: {"SHOP_OLD": "1"}}.items()
     }
     try:
-        shop.podyard("--config", str(folder / "podyard.toml"), **env)
+        pickle_accepted = {"SHOP_PICKLE": "1", "C_FORCE_ROOT": "1"}  # which Celery refuses to run as root otherwise
+        shop.podyard("--config", str(folder / "podyard.toml"), **env, **pickle_accepted)
         shop.worker()
         yield shop
     finally:
         shop.stop()
+
+
+class Trap:
+    """Makes a file when it is unpickled."""
+
+    def __init__(self, file: Path) -> None:
+        self._file = file
+
+    def __reduce__(self) -> Any:
+        return Path.touch, (self._file,)
 
 
 def value_of(result: Any) -> Any:
@@ -290,6 +303,37 @@ class TestBadInput:
         assert isinstance(error, errors.PodFailed)
         assert (error.details["reason"], error.details["cause"]) == ("StartError", "application")
         assert "/nowhere/at/all" in str(error)
+
+    def test_a_pickled_message_is_refused_before_anything_is_unpickled(self, shop: Shop) -> None:
+        """Though the application accepts pickle."""
+        task_id, trap = str(uuid.uuid4()), shop.folder / "unpickled"
+        told = {"id": task_id, "task": "tests.apps.behaviours.add", "retries": 0}
+        with shop.client.producer_pool.acquire() as producer:
+            producer.publish(
+                pickle.dumps(((Trap(trap), 1), {}, {})),
+                routing_key=PODS,
+                exchange="",
+                content_type="application/x-python-serialize",
+                content_encoding="binary",
+                headers=told,
+                correlation_id=task_id,
+            )
+
+        error = failure_of(shop.client.AsyncResult(task_id))
+
+        assert isinstance(error, errors.PodFailed)
+        assert error.details["reason"] == "UnreadableMessage"
+        assert "takes no pickle" in str(error)
+        assert not trap.exists()
+
+    def test_a_pod_that_lacks_credentials_explains_itself(self, shop: Shop) -> None:
+        """As failures that the cluster tells do."""
+        error = failure_of(shop.send("sends", 1))
+
+        assert isinstance(error, errors.PodFailed)
+        assert error.details["reason"] == "NoCredentials"
+        assert error.details["explanation"]
+        assert error.details["what_to_do"]
 
     @pytest.mark.parametrize(
         ("body", "headers", "content"),

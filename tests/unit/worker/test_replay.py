@@ -233,3 +233,39 @@ def test_the_replay_is_no_second_start(app: Celery) -> None:
     Replay(app, hostname="d").replay(sent, ended("SUCCESS", 1))
 
     assert stored == ["SUCCESS"]
+
+
+class FormatsError(Exception):
+    """Makes its text from what it is given."""
+
+    def __init__(self, code: object) -> None:
+        super().__init__(f"code {code}")
+
+
+def test_an_exception_that_formats_its_text_is_stored_as_it_was_raised(app: Celery) -> None:
+    """To make it again from its arguments formats them once more; a reader does that once, as with prefork."""
+    raised = FormatsError(7)
+    failure = outcome.Failure(type="FormatsError", module=__name__, args=raised.args)
+    message = Message(name="double", id="formats", args=[1], headers={"id": "formats", "retries": 0})
+
+    replayed = Replay(app, hostname="d@h").replay(
+        message, outcome.Outcome(id="formats", retries=0, state="FAILURE", failure=failure)
+    )
+
+    assert replayed.failed
+    assert app.backend._get_task_meta_for("formats")["result"].args == FormatsError("code 7").args
+
+
+def test_a_failure_that_the_pod_found_explains_itself(app: Celery) -> None:
+    """As those that the cluster tells do."""
+    args = ["this task wanted to send", {"reason": "NoCredentials", "cause": "application"}]
+    failure = outcome.Failure(type="PodFailed", module="dispatcher.errors", args=args)
+    message = Message(name="double", id="explains", args=[1], headers={"id": "explains", "retries": 0})
+
+    Replay(app, hostname="d@h").replay(
+        message, outcome.Outcome(id="explains", retries=0, state="FAILURE", failure=failure)
+    )
+
+    stored = app.backend._get_task_meta_for("explains")["result"]
+    assert isinstance(stored, errors.PodFailed)
+    assert {**args[1], **dict.fromkeys(("explanation", "what_to_do"))}.keys() == stored.details.keys()
