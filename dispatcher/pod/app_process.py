@@ -9,7 +9,8 @@ import os
 from collections.abc import Sequence
 from typing import Any
 
-from celery import _state, signals
+from celery import signals
+from celery._state import _set_task_join_will_block
 from celery.app.utils import find_app
 from celery.exceptions import NotRegistered
 
@@ -26,7 +27,7 @@ def prepare(app_path: str, *, include: Sequence[str] = ()) -> Any:
     Raises PodFailed where this pod's image does not have it, LookupError where nobody said which, and whatever its
     modules raise when they are imported.
     """
-    _state._set_task_join_will_block(True)  # noqa: SLF001 - a body that waits for another task is refused, as by Celery
+    _set_task_join_will_block(True)  # a body that waits for another task is refused, as by Celery
     app = _found(app_path)
     app.set_current()
     app.set_default()

@@ -201,8 +201,31 @@ INTERNALS: Sequence[Internal] = (
         name="celery._state:_task_stack", why="`current_task` inside of a pod", used_by="dispatcher/pod/runner.py"
     ),
     Internal(
+        name="celery._state:_set_task_join_will_block",
+        takes=("blocks",),
+        why="a body that waits for another task's result is refused, as in a worker's child",
+        used_by="dispatcher/pod/app_process.py",
+    ),
+    Internal(
+        name="celery.app.base:Celery.backend",
+        why="a pod without credentials has a result backend that refuses in words",
+        used_by="dispatcher/pod/credentials.py",
+    ),
+    Internal(
+        name="celery.utils.serialization:get_pickleable_exception",
+        takes=("exc",),
+        why="exceptions are told as a worker's child tells them",
+        used_by="dispatcher/pod/failures.py",
+    ),
+    Internal(
+        name="celery.utils.serialization:ensure_serializable",
+        takes=("items", "encoder"),
+        why="so are their arguments",
+        used_by="dispatcher/pod/failures.py",
+    ),
+    Internal(
         name="celery.app.base:Celery",
-        sets=("_local", "_backend_cache", "_tasks"),
+        sets=("_local", "_backend", "_backend_cache", "_tasks"),
         why="a result backend that was made already is made anew with short time-outs; tasks are registered late",
         used_by=f"{_PATCHES}/call_timeouts.py",
     ),

@@ -19,6 +19,7 @@ PUBLIC = frozenset(
     {
         # documented by Celery, kombu, redis-py
         *("celery:Celery", "celery:bootsteps", "celery:signals", "celery:states", "celery.app.task:Task"),
+        *("celery.result:ResultBase", "kombu.exceptions:ContentDisallowed"),
         *("celery.app.task:Context", "celery.concurrency.base:BasePool", "celery.backends.redis:RedisBackend"),
         *(
             "celery.worker.control:inspect_command",
