@@ -45,11 +45,11 @@ def bound(engine: sa.Engine, bounds: Bounds | None = None) -> None:
     connection_class = _bounded(bounds.answer_s)
 
     @sa.event.listens_for(engine, "do_connect")
-    def connect(dialect: Any, record: Any, words: Any, options: Any) -> Any:  # noqa: ARG001 - the signature is SQLAlchemy's
+    def connect(dialect: Any, record: Any, words: Any, options: Any) -> Any:
         return connection_class.connect(*words, **options)
 
     @sa.event.listens_for(engine, "connect")
-    def prepare(connection: Any, record: Any) -> None:  # noqa: ARG001 - as above
+    def prepare(connection: Any, record: Any) -> None:
         with connection.cursor() as cursor:  # not as start-up options, which connection poolers refuse
             cursor.execute(f"SET lock_timeout = {round(bounds.lock_s * 1000)}")
             cursor.execute(f"SET idle_in_transaction_session_timeout = {IDLE_S * 1000}")

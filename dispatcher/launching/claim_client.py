@@ -74,7 +74,7 @@ class Claims:
             self._ours = {one: ours for one, ours in self._ours.items() if one.state in states.UNLAUNCHED}
             try:
                 await asyncio.gather(*map(self.take, self._ours))
-            except Exception as error:  # noqa: BLE001 - the result backend is another's code, away or not
+            except Exception as error:  # the result backend is another's code, away or not
                 logger.debug("claims were not renewed: %r", error)
 
     def holds(self, attempt: Attempt) -> bool:
@@ -109,7 +109,7 @@ class Claims:
         del self._ours[attempt]
         try:
             await self._swap(attempt, attempt.delivery, None)
-        except Exception as error:  # noqa: BLE001 - as above
+        except Exception as error:
             logger.debug("a claim was not taken back attempt_id=%s: %r", attempt.id, error)
 
     async def take(self, attempt: Attempt) -> launch_claim.Answer:
@@ -142,7 +142,7 @@ class Claims:
             try:
                 if await self._release(attempt):
                     return
-            except Exception as error:  # noqa: BLE001 - as above
+            except Exception as error:
                 failures += 1
                 logger.debug("a claim is not taken back yet attempt_id=%s: %r", attempt.id, error)
             jitter = random.random()
@@ -184,7 +184,7 @@ class Claims:
         wanted = [(one.id, one.delivery, self._claim(one).encode()) for one, _ in batch]
         try:
             answers = await self._call(self._book.take_launches, wanted)
-        except Exception as error:  # noqa: BLE001 - each that waits hears of it
+        except Exception as error:  # each that waits hears of it
             for _, future in batch:
                 if not future.done():
                     future.set_exception(error)

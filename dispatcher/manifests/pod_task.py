@@ -15,11 +15,11 @@ from dispatcher.manifests import builder
 
 def register(app: Celery) -> Any:
     """Gives the app the task `dispatcher.pod`, once; returns the task."""
-    if builder.ANY_IMAGE_TASK in app._tasks:  # noqa: SLF001 - `app.tasks` would finalize the app too early
-        return app._tasks[builder.ANY_IMAGE_TASK]  # noqa: SLF001 - as above
+    if builder.ANY_IMAGE_TASK in app._tasks:  # `app.tasks` would finalize the app too early
+        return app._tasks[builder.ANY_IMAGE_TASK]
 
     @app.task(name=builder.ANY_IMAGE_TASK, shared=False)
-    def pod(*args: Any, **kwargs: Any) -> None:  # noqa: ARG001 - the dispatcher reads them from the message
+    def pod(*args: Any, **kwargs: Any) -> None:  # the dispatcher reads them from the message
         raise errors.PodFailed(
             "dispatcher.pod ran in a Celery worker: its body is a pod, so send it to a queue of the Kubernetes side",
             {"reason": "WrongSide", "cause": "application"},

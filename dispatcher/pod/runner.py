@@ -75,7 +75,7 @@ def _run(message: Message, text: str, *, limits: int | None) -> outcome.Outcome:
             ended = _traced(task, message) if is_tracer else _run_body(task, message)
     except _Terminated:
         raise
-    except BaseException as error:  # noqa: BLE001 - the one place where a body's errors, SystemExit too, become data
+    except BaseException as error:  # the one place where a body's errors, SystemExit too, become data
         ended = _outcome(message, "FAILURE", failure=failures.of(error))
     return replace(ended, runtime_s=round(time.monotonic() - started, 6))
 
@@ -111,7 +111,7 @@ def _run_body(task: Any, message: Message) -> outcome.Outcome:
         value, ended = error, _outcome(message, "IGNORED", failure=failures.of(error))
     except Reject as error:
         value, ended = error, _outcome(message, "REJECTED", failure=failures.of(error))
-    except Exception as error:  # noqa: BLE001 - an author's error is data
+    except Exception as error:  # an author's error is data
         value, ended = error, _outcome(message, "FAILURE", failure=failures.of(error))
     finally:
         signals.task_postrun.send(sender=task, **about, retval=value, state=ended.state if ended else "FAILURE")

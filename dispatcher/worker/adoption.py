@@ -35,13 +35,13 @@ def request(app: Any, consumer: Any, message: Message) -> Request:
         on_ack=_acknowledged,
         on_reject=_acknowledged,
     )
-    made.on_reject = lambda logger, errors, requeue: _put_back(made) if requeue else None  # noqa: ARG005 - Celery's words
+    made.on_reject = lambda logger, errors, requeue: _put_back(made) if requeue else None
     return made
 
 
 def reserve(request: Request, held: Any) -> None:
     """Celery counts the request as its own, and terminates `held` when it is revoked."""
-    request._apply_result = lambda: held  # noqa: SLF001 - a weak reference in Celery; here the request holds it
+    request._apply_result = lambda: held  # a weak reference in Celery; here the request holds it
     worker_state.task_reserved(request)
 
 
@@ -59,7 +59,7 @@ class _Delivered:
 
 def _put_back(request: Any) -> None:
     """Sends the message of an adopted pod anew: the broker has none that could be put back."""
-    again = request.task.signature_from_request(request._context, retries=request._context.retries)  # noqa: SLF001 - as Celery does
+    again = request.task.signature_from_request(request._context, retries=request._context.retries)  # as Celery does
     again.apply_async(task_id=request.id)
 
 

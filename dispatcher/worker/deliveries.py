@@ -218,7 +218,7 @@ class Deliveries:
         }
         try:
             task.backend.store_result(held.message.id, meta, "STARTED")
-        except Exception as error:  # noqa: BLE001 - a hint only: the outcome is what must not be lost
+        except Exception as error:  # a hint only: the outcome is what must not be lost
             logger.warning("STARTED was not stored attempt_id=%s: %s", held.message.id, error)
 
     def _ended(self, held: HeldRequest, event: Ended, failures: int) -> None:
@@ -245,7 +245,7 @@ class Deliveries:
             return
         try:
             replayed = self._replayed(held, result)
-        except Exception as error:  # noqa: BLE001 - whatever keeps the outcome from being stored: it is kept
+        except Exception as error:  # whatever keeps the outcome from being stored: it is kept
             self._outbox.failed(event, failures=failures, error=error, now_s=time.monotonic())
             return
         self._answer(held, event, replayed)
@@ -261,7 +261,7 @@ class Deliveries:
             return
         try:
             held.callbacks.timeout(_HARD, limit_s)
-        except Exception as error:  # noqa: BLE001 - as with outcomes: it is kept until it can be stored
+        except Exception as error:  # as with outcomes: it is kept until it can be stored
             self._outbox.failed(event, failures=failures, error=error, now_s=time.monotonic())
             return
         self._close(held, is_success=False)
@@ -328,7 +328,7 @@ class Deliveries:
             return
         try:
             held.callbacks.timeout(_HARD, held.timeout_s)
-        except Exception as error:  # noqa: BLE001 - as with outcomes: it is kept until it can be stored
+        except Exception as error:  # as with outcomes: it is kept until it can be stored
             self._outbox.failed(event, failures=failures, error=error, now_s=time.monotonic())
             return
         held.terminate()
@@ -362,7 +362,7 @@ class Deliveries:
             return
         try:
             is_stored = found.is_ended and self._is_stored(message)
-        except Exception as error:  # noqa: BLE001 - whatever the backend raises: the pod is looked at again
+        except Exception as error:  # whatever the backend raises: the pod is looked at again
             self._outbox.failed(found, failures=failures, error=error, now_s=time.monotonic())
             return
         try:
@@ -370,7 +370,7 @@ class Deliveries:
                 self._clean(found.pod, message)
             else:
                 self._adopt(found.pod, message)
-        except Exception as error:  # noqa: BLE001 - a task may be unknown here: the others go on
+        except Exception as error:  # a task may be unknown here: the others go on
             logger.warning("a pod is not adopted yet pod=%s: %r", name, error)
             if self._call_later is not None:
                 self._call_later(ADOPT_AGAIN_S, self.take, found)

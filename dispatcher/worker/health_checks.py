@@ -36,7 +36,7 @@ def of_results(app: Any) -> None:
             return  # it has none
         return
     short = {name: TIMEOUT_S for name in ("socket_timeout", "socket_connect_timeout") if name in parameters}
-    client = backend._create_client(**{**parameters, **short})  # noqa: SLF001 - Celery has no public way to a client of one's own
+    client = backend._create_client(**{**parameters, **short})  # Celery has no public way to a client of one's own
     try:
         client.ping()
     finally:

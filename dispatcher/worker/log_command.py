@@ -72,7 +72,7 @@ def _reply(future: _Future) -> dict[str, Any]:
 
 
 @inspect_command(name=NAME, args=[("task_id", str), ("offset", int)], signature="TASK_ID [OFFSET]")
-def podyard_log(state: Any, task_id: str = "", offset: int = 0, **kwargs: Any) -> Mapping[str, Any]:  # noqa: ARG001 - the signature is Celery's
+def podyard_log(state: Any, task_id: str = "", offset: int = 0, **kwargs: Any) -> Mapping[str, Any]:
     """The log of an attempt's pod, as far as it is here."""
     desk: LogDesk | None = getattr(state.consumer.pool, "log_desk", None)
     return {"state": "unknown"} if desk is None else desk.answer(str(task_id), int(offset or 0))

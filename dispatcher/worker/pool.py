@@ -153,7 +153,7 @@ class KubernetesPool(BasePool):
         self,
         target: Any,
         args: Sequence[Any],
-        kwargs: Mapping[str, Any],  # noqa: ARG002 - Celery sends none
+        kwargs: Mapping[str, Any],  # Celery sends none
         **options: Any,
     ) -> Any:
         """Takes a request in. `target`, Celery's tracer, is called for Celery's own tasks alone: pods run bodies."""

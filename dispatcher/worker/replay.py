@@ -183,7 +183,7 @@ def _stand_in(task: Any) -> Any:
         retried: Retry | None = None
         passed_on: _PassedOn | None = None
 
-        def __call__(self, *args: Any, **kwargs: Any) -> Any:  # noqa: ARG002 - the signature is Celery's
+        def __call__(self, *args: Any, **kwargs: Any) -> Any:
             return _answer(self, self.ended)
 
         def before_start(self, *args: Any) -> None:

@@ -72,7 +72,7 @@ class HeldRequest:
         """Celery's Request."""
         return self.callbacks.request
 
-    def terminate(self, signal: Any = None) -> None:  # noqa: ARG002 - the signature is Celery's
+    def terminate(self, signal: Any = None) -> None:
         """Ends it wherever it is; Celery calls this on `revoke(terminate=True)`."""
         self.stop_timer()
         self.bridge.send(Terminate(delivery=self.delivery))

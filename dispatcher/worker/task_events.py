@@ -77,6 +77,6 @@ def ending(request: Any, *, started_at: datetime | None, ended_at: datetime | No
 def _retimed(request: Any, moment: float) -> None:
     eventer = request.eventer
     if isinstance(eventer, _Timed):
-        eventer = eventer._eventer  # noqa: SLF001 - our own
+        eventer = eventer._eventer
     if eventer is not None:
         request.eventer = _Timed(eventer, at=min(moment, time.time()))

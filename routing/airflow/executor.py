@@ -86,7 +86,7 @@ class PodyardExecutor(CeleryExecutor):
             except _AWAY as error:
                 self.log.warning("PodyardExecutor: %s stays queued, it could not be sent: %s", key, error or "timeout")
                 break  # the others would wait for the same
-            except Exception as error:  # noqa: BLE001 - whatever a workload does must fail that one task alone
+            except Exception as error:  # whatever a workload does must fail that one task alone
                 text = f"{type(error).__name__}: {error}"
                 result = celery_executor_utils.ExceptionWithTraceback(error, f"{text}\n{traceback.format_exc()}")
             self._ids.pop(key, None)
@@ -149,7 +149,7 @@ class PodyardExecutor(CeleryExecutor):
         """Asks for results as the provider does; a result backend that is away, or holds nonsense, stops nobody."""
         try:
             super().sync()
-        except Exception as error:  # noqa: BLE001 - the scheduler would die of any
+        except Exception as error:  # the scheduler would die of any
             if self._troubles % _TELL_EVERY == 0:
                 self.log.warning("PodyardExecutor: results could not be read, asked again: %r", error)
             self._troubles += 1
@@ -176,7 +176,7 @@ class PodyardExecutor(CeleryExecutor):
             return None
         try:
             return failure.read(self.celery_app.backend, result.task_id)
-        except Exception as error:  # noqa: BLE001 - a reason is for people: without it the failure is reported, too
+        except Exception as error:  # a reason is for people: without it the failure is reported, too
             self.log.warning("PodyardExecutor: the reason of a failure could not be read: %r", error)
             return None
 

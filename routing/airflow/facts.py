@@ -41,7 +41,7 @@ def _trouble_of_broker(app: Any) -> str | None:
     try:
         with app.connection_for_read() as connection:
             connection.ensure_connection(max_retries=1, timeout=CONNECT_S)
-    except Exception as error:  # noqa: BLE001 - each transport has errors of its own; the check tells what it was
+    except Exception as error:  # each transport has errors of its own; the check tells what it was
         return f"{type(error).__name__}: {error}"
     return None
 
@@ -51,7 +51,7 @@ def _trouble_of_results(app: Any) -> str | None:
         return None  # said otherwise
     try:
         app.backend.get_task_meta("podyard-airflow-check")
-    except Exception as error:  # noqa: BLE001 - as above
+    except Exception as error:
         return f"{type(error).__name__}: {error}"
     return None
 

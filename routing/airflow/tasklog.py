@@ -34,7 +34,7 @@ class TaskLogs:
         try:
             log = self._dispatchers.read(task_id)
             reasons = list(self._reasons(task_id))
-        except Exception as error:  # noqa: BLE001 - a page without a log is better than none
+        except Exception as error:  # a page without a log is better than none
             return ["podyard"], [f"{MARK}the log could not be read: {type(error).__name__}: {error}"]
         if log is not None:
             missing = [reason for reason in reasons if not any(reason.removeprefix(MARK) in line for line in log.lines)]

@@ -45,7 +45,7 @@ _COLUMNS: out.Columns[Leftover] = {
 }
 
 
-def _age(context: click.Context, parameter: click.Parameter, text: str) -> float:  # noqa: ARG001 - click's signature
+def _age(context: click.Context, parameter: click.Parameter, text: str) -> float:
     found = _AGE.fullmatch(text.strip())
     if not found:
         raise click.BadParameter(f"{text!r} is no age; write 90m, 36h or 7d")

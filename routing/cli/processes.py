@@ -185,7 +185,7 @@ def _run_worker(app: Any, *words: str) -> None:
 
     workers: list[Any] = []
 
-    def remember(sender: Any, **kwargs: Any) -> None:  # noqa: ARG001 - a signal handler of Celery
+    def remember(sender: Any, **kwargs: Any) -> None:
         workers.append(sender)
 
     signals.worker_init.connect(remember, weak=False)
@@ -374,7 +374,7 @@ def _split(queues: str | None) -> list[str]:
 def _stop_on_signals() -> threading.Event:
     stop = threading.Event()
 
-    def ask(number: int, frame: FrameType | None) -> None:  # noqa: ARG001 - the signature is signal's
+    def ask(number: int, frame: FrameType | None) -> None:
         stop.set()
 
     for number in (signal.SIGINT, signal.SIGTERM):

@@ -209,11 +209,11 @@ class Supervisor:
 
 
 _MOVES: Mapping[State, Callable[[Supervisor, _Child, float], None]] = {
-    "waiting": Supervisor._wait,  # noqa: SLF001 - the table of this class
-    "starting": Supervisor._start,  # noqa: SLF001
-    "ready": Supervisor._keep,  # noqa: SLF001
-    "paused": Supervisor._pause,  # noqa: SLF001
-    "stopped": lambda supervisor, child, now: None,  # noqa: ARG005
+    "waiting": Supervisor._wait,
+    "starting": Supervisor._start,
+    "ready": Supervisor._keep,
+    "paused": Supervisor._pause,
+    "stopped": lambda supervisor, child, now: None,
 }
 
 

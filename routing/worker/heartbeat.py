@@ -43,7 +43,7 @@ class Pulse(bootsteps.StartStopStep):
         beating = backend.Heart(source.new_client(), keys=source.keys, instance=source.instance, lease_s=LEASE_S)
         threading.Thread(target=_beat, args=(beating, self._stopped), name="pulse", daemon=True).start()
 
-    def stop(self, parent: WorkController) -> None:  # noqa: ARG002 - the signature is Celery's
+    def stop(self, parent: WorkController) -> None:
         """Stop beating; the last beat runs out by itself, after the children have stored what they did."""
         self._stopped.set()
 
@@ -72,7 +72,7 @@ def _running() -> list[str]:
             continue
 
 
-def die_with_worker(**kwargs: Any) -> None:  # noqa: ARG001 - a signal handler of Celery
+def die_with_worker(**kwargs: Any) -> None:
     """Ask the kernel to kill this child when its worker dies; called in each new child."""
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)

@@ -37,7 +37,7 @@ def step_into(folder: Path) -> type[bootsteps.StartStopStep]:
             parent.timer.call_repeatedly(TURN_S, self._vitals.turned)
             self._vitals.start()
 
-        def stop(self, parent: Any) -> None:  # noqa: ARG002 - the signature is Celery's
+        def stop(self, parent: Any) -> None:
             """Takes the file away."""
             self._vitals.stop()
 

@@ -41,7 +41,7 @@ def age(then: str | None, now: datetime) -> str:
     return f"{hours}h" if hours < 48 else f"{hours // 24}d"
 
 
-def _name(thing: Json, now: datetime) -> Any:  # noqa: ARG001 - one signature for all cells
+def _name(thing: Json, now: datetime) -> Any:
     return thing["metadata"]["name"]
 
 
@@ -50,7 +50,7 @@ def _age(thing: Json, now: datetime) -> Any:
 
 
 def _path(*steps: str, default: Any = "<none>") -> Cell:
-    def cell(thing: Json, now: datetime) -> Any:  # noqa: ARG001 - one signature for all cells
+    def cell(thing: Json, now: datetime) -> Any:
         value: Any = thing
         for step in steps:
             value = value.get(step) if isinstance(value, Mapping) else None
@@ -60,7 +60,7 @@ def _path(*steps: str, default: Any = "<none>") -> Cell:
 
 
 def _count(field: str) -> Cell:
-    return lambda thing, now: len(thing.get(field) or {})  # noqa: ARG005 - as above
+    return lambda thing, now: len(thing.get(field) or {})
 
 
 def pod_status(pod: Json) -> str:
@@ -88,7 +88,7 @@ def _reason(entry: Json) -> str:
     return str((state.get("waiting") or state.get("terminated") or {}).get("reason", ""))
 
 
-def _pod_ready(pod: Json, now: datetime) -> Any:  # noqa: ARG001 - one signature for all cells
+def _pod_ready(pod: Json, now: datetime) -> Any:
     sidecars = {entry["name"] for entry in pod["spec"].get("initContainers") or [] if _is_sidecar(entry)}
     status = pod.get("status", {})
     entries = [entry for entry in status.get("initContainerStatuses") or [] if entry["name"] in sidecars]
@@ -101,13 +101,13 @@ def _is_sidecar(container: Json) -> bool:
     return container.get("restartPolicy") == "Always"
 
 
-def _restarts(pod: Json, now: datetime) -> Any:  # noqa: ARG001 - as above
+def _restarts(pod: Json, now: datetime) -> Any:
     status = pod.get("status", {})
     entries = (status.get("initContainerStatuses") or []) + (status.get("containerStatuses") or [])
     return str(sum(entry.get("restartCount", 0) for entry in entries))
 
 
-def _node_status(node: Json, now: datetime) -> Any:  # noqa: ARG001 - as above
+def _node_status(node: Json, now: datetime) -> Any:
     ready = [entry for entry in node.get("status", {}).get("conditions", []) if entry["type"] == "Ready"]
     return "Ready" if ready and ready[0]["status"] == "True" else "NotReady"
 
@@ -118,7 +118,7 @@ _COLUMNS: Mapping[str, tuple[Column, ...]] = {
     "pods": (
         _NAME,
         Column("Ready", _pod_ready),
-        Column("Status", lambda pod, now: pod_status(pod)),  # noqa: ARG005 - as above
+        Column("Status", lambda pod, now: pod_status(pod)),
         Column("Restarts", _restarts),
         _AGE,
         Column("IP", _path("status", "podIP"), priority=1),
@@ -135,7 +135,7 @@ _COLUMNS: Mapping[str, tuple[Column, ...]] = {
         Column("Reason", _path("reason")),
         Column(
             "Object",
-            lambda event, now: (  # noqa: ARG005 - as above
+            lambda event, now: (
                 f"{event['involvedObject'].get('kind', '').lower()}/{event['involvedObject'].get('name', '')}"
             ),
         ),
@@ -145,7 +145,7 @@ _COLUMNS: Mapping[str, tuple[Column, ...]] = {
     "nodes": (
         _NAME,
         Column("Status", _node_status),
-        Column("Roles", lambda node, now: "<none>"),  # noqa: ARG005 - as above
+        Column("Roles", lambda node, now: "<none>"),
         _AGE,
         Column("Version", _path("status", "nodeInfo", "kubeletVersion")),
         Column("OS-Image", _path("status", "nodeInfo", "osImage"), priority=1),

@@ -61,19 +61,19 @@ class NoFaults:
 
     is_idle = True
 
-    def denies(self, verb: str, resource: str, namespace: str) -> bool:  # noqa: ARG002 - the interface's signature
+    def denies(self, verb: str, resource: str, namespace: str) -> bool:
         return False
 
-    async def answer(self, request: web.BaseRequest, call: Call, answer: Answer) -> web.StreamResponse:  # noqa: ARG002 - as above
+    async def answer(self, request: web.BaseRequest, call: Call, answer: Answer) -> web.StreamResponse:
         return await answer()
 
-    def as_sent(self, resource: str, lines: Sequence[bytes]) -> list[bytes]:  # noqa: ARG002 - as above
+    def as_sent(self, resource: str, lines: Sequence[bytes]) -> list[bytes]:
         return list(lines)
 
-    def why_not_scheduled(self, namespace: str, name: str) -> str:  # noqa: ARG002 - as above
+    def why_not_scheduled(self, namespace: str, name: str) -> str:
         return ""
 
-    def why_not_pulled(self, image: str) -> str:  # noqa: ARG002 - as above
+    def why_not_pulled(self, image: str) -> str:
         return ""
 
     def close(self) -> None:

@@ -34,12 +34,12 @@ FIRST_NAMESPACES = ("default", "kube-node-lease", "kube-public", "kube-system")
 class Hooks:
     """Who else must know. Set once, by the wiring."""
 
-    pod_created: Callable[[store.Snapshot], None] = lambda snapshot: None  # noqa: ARG005 - nobody listens yet
-    pod_deleting: Callable[[store.Snapshot, int], None] = lambda snapshot, grace_s: None  # noqa: ARG005 - as above
-    pod_gone: Callable[[store.Snapshot], None] = lambda snapshot: None  # noqa: ARG005 - as above
-    dependents_changed: Callable[[set[tuple[str, str, str]]], None] = lambda keys: None  # noqa: ARG005 - as above
+    pod_created: Callable[[store.Snapshot], None] = lambda snapshot: None
+    pod_deleting: Callable[[store.Snapshot, int], None] = lambda snapshot, grace_s: None
+    pod_gone: Callable[[store.Snapshot], None] = lambda snapshot: None
+    dependents_changed: Callable[[set[tuple[str, str, str]]], None] = lambda keys: None
     """Plural, namespace and name of objects of which an owner went, or was never there."""
-    namespace_deleting: Callable[[str], None] = lambda name: None  # noqa: ARG005 - as above
+    namespace_deleting: Callable[[str], None] = lambda name: None
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -46,7 +46,7 @@ class FewerTrips(bootsteps.StartStopStep):
         unsent = self._acks.unsent if self._acks is not None else ()
         self._acks = Acknowledgements(channel, hub=parent.hub, errors=errors, unsent=unsent)
 
-    def stop(self, parent: Any) -> None:  # noqa: ARG002 - the signature is Celery's
+    def stop(self, parent: Any) -> None:
         """Sends what waits: what is not acknowledged would be put back into its queue."""
         if self._acks is not None:
             self._acks.flush()

@@ -73,7 +73,7 @@ class TakeStep(bootsteps.StartStopStep):
         if switches.is_on(parent.app, "atomic_take"):
             self._taking = Taking(channel, hub=parent.hub)
 
-    def stop(self, parent: Any) -> None:  # noqa: ARG002 - the signature is Celery's
+    def stop(self, parent: Any) -> None:
         """Lets go of the connection of its own."""
         if self._taking is not None:
             self._taking.close()
@@ -122,7 +122,7 @@ class Taking:
         self._timer.cancel()
         self._drop_bell()
 
-    def start(self, timeout: float | None = None) -> None:  # noqa: ARG002 - the signature is kombu's
+    def start(self, timeout: float | None = None) -> None:
         """Asks for a message; kombu calls it when it may consume and nothing is under way."""
         channel = self._channel
         queues = channel._queue_cycle.consume(len(channel.active_queues))
