@@ -6,8 +6,6 @@ Importing this is cheap, for pods and senders import it too: each name is loaded
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-import dispatcher.errors  # noqa: F401 - Celery finds PodFailed only where its module is imported
-
 if TYPE_CHECKING:
     from dispatcher.errors import PodFailed
     from dispatcher.manifests.call_options import on_pod

@@ -4,7 +4,7 @@ Linux shields the first process of a container: a signal without a handler does 
 inside, and a SIGTERM before Python has its handler is lost. So the body is never that process, and a body that kills
 itself is dead as in a Celery worker. Being another process, this one also keeps a hard time limit that a body in C code
 does not look at, and reaps what the body leaves behind. It lives as long as the pod: nothing is imported here that
-costs memory, neither Celery nor other modules of ours. docs/adr/0010-the-body-is-a-second-process.md
+costs memory, neither Celery nor other modules of ours. docs/adr/0011-the-body-is-a-second-process.md
 """
 
 import os
