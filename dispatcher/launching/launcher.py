@@ -8,10 +8,11 @@ say, how one is launched `creation`'s. On the loop's thread.
 import asyncio
 import logging
 import time
+from dataclasses import replace
 
 from dispatcher.admission.admission import Admission
 from dispatcher.attempts import endings
-from dispatcher.attempts.attempt import Attempt, Closed
+from dispatcher.attempts.attempt import Attempt, Closed, Launch
 from dispatcher.attempts.registry import Attempts
 from dispatcher.launching import blocked_reasons, intake
 from dispatcher.launching.creation import Creation
@@ -75,7 +76,7 @@ class Launcher:
             self._attempts.end(attempt, endings.refused(attempt, error))
             return
         self._attempts.name_pod(attempt, pod)
-        self._attempts.prepare(attempt, launch)
+        self._attempts.prepare(attempt, _with_past(launch, attempt.launch))
         attempt.blocked = None
         self._fresh.append(attempt)
         self._admission.add(attempt)
@@ -102,3 +103,10 @@ class Launcher:
         fresh, self._fresh = self._fresh, []
         for attempt in fresh:
             blocked_reasons.explain(attempt, self._admission, self._attempts, now_s=now_s)
+
+
+def _with_past(launch: Launch, before: Launch) -> Launch:
+    """What is needed for the next create, with what came of those before: one that is taken up again may have a pod."""
+    return replace(
+        launch, failures=before.failures, is_in_doubt=before.is_in_doubt, doubted_mono_s=before.doubted_mono_s
+    )

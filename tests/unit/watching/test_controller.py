@@ -1,0 +1,339 @@
+"""The controller: what each command does in each state, and what is left when its loops end."""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import pytest
+
+from dispatcher.attempts import states
+from dispatcher.attempts.attempt import Attempt, Closed
+from dispatcher.attempts.celery_side import (
+    Adopt,
+    Broken,
+    Clean,
+    Close,
+    Command,
+    ConfirmOwner,
+    Dropped,
+    Ended,
+    Launched,
+    Owned,
+    Released,
+    Requeue,
+    SetLimit,
+    Submit,
+    Terminate,
+    Withdrawn,
+)
+from dispatcher.attempts.registry import Attempts
+from dispatcher.attempts.states import State
+from dispatcher.manifests import names
+from dispatcher.options import Options, QueueProfile
+from dispatcher.watching import controller, wiring
+from dispatcher.watching.controller import Controller
+from tests import builders, fake_api
+from tests.cluster_side import OWNER, Answers, CelerySide
+
+
+class World:
+    """A controller that has begun at a fake API server; its loops run only where a test runs them."""
+
+    def __init__(self, *, is_connected: bool = True) -> None:
+        self.api, self.celery, self.answers = fake_api.FakeApi(), CelerySide(), Answers()
+        options = Options(profile_for=lambda queue: QueueProfile(), app_path="tests.app:app", image="i")
+        self.one = Controller(options, owner=OWNER, limit=10, celery=self.celery, questions=self.answers, book=None)
+        self.attempts: Attempts = self.one._attempts
+        self.attempts._is_strict = True
+        if is_connected:
+            self.connect()
+
+    def connect(self) -> None:
+        """The API server has answered."""
+        self.one._begin(wiring.wire(self.api, self.one._shared, limit=10))  # type: ignore[arg-type]
+
+    def obey(self, command: Command) -> None:
+        """Carries a command out, and what follows at once."""
+        self.one._obey(command)
+        self.look()
+
+    def look(self) -> None:
+        """What the reconciler does with what has changed."""
+        for attempt in self.attempts.changed.take_now():
+            self.one._reconciler.look(attempt)
+
+    async def settle(self) -> None:
+        """What was begun beside is done, and looked at."""
+        while self.one._background._tasks:
+            await asyncio.wait(list(self.one._background._tasks), timeout=5)
+        self.look()
+
+    def in_state(self, state: State, **fields: Any) -> Attempt:
+        """An attempt in a state, with its pod in the cluster where it has one."""
+        made = builders.in_state(self.attempts, state, **fields)
+        if made.pod.uid is not None:
+            pod = builders.pod_of(made, labels={"podyard.dev/owner": names.label_value(OWNER)})
+            self.api.add_pod(pod)
+            self.api.pods["default", made.pod.name]["metadata"]["uid"] = made.pod.uid
+        self.attempts.changed.take_now()
+        return made
+
+
+def using(test: Callable[[World], Awaitable[Any]], **world: Any) -> Any:
+    """Runs a test in a world of its own."""
+
+    async def run() -> Any:
+        made = World(**world)
+        try:
+            return await asyncio.wait_for(test(made), 10)
+        finally:
+            await made.one._background.cancel()
+
+    return asyncio.run(run())
+
+
+def test_what_is_submitted_twice_goes_on_once() -> None:
+    """The second delivery ends without a result."""
+
+    async def test(world: World) -> None:
+        one, two = builders.attempt(task_id="a"), builders.attempt(task_id="a")
+        world.obey(Submit(attempt=one))
+        world.obey(Submit(attempt=two))
+        assert list(world.attempts) == [one]
+        assert world.celery.posted == [Dropped(delivery=two.delivery, pod="")]
+
+    using(test)
+
+
+def test_what_cannot_be_launched_ends_at_once() -> None:
+    """With the reason, before it waits."""
+
+    async def test(world: World) -> None:
+        one = builders.attempt(profile=QueueProfile(template="/no/such/template.yaml"))
+        world.obey(Submit(attempt=one))
+        (ended,) = world.celery.posted
+        assert isinstance(ended, Ended)
+        assert "/no/such/template.yaml" in str(ended.result)
+
+    using(test)
+
+
+def test_before_the_first_answer_attempts_wait_and_say_why() -> None:
+    """They are taken up then."""
+
+    async def test(world: World) -> None:
+        one = builders.attempt()
+        world.obey(Submit(attempt=one))
+        assert one.blocked is not None
+        assert one.blocked.reason == "ApiServerUnavailable"
+        world.connect()
+        assert (one.state, one.blocked, one.namespace) == (State.QUEUED, None, "default")
+
+    using(test, is_connected=False)
+
+
+def test_a_pod_that_was_found_is_adopted_once() -> None:
+    """As it is now; a second find is dropped."""
+
+    async def test(world: World) -> None:
+        one, two = builders.attempt(task_id="a"), builders.attempt(task_id="a")
+        world.attempts.name_pod(one, builders.Pod(namespace="default", name="pod-a"))
+        pod = builders.pod_of(one, builders.running())
+        world.obey(Adopt(attempt=one, pod=pod))
+        world.obey(Adopt(attempt=two, pod=pod))
+        assert (one.state, one.pod.uid) == (State.RUNNING, "uid-a")
+        dropped = [event for event in world.celery.posted if isinstance(event, Dropped)]
+        assert dropped == [Dropped(delivery=two.delivery, pod="pod-a")]
+        assert not [event for event in world.celery.posted if isinstance(event, Launched)], "Celery has it already"
+
+    using(test)
+
+
+@pytest.mark.parametrize("state", [State.QUEUED, State.PARKED, State.EXPIRING_LAUNCH])
+def test_what_is_terminated_before_its_pod_is_withdrawn(state: State) -> None:
+    """Celery's request says so itself."""
+
+    async def test(world: World) -> None:
+        one = world.in_state(state)
+        world.obey(Terminate(delivery=one.delivery))
+        assert one.closed is Closed.WITHDRAWN
+        assert [type(event) for event in world.celery.posted] == [Withdrawn]
+        world.obey(Terminate(delivery=one.delivery))
+        assert len(world.celery.posted) == 1
+
+    using(test)
+
+
+@pytest.mark.parametrize("state", sorted(states.LIVE))
+def test_what_is_terminated_with_a_pod_loses_it(state: State) -> None:
+    """And nothing is posted: Celery stores the result itself."""
+
+    async def test(world: World) -> None:
+        one = world.in_state(state)
+        world.obey(Terminate(delivery=one.delivery))
+        assert one.closed is Closed.TERMINATED
+        await world.settle()
+        assert (world.api.pods, world.celery.posted) == ({}, [])
+
+    using(test)
+
+
+@pytest.mark.parametrize("state", [State.LAUNCHING, State.ENDED])
+def test_a_termination_that_comes_in_between_changes_nothing(state: State) -> None:
+    """A launch is asked again once its pod is known; what has ended is being stored."""
+
+    async def test(world: World) -> None:
+        one = world.in_state(state)
+        world.obey(Terminate(delivery=one.delivery))
+        assert one.state is state
+
+    using(test)
+
+
+def test_a_pod_goes_when_its_outcome_is_stored() -> None:
+    """Not before; and its last events are no news."""
+
+    async def test(world: World) -> None:
+        one = world.in_state(State.ENDED)
+        world.look()
+        await world.settle()
+        assert len(world.api.pods) == 1
+        world.obey(Close(delivery=one.delivery, is_success=True))
+        await world.settle()
+        assert (one.closed, world.api.pods) == (Closed.STORED, {})
+        parts = world.one._parts
+        assert parts is not None
+        assert parts.seen_pods.is_closed(one.pod.uid or "")
+
+    using(test)
+
+
+def test_a_pod_that_is_kept_is_marked_as_done() -> None:
+    """It is out of every selector of ours."""
+
+    async def test(world: World) -> None:
+        one = world.in_state(State.ENDED, profile=QueueProfile(delete="never"))
+        world.obey(Close(delivery=one.delivery, is_success=True))
+        await world.settle()
+        (pod,) = world.api.pods.values()
+        assert pod["metadata"]["labels"]["podyard.dev/done"] == "true"
+
+    using(test)
+
+
+def test_a_requeue_frees_the_name_whatever_the_policy() -> None:
+    """The message is put back only then."""
+
+    async def test(world: World) -> None:
+        one = world.in_state(State.ENDED, profile=QueueProfile(delete="never"))
+        world.obey(Requeue(delivery=one.delivery))
+        await world.settle()
+        assert world.api.pods == {}
+        assert Released(delivery=one.delivery) in world.celery.posted
+        parts = world.one._parts
+        assert parts is not None
+        assert parts.seen_pods.is_requeued(one.pod.uid or "")
+
+    using(test)
+
+
+@pytest.mark.parametrize(
+    ("owner", "is_there", "has_outcome", "answer"),
+    [
+        (OWNER, True, False, Owned),
+        ("another@host", True, False, Dropped),
+        (OWNER, False, False, Owned),
+        (OWNER, False, True, Dropped),
+    ],
+)
+def test_after_a_stall_the_owner_is_asked_for(owner: str, is_there: bool, has_outcome: bool, answer: type) -> None:
+    """Of the pod; where there is none, of the result backend."""
+
+    async def test(world: World) -> None:
+        one = world.in_state(State.RUNNING)
+        pod = world.api.pods["default", one.pod.name]
+        pod["metadata"]["labels"]["podyard.dev/owner"] = names.label_value(owner)
+        if not is_there:
+            world.api.remove(one.pod.name)
+        if has_outcome:
+            world.answers.outcomes.add(one.id)
+        world.obey(ConfirmOwner(delivery=one.delivery))
+        await world.settle()
+        answers = [type(event) for event in world.celery.posted if isinstance(event, Owned | Dropped)]
+        assert answers == [answer]
+        assert (one.closed is Closed.DROPPED) is (answer is Dropped)
+
+    using(test)
+
+
+def test_a_pod_of_a_time_before_is_cleaned_up_behind() -> None:
+    """No attempt is needed for it."""
+
+    async def test(world: World) -> None:
+        one = world.in_state(State.ENDED)
+        world.attempts.close(one, Closed.STORED)
+        pod = world.api.pods["default", one.pod.name]
+        world.obey(Clean(pod=pod, profile=QueueProfile(), is_success=True))
+        await world.settle()
+        assert world.api.pods == {}
+
+    using(test)
+
+
+def test_a_command_about_nobody_does_nothing() -> None:
+    """It came too late."""
+
+    async def test(world: World) -> None:
+        for command in (Terminate(delivery="x"), Requeue(delivery="x"), ConfirmOwner(delivery="x")):
+            world.obey(command)
+        world.obey(Close(delivery="x", is_success=True))
+        world.obey(SetLimit(limit=3))
+        parts = world.one._parts
+        assert parts is not None
+        assert (world.celery.posted, parts.capacity.admission.own_limit) == ([], 3)
+
+    using(test)
+
+
+def test_loops_that_end_are_begun_anew_and_what_was_under_way_is_taken_up() -> None:
+    """A launch that was interrupted may have made its pod; a deadline is looked at again; an outcome read again."""
+
+    async def test(world: World) -> None:
+        launching, expiring = world.in_state(State.LAUNCHING), world.in_state(State.EXPIRING_POD)
+        reading = world.in_state(State.PENDING)
+        world.attempts.saw(reading, builders.seen(reading, builders.ended(1)), uid=reading.pod.uid or "")
+        world.attempts.end(reading, controller.endings.of_pod())
+        world.one._parts = None
+        world.connect()
+        assert (launching.state, launching.launch.is_in_doubt) == (State.QUEUED, True)
+        assert expiring.state is State.PENDING
+        await world.settle()
+        assert reading.ending is not None
+        assert reading.ending.result is not None
+
+    using(test)
+
+
+def test_after_several_faults_it_gives_up_and_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever supervises the process begins anew."""
+    monkeypatch.setattr(controller, "AGAIN_S", 0.0)
+
+    async def test(world: World) -> None:
+        tries = 0
+
+        async def commands() -> Any:
+            nonlocal tries
+            tries += 1
+            raise RuntimeError("a fault that nobody foresaw")
+
+        world.celery.commands = commands  # type: ignore[method-assign]
+        running = asyncio.create_task(world.one.run())
+        while not world.celery.posted:  # noqa: ASYNC110 - a state of the world
+            await asyncio.sleep(0.01)
+        assert world.celery.posted == [Broken(why="RuntimeError: a fault that nobody foresaw")]
+        assert tries == controller.FAULTS
+        assert not running.done()
+        running.cancel()
+        await asyncio.wait([running])
+
+    using(test, is_connected=False)
