@@ -74,7 +74,6 @@ class Deliveries:
         replay: Replay,
         outbox: ResultOutbox,
         questions: BackendQuestions,
-        default_limits: TimeLimits = TimeLimits(),  # noqa: B008 - a frozen value
     ) -> None:
         self._app = app
         self._options = options
@@ -82,7 +81,8 @@ class Deliveries:
         self._replay = replay
         self._outbox = outbox
         self._questions = questions
-        self._default_limits = default_limits
+        self.default_limits = TimeLimits()
+        """Of tasks that say nothing: those of the worker's command line."""
         self._held = HeldRequests()
         self._consumer: Any = None
         self._found_early: list[Found] = []
@@ -108,7 +108,7 @@ class Deliveries:
 
         `limits` are those of message and task; the worker's hold where there are none.
         """
-        limits = limits.or_else(self._default_limits)
+        limits = limits.or_else(self.default_limits)
         request = callbacks.request
         profile = self.profile_for(message.queue)
         attempt = Attempt(

@@ -85,7 +85,9 @@ class KubernetesPool(BasePool):
             replay=Replay(self.app, hostname=nodename),
             outbox=ResultOutbox(lambda: health_checks.of_results(self.app)),
             questions=questions,
-            default_limits=TimeLimits(hard_s=self.options.get("timeout"), soft_s=self.options.get("soft_timeout")),
+        )
+        self._deliveries.default_limits = TimeLimits(
+            hard_s=self.options.get("timeout"), soft_s=self.options.get("soft_timeout")
         )
         self._controller = Controller(
             self._options,
