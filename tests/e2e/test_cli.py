@@ -27,7 +27,7 @@ GROUPS = {
     "airflow": ["check"],
     "db": ["upgrade", "check"],
 }
-PLAIN = ["demo", "standalone", "scheduler", "worker", "dispatcher", "flower", "local-cluster", "health"]
+PLAIN = ["demo", "standalone", "scheduler", "worker", "dispatcher", "flower", "local-cluster", "health", "completion"]
 """Commands that are no groups."""
 
 
@@ -95,8 +95,8 @@ class TestFailures:
     @pytest.mark.parametrize(
         ("words", "code", "expected"),
         [
-            (("nonsense",), 2, r"No such command 'nonsense'.*podyard --help"),
-            (("web",), 2, r"No such command 'web'"),
+            (("nonsense",), 2, r"there is no command .nonsense.: .podyard --help. lists them"),
+            (("web",), 2, r"there is no command .web.:"),
             (("queues", "explain"), 2, r"Missing argument 'QUEUE'.*podyard queues explain --help"),
             (("runs", "list", "--outptu", "json"), 2, r"--outptu.*--output"),
             (("runs", "list", "--output", "xml"), 2, r"'xml' is not one of"),

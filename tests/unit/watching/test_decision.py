@@ -74,7 +74,9 @@ def test_a_pod_is_reported_then_its_start(attempts: Attempts) -> None:
     assert [*steps, decision.decide(one, NOW)] == [Do.REPORT_LAUNCHED, Do.START, Do.REPORT_STARTED, Do.NOTHING]
 
 
-@pytest.mark.parametrize("state", set(states.UNLAUNCHED | states.LIVE) - {State.EXPIRING_LAUNCH, State.EXPIRING_POD})
+@pytest.mark.parametrize(
+    "state", sorted(set(states.UNLAUNCHED | states.LIVE) - {State.EXPIRING_LAUNCH, State.EXPIRING_POD})
+)
 @pytest.mark.parametrize(("verdict", "do"), [("gone", Do.DROP), ("succeeded", Do.FINISH), ("failed", Do.FINISH)])
 def test_a_pod_that_ended_or_left_decides_whatever_came_before(
     attempts: Attempts, state: State, verdict: str, do: Do

@@ -282,7 +282,7 @@ def test_a_timeout_ends_the_command_and_what_it_started(body: Runner, tmp_path: 
             f"BashOperator(task_id='b', execution_timeout=0.5, bash_command='sleep 61 & echo $! > {pid}; sleep 62')",
             "b",
         )
-    assert _is_gone(int(pid.read_text()))
+    parts.eventually(lambda: _is_gone(int(pid.read_text())), what="the command is gone")
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
