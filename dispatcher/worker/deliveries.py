@@ -199,6 +199,7 @@ class Deliveries:
     def _started(self, held: HeldRequest, event: Started) -> None:
         """The container runs: the time limit counts from here, and `STARTED` is stored if the task asks for it."""
         held.pod = event.pod
+        held.began_at = max(event.started_at, event.created_at or event.started_at)
         left_s = held.left_s(event.started_at)
         time_is_up = TimeIsUp(delivery=held.delivery, owned_mono_s=event.owned_mono_s)
         if left_s is not None and held.timer is None and self._call_later is not None:
@@ -269,7 +270,10 @@ class Deliveries:
     def _answer(self, held: HeldRequest, event: Ended, replayed: Replayed) -> None:
         """Celery hears how it ended."""
         task_events.ending(
-            held.request, started_at=event.started_at, ended_at=event.ended_at, runtime_s=replayed.runtime_s
+            held.request,
+            started_at=held.began_at or event.started_at,
+            ended_at=event.ended_at,
+            runtime_s=replayed.runtime_s,
         )
         answer = (int(replayed.failed), replayed.value, replayed.runtime_s)
         if replayed.failed and _is_requeued(replayed.value) and held.request.task.acks_late:

@@ -65,6 +65,8 @@ class HeldRequest:
     """Its outcome is known here."""
     answer: Callable[[], Any] | None = None
     """What Celery hears once nothing stands in the way of its message any more."""
+    began_at: datetime | None = None
+    """When its container started, but not before its pod was made: a pod's status has whole seconds."""
     timer: Any = None
 
     @property
