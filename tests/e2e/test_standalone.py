@@ -146,7 +146,7 @@ def test_flower_shows_the_dispatcher_as_a_worker_with_its_pods(standalone: Stand
             if (task["worker"] or "").startswith("dispatcher@") and task["state"] == "SUCCESS"
         ]
 
-    assert {task["name"] for task in eventually(pod_tasks)} == {"routing.run"}
+    assert {task["name"] for task in eventually(pod_tasks)} == {f"sleepy.in_pod_{number}" for number in range(3)}
 
 
 def test_flower_has_a_page_with_the_pods_of_the_record(standalone: Standalone) -> None:
