@@ -78,6 +78,8 @@ def _of_pod(attempt: Attempt, now: Now) -> Do | None:
     sighting = attempt.sighting
     if sighting is not None and sighting.seen.verdict == "gone":
         return Do.DROP
+    if attempt.state in states.LIVE and (due := _due_report(attempt)) is not None:
+        return due  # of a pod that has ended already, too: people see that it ran, and where
     if sighting is not None and sighting.seen.verdict in ("succeeded", "failed"):
         if not sighting.is_result_awaited:
             return Do.FINISH
@@ -85,18 +87,18 @@ def _of_pod(attempt: Attempt, now: Now) -> Do | None:
             return Do.COLLECT
         if now.mono_s - (sighting.result_awaited_mono_s or now.mono_s) > RESULT_WAIT_S:
             return Do.FINISH_WITHOUT_RESULT
-    return _of_life(attempt) if attempt.state in states.LIVE else None
+    return Do.FIND if attempt.is_missing and attempt.state in states.LIVE else None
 
 
-def _of_life(attempt: Attempt) -> Do | None:
-    """What follows from a pod that has not ended; None where nothing does."""
+def _due_report(attempt: Attempt) -> Do | None:
+    """What Celery's side has not been told yet of a pod; None where it knows all."""
     if not attempt.reported.is_launched:
         return Do.REPORT_LAUNCHED
     if attempt.started_at is not None and attempt.state is State.PENDING:
         return Do.START
     if attempt.started_at is not None and not attempt.reported.is_started:
         return Do.REPORT_STARTED
-    return Do.FIND if attempt.is_missing else None
+    return None
 
 
 def _of_wait(attempt: Attempt, now: Now) -> Do:

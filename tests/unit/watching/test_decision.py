@@ -83,8 +83,22 @@ def test_a_pod_that_ended_or_left_decides_whatever_came_before(
 ) -> None:
     """Also where its create had seemed to fail: its events are the truth."""
     one = builders.in_state(attempts, state)
-    attempts.saw(one, sighting(verdict), uid="u")
+    attempts.reported(one, launched=True, started=True)
+    attempts.saw(one, replace(sighting(verdict), started_at=None), uid="u")
     assert decision.decide(one, NOW) is do
+
+
+def test_a_pod_that_was_over_before_it_was_looked_at_is_reported_as_launched_and_started(attempts: Attempts) -> None:
+    """So that people see where it ran, and for how long; then its outcome is read."""
+    one = builders.in_state(attempts, State.PENDING)
+    attempts.saw(one, replace(sighting("succeeded"), started_at=builders.START), uid="u")
+    assert decision.decide(one, NOW) is Do.REPORT_LAUNCHED
+    attempts.reported(one, launched=True)
+    assert decision.decide(one, NOW) is Do.START
+    attempts.started(one)
+    assert decision.decide(one, NOW) is Do.REPORT_STARTED
+    attempts.reported(one, started=True)
+    assert decision.decide(one, NOW) is Do.FINISH
 
 
 @pytest.mark.parametrize("state", [State.EXPIRING_LAUNCH, State.EXPIRING_POD])

@@ -46,7 +46,7 @@ def test_launch_start_and_end_are_reported_once() -> None:
         await side.settle()
         look_often(side, one)
         kinds = [type(event) for event in side.posted]
-        assert kinds == [Launched, Ended]
+        assert kinds == [Launched, Started, Ended]
         ended = side.posted[-1]
         assert (ended.result.value, ended.ended_at) == (7, one.ended_at)
         assert one.state is State.ENDED
