@@ -39,7 +39,7 @@ with DAG("homeless"):
 
 with DAG("stuck"):
     far = [{"name": "far", "csi": {"driver": "nowhere.example.com"}}]
-    pod("never-starts", volumes=far, startup_timeout_seconds=1)
+    pod("never-starts", volumes=far, volume_mounts=[{"name": "far", "mountPath": "/far"}], startup_timeout_seconds=1)
 
 with DAG("cursed"):
     pod("thrown", script="exec sleep 60", queue="plain")
