@@ -9,7 +9,6 @@ import logging
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import replace
-from datetime import datetime
 
 from dispatcher.attempts import states
 from dispatcher.attempts.attempt import Attempt, Closed, Ending, Launch, Pod, Sighting
@@ -228,8 +227,3 @@ class Attempts:
             self._launching[attempt.namespace] += 1
         attempt.state = to
         return True
-
-
-def age_s(since: datetime | None, now: datetime) -> float:
-    """Seconds from a time to now, at least 0; 0 where there is no such time."""
-    return 0.0 if since is None else max(0.0, (now - since).total_seconds())

@@ -8,7 +8,6 @@ While the API server gives no clear answer nothing ends. On the loop's thread.
 import logging
 import time
 from collections.abc import Mapping
-from dataclasses import replace
 from typing import Any
 
 from dispatcher import errors
@@ -150,7 +149,7 @@ def end(attempts: Attempts, attempt: Attempt) -> None:
     """Ends an attempt at the deadline of its wait; it has no pod."""
     if attempt.wait is not None:
         failure = endings.diagnosed(endings.too_late(attempt, attempt.wait))
-        attempts.end(attempt, replace(endings.of_failure(failure), is_pod_gone=attempt.pod.uid is not None))
+        attempts.end(attempt, endings.of_failure(failure, is_pod_gone=attempt.pod.uid is not None))
 
 
 def _is_unstarted(attempt: Attempt) -> bool:
