@@ -14,6 +14,7 @@ PodFailed                          about the author's pod: how it ended; stored 
 Errors that never leave the package stand beside the code that raises them:
 
 IllegalMoveError                   `attempts.states`: a move that the table of states does not know
+ReplayAgain                        `worker.sending`: a replay ends here and has to come again; no `Exception`
 Unusable                           `kubeapi.answers`: the API server's answer is not what it should be
 WrongField                         `manifests.pod_schema`: a field that the schema does not know, or of another type
 UnreadableFile                     `manifests.safe_yaml`: a file that is not YAML, or not one document

@@ -331,7 +331,8 @@ class Deliveries:
             self._outbox.keep(event, failures=failures)
             return
         try:
-            held.callbacks.timeout(_HARD, held.timeout_s)
+            with self._replay.sending.replay(held.message.key):
+                held.callbacks.timeout(_HARD, held.timeout_s)
         except Exception as error:  # as with outcomes: it is kept until it can be stored
             self._outbox.failed(event, failures=failures, error=error, now_s=time.monotonic())
             return

@@ -5,12 +5,11 @@ chords and fires signals. Here its body is a stand-in that returns or raises wha
 is Celery's code. Runs on the hub thread; imported by the pool alone. What it never does: run an author's body.
 """
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any, cast
 
-import kombu.exceptions
 from billiard.einfo import ExceptionInfo
 from celery import Celery, signals, states
 from celery.app.trace import build_tracer
@@ -20,10 +19,9 @@ from dispatcher import errors
 from dispatcher.attempts import endings
 from dispatcher.protocol import outcome
 from dispatcher.protocol.message import Message
-from dispatcher.worker.celery_patches import store_script, switches
+from dispatcher.worker.celery_patches import chord_parts, store_script, switches
+from dispatcher.worker.sending import ReplayAgain, Sending
 
-_AWAY = (kombu.exceptions.OperationalError, OSError)
-"""What publishing raises while the broker is away."""
 _OF_THE_POD = (errors.PodFailed.__module__, errors.PodFailed.__qualname__)
 
 
@@ -36,14 +34,6 @@ class Replayed:
     runtime_s: float
 
 
-@dataclass(frozen=True, kw_only=True)
-class _PassedOn:
-    """What a replay sent before it could not store: the next replay of the same launch sends nothing again."""
-
-    children: Sequence[Any] = ()
-    retry: Retry | None = None
-
-
 class Replay:
     """The tracers of one app, one per task, made when first used."""
 
@@ -51,7 +41,8 @@ class Replay:
         self._app = app
         self._hostname = hostname
         self._tracers: dict[str, tuple[Any, Callable[..., Any]]] = {}
-        self._passed_on: dict[tuple[str, int], _PassedOn] = {}
+        self.sending = Sending(app)
+        """What Celery sends meanwhile; for other ends of a launch that Celery stores, too."""
 
     def replay(self, message: Message, ended: outcome.Outcome | BaseException) -> Replayed:
         """Stores and announces how a launch ended, an exception being a pod that left no outcome.
@@ -64,22 +55,14 @@ class Replay:
         stand_in.ended = ended
         stand_in.remote_traceback = _remote_traceback(ended)
         stand_in.raised = None
-        passed_on = self._passed_on.pop((message.id, message.retries), None)
-        stand_in.passed_on, stand_in.retried = passed_on, None
         runtime_s = ended.runtime_s if isinstance(ended, outcome.Outcome) else 0.0
         stand_in.clock.start(runtime_s)
         request = {**message.request, "hostname": self._hostname}
-        if passed_on is not None:
-            request |= {"callbacks": None, "chain": None}
         try:
-            value, info, _, text = trace(message.id, message.args, message.kwargs, request)
+            with self.sending.replay(message.key):
+                value, info, _, text = trace(message.id, message.args, message.kwargs, request)
         finally:
             stand_in.ended = None
-        if stand_in.unstored is not None:
-            error, stand_in.unstored = stand_in.unstored, None
-            if stand_in.passed_on is not None:
-                self._passed_on[message.id, message.retries] = stand_in.passed_on
-            raise error
         if info is None:
             return Replayed(failed=False, value=text, runtime_s=runtime_s)
         if stand_in.remote_traceback:
@@ -117,9 +100,12 @@ class Replay:
 
     def _tracer(self, name: str) -> tuple[Any, Callable[..., Any]]:
         if name not in self._tracers:
+            backend = self._app.tasks[name].backend
             if switches.is_on(self._app, "store_script"):
-                store_script.shorten(self._app.tasks[name].backend)
+                store_script.shorten(backend)
+            chord_parts.guard(backend, self.sending)
             stand_in = _stand_in(self._app.tasks[name])
+            stand_in.sending = self.sending
             with _unheard(signals.task_prerun), _unheard(signals.task_postrun):  # they were sent where the body ran
                 tracer = build_tracer(name, stand_in, app=self._app, hostname=self._hostname, monotonic=stand_in.clock)
             self._tracers[name] = (stand_in, tracer)
@@ -179,9 +165,7 @@ def _stand_in(task: Any) -> Any:
         ended: outcome.Outcome | BaseException | None = None
         raised: BaseException | None = None
         remote_traceback = ""
-        unstored: Exception | None = None
-        retried: Retry | None = None
-        passed_on: _PassedOn | None = None
+        sending: Sending
 
         def __call__(self, *args: Any, **kwargs: Any) -> Any:
             return _answer(self, self.ended)
@@ -219,18 +203,7 @@ def _answer(task: Any, ended: outcome.Outcome | BaseException | None) -> Any:
     if ended.state == "REJECTED":
         raise _rejection(ended, error)
     if ended.state == "RETRY":
-        if task.passed_on is not None and task.passed_on.retry is not None:
-            raise task.passed_on.retry
-        wanted = {key: value for key, value in (ended.retry or {}).items() if key != "reason"}
-        try:
-            task.retry(exc=error, **wanted)
-        except Retry as retry:
-            task.retried = retry
-            raise
-        except Reject as rejected:  # Celery gives up a retry that it cannot send; here it comes again
-            if isinstance(rejected.reason, _AWAY):
-                task.unstored = rejected.reason
-            raise
+        task.retry(exc=error, **{key: value for key, value in (ended.retry or {}).items() if key != "reason"})
     raise error or RuntimeError("the pod's outcome names no error")
 
 
@@ -258,7 +231,7 @@ def _remote_traceback(ended: outcome.Outcome | BaseException) -> str:
 
 
 class _PodsBackend:
-    """The task's result backend, but failures are stored with the pod's traceback, and a failure to store is kept.
+    """The task's result backend, but failures are stored with the pod's traceback, and one to store ends the replay.
 
     Celery's tracer turns an error of the backend into a failure of the task; here it must reach the caller instead.
     """
@@ -271,41 +244,29 @@ class _PodsBackend:
         return getattr(self._backend, name)
 
     def mark_as_done(self, *args: Any, **kwargs: Any) -> Any:
-        if self._stand_in.passed_on is not None:
-            self._stand_in.request.children[:] = self._stand_in.passed_on.children
-        return self._stored(self._backend.mark_as_done, *args, **kwargs)
+        with self._ends_the_replay():
+            return self._backend.mark_as_done(*args, **kwargs)
 
     def mark_as_failure(self, task_id: str, exc: BaseException, traceback: Any = None, **kwargs: Any) -> Any:
-        """Stores the pod's own exception: the tracer wraps one whose class this process does not know.
-
-        A body that succeeded has not failed because the next of its chain could not be sent.
-        """
-        ended = self._stand_in.ended
-        if isinstance(exc, _AWAY) and isinstance(ended, outcome.Outcome) and ended.state == "SUCCESS":
-            self._stand_in.unstored = self._stand_in.unstored or exc
-            return None
+        """Stores the pod's own exception: the tracer wraps one whose class this process does not know."""
         text = self._stand_in.remote_traceback or traceback
-        return self._stored(self._backend.mark_as_failure, task_id, self._stand_in.raised or exc, text, **kwargs)
+        with self._ends_the_replay():
+            return self._backend.mark_as_failure(task_id, self._stand_in.raised or exc, text, **kwargs)
 
     def mark_as_retry(self, task_id: str, exc: BaseException, traceback: Any = None, **kwargs: Any) -> Any:
         text = self._stand_in.remote_traceback or traceback
-        return self._stored(self._backend.mark_as_retry, task_id, exc, text, **kwargs)
+        with self._ends_the_replay():
+            return self._backend.mark_as_retry(task_id, exc, text, **kwargs)
 
-    def _stored(self, store: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
-        if self._stand_in.unstored is not None:
-            return None  # the tracer reports its own trouble; the outcome is kept and comes again
-        try:
-            return store(*args, **kwargs)
-        except self._backend_errors() as error:
-            self._stand_in.unstored = error
-            if self._stand_in.passed_on is None:
-                children = list(self._stand_in.request.children)
-                self._stand_in.passed_on = _PassedOn(children=children, retry=self._stand_in.retried)
-            raise
-
-    def _backend_errors(self) -> tuple[type[Exception], ...]:
-        return (
+    @contextmanager
+    def _ends_the_replay(self) -> Iterator[None]:
+        errors_of_backend = (
             *getattr(self._backend, "connection_errors", ()),
             *getattr(self._backend, "channel_errors", ()),
             OSError,
         )
+        try:
+            yield
+        except errors_of_backend as error:
+            raise ReplayAgain(error) from error
+        self._stand_in.sending.finish()

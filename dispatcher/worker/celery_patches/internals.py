@@ -265,6 +265,24 @@ INTERNALS: Sequence[Internal] = (
         used_by="routing/results/backend.py",
     ),
     Internal(
+        name="celery.backends.redis:RedisBackend._chord_part_return_script",
+        why="who finds a chord's claim taken comes again; it answers (parts, more parts, size, whether it claimed)",
+        used_by=f"{_PATCHES}/chord_parts.py",
+        since=(5, 7),
+    ),
+    Internal(
+        name="celery.backends.redis:RedisBackend._chord_cleanup_script",
+        why="where the callback was not sent its first key, the claim, is released, and the chord's data stay",
+        used_by=f"{_PATCHES}/chord_parts.py",
+        since=(5, 7),
+    ),
+    Internal(
+        name="celery.backends.redis:RedisBackend.on_chord_part_return",
+        says=("self.chord_error_from_stack(", "callback.delay"),
+        why="the callback of a chord is sent within it by `send_task`",
+        used_by=f"{_PATCHES}/chord_parts.py",
+    ),
+    Internal(
         name="celery.backends.redis:RedisBackend",
         sets=("connparams", "_create_client"),
         why="clients with connections and time-outs of their own",

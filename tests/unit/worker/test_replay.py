@@ -7,8 +7,9 @@ from typing import ClassVar
 
 import kombu.exceptions
 import pytest
-from celery import Celery, signals
+from celery import Celery, chord, signals
 from celery.backends.cache import CacheBackend
+from kombu.transport import memory
 
 from dispatcher import errors
 from dispatcher.protocol import outcome
@@ -19,6 +20,28 @@ from tests import builders
 
 RAN: list[str] = []
 _ids = itertools.count()
+
+
+class FlakyChannel(memory.Channel):
+    """kombu's broker in memory, which can be away: at once, or after some more messages."""
+
+    takes: ClassVar[int | None] = None
+    """How many messages it still takes; None: all."""
+
+    def _put(self, queue, message, **options):
+        if FlakyChannel.takes == 0:
+            raise ConnectionError("the broker is away")
+        if FlakyChannel.takes is not None:
+            FlakyChannel.takes -= 1
+        return super()._put(queue, message, **options)
+
+
+class FlakyTransport(memory.Transport):
+    """Of such channels."""
+
+    Channel = FlakyChannel
+    connection_errors = (ConnectionError,)
+    recoverable_connection_errors = (ConnectionError,)
 
 
 class FlakyBackend(CacheBackend):
@@ -43,6 +66,7 @@ def app() -> Celery:
     """An app with a result backend in memory, and tasks whose bodies must never run here."""
     RAN.clear()
     FlakyBackend.is_away = False
+    FlakyChannel.takes = None
     app = Celery(
         "replayed",
         broker="memory://",
@@ -73,8 +97,33 @@ def app() -> Celery:
     def hooked():
         RAN.append("body")
 
+    @app.task(name="total", shared=False)
+    def total(numbers):
+        RAN.append("body")
+
     app.finalize()
+    app.conf.broker_transport = "tests.unit.worker.test_replay:FlakyTransport"
+    call_timeouts.shorten(app)
+    with app.connection_for_write() as connection:
+        for name in ("celery", "next"):
+            connection.SimpleQueue(name).clear()
     return app
+
+
+def sent(app: Celery, queue: str = "celery") -> list[Message]:
+    """The messages that stand in a queue, by what they hold, in order; it is empty afterwards."""
+    found = []
+    with app.connection_for_write() as connection:
+        messages = connection.SimpleQueue(queue)
+        while messages.qsize():
+            one = messages.get_nowait()
+            args, kwargs, embed = one.decode()
+            headers = one.headers
+            found.append(
+                Message(name=headers["task"], id=headers["id"], args=args, kwargs=kwargs, embed=embed, headers=headers)
+            )
+            one.ack()
+    return found
 
 
 def ended(state: str, value: object = None, **fields: object) -> outcome.Outcome:
@@ -186,7 +235,7 @@ def test_an_outcome_that_cannot_be_stored_is_given_back(app: Celery) -> None:
 @pytest.mark.parametrize("state", ["SUCCESS", "RETRY"])
 def test_what_cannot_be_sent_on_is_no_failure_of_the_task(app: Celery, state: str) -> None:
     """The next of a chain, or a retry, while the broker is away: nothing is stored, and the caller tries again."""
-    app.conf.broker_url = "redis://127.0.0.1:1/0"
+    app.conf.broker_transport, app.conf.broker_url = None, "redis://127.0.0.1:1/0"
     call_timeouts.shorten(app)
     sent = message()
     following = app.signature("double", args=(2,), app=app, immutable=True)
@@ -269,3 +318,48 @@ def test_a_failure_that_the_pod_found_explains_itself(app: Celery) -> None:
     stored = app.backend._get_task_meta_for("explains")["result"]
     assert isinstance(stored, errors.PodFailed)
     assert {**args[1], **dict.fromkeys(("explanation", "what_to_do"))}.keys() == stored.details.keys()
+
+
+@pytest.mark.parametrize("taken", [0, 1, 2])
+@pytest.mark.parametrize("state", ["SUCCESS", "FAILURE"])
+def test_links_and_errbacks_go_out_once_though_the_broker_goes_away_among_them(
+    app: Celery, state: str, taken: int
+) -> None:
+    """However many were sent before: the replay comes again until all are sent, each once, and hooks run once."""
+    replay = Replay(app, hostname="d")
+    links = [app.signature("double", args=(number,), app=app, immutable=True) for number in (1, 2, 3)]
+    key = "callbacks" if state == "SUCCESS" else "errbacks"
+    linked = replace(message("hooked"), embed={key: links})
+    failure = outcome.Failure(type="ValueError", module="builtins", args=("no",), traceback="")
+    told = ended(state, 4, failure=failure if state == "FAILURE" else None)
+    for takes in (taken, 0):
+        FlakyChannel.takes = takes
+        with pytest.raises(kombu.exceptions.OperationalError):
+            replay.replay(linked, told)
+    assert RAN == []
+
+    FlakyChannel.takes = None
+    replay.replay(linked, told)
+
+    assert sorted(one.args[0] for one in sent(app)) == [1, 2, 3]
+    assert len(RAN) == 1
+    assert app.AsyncResult(linked.id).state == state
+
+
+def test_the_callback_of_a_chord_waits_for_the_broker(app: Celery) -> None:
+    """A backend that counts parts by itself: no part is counted twice, the callback is sent once and has not failed."""
+    replay = Replay(app, hostname="d")
+    callback = app.signature("total", app=app)
+    result = chord([app.signature("double", args=(number,), app=app) for number in (1, 2)], app=app)(callback)
+    parts = sent(app)
+    replay.replay(parts[0], ended("SUCCESS", 2))
+    FlakyChannel.takes = 0
+    for _ in range(2):
+        with pytest.raises(kombu.exceptions.OperationalError):
+            replay.replay(parts[1], ended("SUCCESS", 4))
+    FlakyChannel.takes = None
+
+    replay.replay(parts[1], ended("SUCCESS", 4))
+
+    assert [(one.id, one.args) for one in sent(app)] == [(result.id, [[2, 4]])]
+    assert result.state == "PENDING"
