@@ -129,8 +129,12 @@ class Claims:
         return is_done
 
     async def lose(self, attempt: Attempt, held: str) -> bool:
-        """Notes that nobody knows what became of the launch; of several dispatchers one can. Raises as `take`."""
-        return await self._swap(attempt, held, replace(self._claim(attempt), state=launch_claim.LOST))
+        """Notes that nobody knows what became of the launch; of several dispatchers one can. Raises as `take`.
+
+        Repeatable: where the answer of a call before was lost, what stands there is our own note.
+        """
+        note = replace(self._claim(attempt), state=launch_claim.LOST)
+        return await self._swap(attempt, held, note) or await self._swap(attempt, attempt.delivery, note)
 
     async def release(self, attempt: Attempt) -> None:
         """Takes back the claim of a launch, whoever made it: its message is about to be put back into its queue.
@@ -157,11 +161,13 @@ class Claims:
     async def _release(self, attempt: Attempt) -> bool:
         answer = await self.take(attempt)
         self._ours.pop(attempt, None)
-        if answer.held is None and not answer.has_outcome:
+        if answer.has_outcome:
+            return True  # its claim stands for good: nobody looks at it any more
+        if answer.held is None:
             return await self._swap(attempt, attempt.delivery, None)
-        if answer.held is not None and launch_claim.is_of_launch(answer.held, place=attempt.key.place):
+        if launch_claim.is_of_launch(answer.held, place=attempt.key.place):
             return await self._swap(attempt, answer.held, None)
-        return True  # it has ended, or is another's
+        return True  # it is another's
 
     def _claim(self, attempt: Attempt) -> launch_claim.Claim:
         return launch_claim.Claim(
@@ -183,15 +189,16 @@ class Claims:
         asked_mono_s = time.monotonic()
         wanted = [(one.id, one.delivery, self._claim(one).encode()) for one, _ in batch]
         try:
-            answers = await self._call(self._book.take_launches, wanted)
-        except Exception as error:  # each that waits hears of it
+            found = await self._call(self._book.take_launches, wanted)
+            answers = [launch_claim.Answer(held=held, age_s=age_s, has_outcome=over) for held, age_s, over in found]
+            pairs = list(zip(batch, answers, strict=True))
+        except Exception as error:  # no answer, or an odd one: each that waits hears of it
             for _, future in batch:
                 if not future.done():
                     future.set_exception(error)
             return
-        for (attempt, future), (held, age_s, has_outcome) in zip(batch, answers, strict=True):
-            answer = launch_claim.Answer(held=held, age_s=age_s, has_outcome=has_outcome)
-            if held is None and not has_outcome:
+        for (attempt, future), answer in pairs:
+            if answer.held is None and not answer.has_outcome:
                 self._ours.setdefault(attempt, _Ours(asked_mono_s=asked_mono_s)).asked_mono_s = asked_mono_s
             if not future.done():
                 future.set_result(answer)
