@@ -4,6 +4,7 @@ For unit tests of what sleeps, backs off or has a time-out: an hour of back-off 
 `time.monotonic` is that clock meanwhile, so times that are compared with it fit. Wall-clock time is the real one.
 
     fast_time.run(launcher.close())
+    fast_time.skip(5)                       # inside: as if the process had been stopped for so long
 
 A loop that nothing could wake any more raises instead of hanging.
 """
@@ -55,27 +56,34 @@ class _Selector(selectors.DefaultSelector):
 
 class _Loop(asyncio.SelectorEventLoop):
     def __init__(self, clock: _Clock) -> None:
-        self._clock = clock
+        self.clock = clock
         super().__init__(_Selector(clock))
 
     def time(self) -> float:
-        return self._clock()
+        return self.clock()
 
     def run_in_executor(self, executor: Any, func: Callable[..., Any], *args: Any) -> Any:
         answer = super().run_in_executor(executor, func, *args)
-        self._clock.threads += 1
+        self.clock.threads += 1
         answer.add_done_callback(self._answered)
         return answer
 
     async def shutdown_default_executor(self, *args: Any) -> None:
-        self._clock.threads += 1
+        self.clock.threads += 1
         try:
             await super().shutdown_default_executor(*args)
         finally:
-            self._clock.threads -= 1
+            self.clock.threads -= 1
 
     def _answered(self, _: Any) -> None:
-        self._clock.threads -= 1
+        self.clock.threads -= 1
+
+
+def skip(seconds: float) -> None:
+    """So much time passes at once, as while a process is stopped. Of the loop that runs."""
+    loop = asyncio.get_running_loop()
+    assert isinstance(loop, _Loop)
+    loop.clock.skipped_s += seconds
 
 
 def run(main: Coroutine[Any, Any, T]) -> T:

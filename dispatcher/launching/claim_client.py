@@ -155,7 +155,12 @@ class Claims:
             )
 
     async def close(self) -> None:
-        """Takes back the claims for which nothing was sent, so that the next dispatcher need not wonder."""
+        """Takes back the claims for which nothing was sent, so that the next dispatcher need not wonder.
+
+        One that is being asked for is waited for: it may be granted though nobody waits for the answer any more.
+        """
+        if self._asking is not None:
+            await asyncio.wait({self._asking})
         await asyncio.gather(*map(self.give_up, list(self._ours)))
 
     async def _release(self, attempt: Attempt) -> bool:
@@ -179,8 +184,10 @@ class Claims:
         try:
             while self._wanted:
                 again_mono_s = time.monotonic() + GATHER_S
-                batch, self._wanted = self._wanted[:AT_ONCE], self._wanted[AT_ONCE:]
-                await self._answer(batch)
+                wanted = [one for one in self._wanted if not one[1].done()]  # who was cancelled wants no claim
+                batch, self._wanted = wanted[:AT_ONCE], wanted[AT_ONCE:]
+                if batch:
+                    await self._answer(batch)
                 await asyncio.sleep(max(0.0, again_mono_s - time.monotonic()))
         finally:
             self._asking = None

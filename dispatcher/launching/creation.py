@@ -5,10 +5,11 @@ from an error of the API server in `create_errors`. On the loop's thread.
 """
 
 import asyncio
+import contextlib
 import logging
 import random
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
@@ -131,13 +132,32 @@ class Creation:
         self._attempts.owned(attempt, begun_mono_s)
         self._guard.sent(attempt)
         try:
-            pod = await self._client.create_pod(attempt.namespace, attempt.launch.manifest)
+            with self._doubted_if_interrupted(attempt):
+                pod = await self._client.create_pod(attempt.namespace, attempt.launch.manifest)
         except (errors.ApiError, errors.ApiUnavailable) as error:
             if not create_errors.may_have_worked(error) and create_errors.react(error).action != "adopt":
                 await self._guard.refused(attempt)
             await self._after_error(attempt, error, begun_mono_s=begun_mono_s)
         else:
-            await self._created(attempt, pod)
+            with self._doubted_if_interrupted(attempt):
+                await self._created(attempt, pod)
+
+    @contextlib.contextmanager
+    def _doubted_if_interrupted(self, attempt: Attempt) -> Iterator[None]:
+        """What is cancelled, or fails as nobody foresaw, leaves open what the server did, as no answer does."""
+        begun_mono_s = time.monotonic()
+        try:
+            yield
+        except (errors.ApiError, errors.ApiUnavailable):
+            raise
+        except BaseException:
+            self._doubt(attempt, since_mono_s=begun_mono_s)
+            raise
+
+    def _doubt(self, attempt: Attempt, *, since_mono_s: float) -> None:
+        """There may be a pod of it that nobody has seen yet, from that time on at the earliest."""
+        since = attempt.launch.doubted_mono_s or since_mono_s
+        self._attempts.prepare(attempt, replace(attempt.launch, is_in_doubt=True, doubted_mono_s=since))
 
     async def _created(self, attempt: Attempt, pod: Mapping[str, Any]) -> None:
         """The pod exists. One whose message is in a Secret waits for it, and counts as created when it is there."""
@@ -163,8 +183,7 @@ class Creation:
         if attempt.state is not states.State.LAUNCHING:
             return  # the create had worked: the pod's events were faster than the failure
         if create_errors.may_have_worked(error):
-            since = attempt.launch.doubted_mono_s or begun_mono_s
-            self._attempts.prepare(attempt, replace(attempt.launch, is_in_doubt=True, doubted_mono_s=since))
+            self._doubt(attempt, since_mono_s=begun_mono_s)
         reaction = create_errors.react(error)
         if reaction.action == "adopt":
             await self._adopt(attempt, begun_mono_s=begun_mono_s)
@@ -201,7 +220,8 @@ class Creation:
 
     async def _take(self, attempt: Attempt, pod: Mapping[str, Any]) -> None:
         logger.info("pod adopted attempt_id=%s pod=%s", attempt.id, attempt.pod.name)
-        await self._created(attempt, pod)
+        with self._doubted_if_interrupted(attempt):
+            await self._created(attempt, pod)
         if attempt.state in states.LIVE:  # what it says already may have been seen before we had its name
             found = sightings.sighting(attempt, pod, "MODIFIED", now_s=time.monotonic())
             self._attempts.saw(attempt, found, uid=sightings.uid_of(pod))

@@ -66,7 +66,14 @@ class LaunchGuard:
         claims = self._claims_for(attempt)
         if claims is None:
             return Step("create", "Unclaimed")
-        return await self._insist(attempt, lambda: self._settled(claims, attempt))
+        step, held = await self._insist(attempt, lambda: self._looked_for(claims, attempt))
+        if step.action != "lose" or held is None:
+            return step
+        # By itself: a claim that is asked for again would take the place of a loss that was noted before its answer
+        # was lost, and what nobody knows the end of would run again.
+        if await self._insist(attempt, lambda: claims.lose(attempt, held)):
+            return Step("report", step.reason, step.owner)
+        return Step("wait", "ClaimedBefore", step.owner)  # somebody else was faster, or it has just ended
 
     async def lose(self, attempt: Attempt) -> Step:
         """What to do where a pod of ours may have come and gone unseen: `report` or `drop`; `create` without claims."""
@@ -105,15 +112,11 @@ class LaunchGuard:
             return await self._claimed(claims, attempt)
         return step
 
-    async def _settled(self, claims: Claims, attempt: Attempt) -> Step:
+    async def _looked_for(self, claims: Claims, attempt: Attempt) -> tuple[Step, str | None]:
+        """What follows from there being no pod, and the claim that stands in the place of ours."""
         was_ours, place = claims.holds(attempt), attempt.key.place
         answer = await claims.take(attempt)
-        step = launch_claim.decide(answer, place=place, was_ours=was_ours, is_pod_missing=True)
-        if step.action == "lose" and answer.held is not None:
-            if await claims.lose(attempt, answer.held):
-                return Step("report", step.reason, step.owner)
-            return Step("wait", "ClaimedBefore", step.owner)  # somebody else was faster, or it has just ended
-        return step
+        return launch_claim.decide(answer, place=place, was_ours=was_ours, is_pod_missing=True), answer.held
 
     async def _unclaimed(self, attempt: Attempt) -> Step:
         while True:

@@ -88,6 +88,7 @@ class Launcher:
             _, late = await asyncio.wait(self._launches, timeout=CLOSE_S)
             for task in late:
                 task.cancel()
+            await asyncio.gather(*late, return_exceptions=True)
 
     def _launch_next(self, now_s: float) -> None:
         while not self._creation.is_closing and (attempt := self._admission.take(now_s)) is not None:

@@ -180,6 +180,66 @@ def test_who_is_cancelled_while_it_asks_keeps_nobody_else_from_an_answer() -> No
     using(test)
 
 
+def test_who_is_cancelled_before_it_is_asked_for_claims_nothing() -> None:
+    """Nobody would give that back."""
+
+    async def test(world: World) -> None:
+        one, two, three = world.attempt(0), world.attempt(1), world.attempt(2)
+        gate = world.book.hold()
+        first = asyncio.create_task(world.claims.take(one))
+        while not world.book.trips:
+            await asyncio.sleep(0)
+        second, third = asyncio.create_task(world.claims.take(two)), asyncio.create_task(world.claims.take(three))
+        await asyncio.sleep(0)
+        second.cancel()
+        await asyncio.sleep(0)
+        gate.set()
+        await asyncio.gather(first, third)
+        assert world.book.trips == [[one.id], [three.id]]
+        assert set(world.book.claims) == {one.id, three.id}
+
+    using(test)
+
+
+def test_the_end_waits_for_a_claim_that_is_under_way_and_gives_it_back() -> None:
+    """Else it would stand for a dead dispatcher, and its task would count as lost."""
+
+    async def test(world: World) -> None:
+        one = world.attempt()
+        gate = world.book.hold()
+        asking = asyncio.create_task(world.claims.take(one))
+        while not world.book.trips:
+            await asyncio.sleep(0)
+        asking.cancel()
+        closing = asyncio.create_task(world.claims.close())
+        await asyncio.sleep(0)
+        gate.set()
+        await closing
+        assert world.book.claims == {}
+
+    using(test)
+
+
+def test_an_end_that_is_cut_short_leaves_the_others_their_answers() -> None:
+    """The result backend hangs: the controller waits a moment, and goes."""
+
+    async def test(world: World) -> None:
+        one = world.attempt()
+        gate = world.book.hold()
+        asking = asyncio.create_task(world.claims.take(one))
+        while not world.book.trips:
+            await asyncio.sleep(0)
+        closing = asyncio.create_task(world.claims.close())
+        await asyncio.sleep(0)
+        closing.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await closing
+        gate.set()
+        assert (await asking).held is None
+
+    using(test)
+
+
 def test_a_claim_entitles_to_a_create_for_a_short_time() -> None:
     """Below the lease: who was stopped meanwhile asks again."""
 
@@ -206,7 +266,7 @@ def test_the_time_counts_from_when_it_was_asked_for() -> None:
         asking = asyncio.create_task(world.claims.take(one))
         while not world.book.trips:
             await asyncio.sleep(0)
-        asyncio.get_running_loop()._clock.skipped_s += launch_claim.FRESH_S  # type: ignore[attr-defined]
+        fast_time.skip(launch_claim.FRESH_S)
         gate.set()
         await asking
         assert not world.claims.is_fresh(one)

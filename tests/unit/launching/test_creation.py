@@ -1,6 +1,8 @@
 """One launch, step by step, on a fake API server: what each answer leads to, for this attempt and for the others."""
 
 import asyncio
+import json
+import time
 from collections.abc import Awaitable, Callable
 from typing import Any
 
@@ -8,10 +10,12 @@ import pytest
 
 from dispatcher import errors
 from dispatcher.attempts.attempt import Attempt, Closed
+from dispatcher.attempts.limits import Hold
 from dispatcher.attempts.states import State
 from dispatcher.manifests import names
 from tests import builders
 from tests.cluster_side import OWNER, ClusterSide
+from tests.memory_book import MemoryBook
 
 
 def using(test: Callable[[ClusterSide], Awaitable[Any]], **options: Any) -> Any:
@@ -153,6 +157,133 @@ def test_a_fault_that_nobody_foresaw_parks_that_attempt_alone() -> None:
         assert one.state is State.PENDING
 
     using(test)
+
+
+def made_meanwhile(side: ClusterSide, one: Attempt) -> None:
+    """The server has done what it was asked to, and its answer is on the way."""
+    side.api.add_pod(json.loads(one.launch.manifest))
+
+
+async def interrupted(side: ClusterSide, one: Attempt, call: str) -> None:
+    """Its launch is cancelled while it waits for the answer to a call."""
+    found = side.parts.capacity.admission.take(1e12)
+    assert found is one
+    gate = side.api.hold(call)
+    launching = asyncio.create_task(side.parts.launcher._creation.launch(one, asyncio.Semaphore(1)))
+    await side.until(lambda: side.api.calls[call])
+    if call == "create_pod":
+        made_meanwhile(side, one)
+    launching.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await launching
+    gate.set()
+
+
+def begun_anew(side: ClusterSide, one: Attempt) -> None:
+    """What the controller does with it once the loops begin anew."""
+    side.attempts.park(one, Hold("LaunchInDoubt", "its launch was interrupted"), one.launch)
+    side.attempts.queue(one)
+    side.parts.launcher.submit(one)
+
+
+def listed_without_it(side: ClusterSide, one: Attempt) -> None:
+    """Its pod came and went while nobody watched, and a list since has not had it."""
+    side.api.remove(one.pod.name)
+    side.parts.seen_pods.listed(one.namespace, (), asked_mono_s=time.monotonic())
+
+
+@pytest.mark.parametrize("call", ["create_pod", "put_secret"])
+def test_a_create_that_was_cancelled_may_have_worked_and_its_pod_is_looked_for(call: str) -> None:
+    """Once the loops begin anew: a pod that came and went in between is lost, and the body runs no second time."""
+
+    async def test(side: ClusterSide) -> None:
+        alone(side)
+        one = submitted(side, profile=builders.QueueProfile(payload="secret"))
+        await interrupted(side, one, call)
+        assert one.launch.is_in_doubt
+        assert one.launch.doubted_mono_s is not None
+        assert has_slot(side, one)
+        begun_anew(side, one)
+        listed_without_it(side, one)
+        await launch(side, one)
+        assert (one.state, side.api.pods) == (State.ENDED, {})
+        assert one.ending is not None
+        assert one.ending.reason == "PodLost"
+
+    using(test, book=MemoryBook())
+
+
+def test_a_create_that_was_cancelled_is_adopted_where_its_pod_is_there() -> None:
+    """One pod, not two."""
+
+    async def test(side: ClusterSide) -> None:
+        alone(side)
+        one = submitted(side)
+        await interrupted(side, one, "create_pod")
+        begun_anew(side, one)
+        await launch(side, one)
+        assert one.state is State.PENDING
+        assert len(side.api.pods) == 1
+
+    using(test, book=MemoryBook())
+
+
+def test_an_adoption_that_was_cancelled_is_in_doubt_too() -> None:
+    """Its pod was there: once it is gone it is lost."""
+
+    async def test(side: ClusterSide) -> None:
+        alone(side)
+        one = submitted(side, profile=builders.QueueProfile(payload="secret"))
+        there(side, one)
+        await interrupted(side, one, "put_secret")
+        begun_anew(side, one)
+        listed_without_it(side, one)
+        await launch(side, one)
+        assert one.ending is not None
+        assert one.ending.reason == "PodLost"
+
+    using(test, book=MemoryBook())
+
+
+def test_a_launch_that_is_cancelled_before_its_create_is_in_no_doubt() -> None:
+    """It is launched as if nothing had been, and its slot is free until then."""
+
+    async def test(side: ClusterSide) -> None:
+        alone(side)
+        one = submitted(side)
+        found = side.parts.capacity.admission.take(1e12)
+        assert found is one
+        sends = asyncio.Semaphore(0)
+        launching = asyncio.create_task(side.parts.launcher._creation.launch(one, sends))
+        await side.until(lambda: side.claims and side.claims.holds(one))
+        launching.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await launching
+        assert (one.launch.is_in_doubt, one.launch.doubted_mono_s, has_slot(side, one)) == (False, None, False)
+        begun_anew(side, one)
+        listed_at = time.monotonic()
+        side.parts.seen_pods.listed(one.namespace, (), asked_mono_s=listed_at)
+        await launch(side, one)
+        assert one.state is State.PENDING
+
+    using(test, book=MemoryBook())
+
+
+def test_a_fault_in_a_create_leaves_open_whether_its_pod_was_made() -> None:
+    """As no answer does: where it came and went unseen it is lost, and not run again."""
+
+    async def test(side: ClusterSide) -> None:
+        alone(side)
+        one = submitted(side)
+        side.api.fail("create_pod", KeyError("metadata"), takes_effect=True)
+        await launch(side, one)
+        assert one.launch.doubted_mono_s is not None
+        listed_without_it(side, one)
+        await launch(side, one)
+        assert one.ending is not None
+        assert one.ending.reason == "PodLost"
+
+    using(test, book=MemoryBook())
 
 
 def test_an_answer_that_is_no_pod_is_a_fault_of_that_attempt() -> None:
