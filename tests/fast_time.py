@@ -86,6 +86,15 @@ def skip(seconds: float) -> None:
     loop.clock.skipped_s += seconds
 
 
+async def until(is_so: Callable[[], Any]) -> None:
+    """Returns as soon as it is so, without time passing; TimeoutError where it is not within ten real seconds."""
+    end_s = _real() + 10
+    while not is_so():
+        if _real() > end_s:
+            raise TimeoutError
+        await asyncio.sleep(0)
+
+
 def run(main: Coroutine[Any, Any, T]) -> T:
     """What `main` gives; all that it leaves behind is cancelled."""
     clock = _Clock()

@@ -55,6 +55,15 @@ class Launch:
     doubted_mono_s: float | None = None
     """When the first such create was sent, where it was ours."""
 
+    @property
+    def may_have_pod(self) -> bool:
+        """Whether a create may have worked, the last or one before it: it does not end before its pod was looked for.
+
+        `is_in_doubt` alone says whether that pod counts as a slot: a server that answers each later create with a no
+        gives it back.
+        """
+        return self.is_in_doubt or self.doubted_mono_s is not None
+
 
 @dataclass(frozen=True, kw_only=True)
 class Sighting:

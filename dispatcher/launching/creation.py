@@ -81,6 +81,9 @@ class Creation:
             self._admission.answered(attempt, keeps_slot=keeps_slot or attempt.state in states.LIVE)
 
     async def _launch(self, attempt: Attempt, sends: asyncio.Semaphore) -> None:
+        if self._guard.is_revoked(attempt):
+            await self._withdraw(attempt)
+            return
         step = await self._guard.ask(attempt)
         async with sends:
             if not self._guard.is_fresh(attempt):
@@ -88,10 +91,29 @@ class Creation:
             if self.is_closing:
                 return
             if step.action == "create" and self._guard.is_revoked(attempt):
-                await self._guard.give_up(attempt)
-                self._attempts.close(attempt, Closed.WITHDRAWN, endings.revoked(attempt))
+                await self._withdraw(attempt)
                 return
             await self._do(attempt, step)
+
+    async def _withdraw(self, attempt: Attempt) -> None:
+        """It was revoked, or has expired, before it had a pod. Where a create may have worked, its pod is looked for
+        first: one that is there runs, and is ended by Celery as any other where that was asked for."""
+        pod = await self._pod_in_doubt(attempt) if attempt.launch.may_have_pod else None
+        if pod is not None:
+            await self._take_if_ours(attempt, pod)
+            return
+        await self._guard.give_up(attempt)
+        self._attempts.close(attempt, Closed.WITHDRAWN, endings.revoked(attempt))
+
+    async def _pod_in_doubt(self, attempt: Attempt) -> Mapping[str, Any] | None:
+        """The pod that a create without an answer may have made; None where it made none."""
+        try:
+            pod = await self._client.read_pod(attempt.namespace, attempt.pod.name)
+        except errors.ApiError as error:
+            if error.status == 404:
+                return None
+            raise
+        return pod if labels.key_of(pod) == attempt.key else None
 
     async def _do(self, attempt: Attempt, step: Step) -> None:
         """What the result backend says to it."""
@@ -203,6 +225,10 @@ class Creation:
                 self._attempts.prepare(attempt, replace(attempt.launch, is_in_doubt=True))
                 self._park(attempt, error, begun_mono_s=begun_mono_s, reason="Conflict")
             return
+        await self._take_if_ours(attempt, pod)
+
+    async def _take_if_ours(self, attempt: Attempt, pod: Mapping[str, Any]) -> None:
+        """A pod of this name is there."""
         if labels.key_of(pod) != attempt.key:
             self._attempts.end(attempt, endings.refused(attempt, _name_taken(attempt)))
         elif pod["metadata"].get("deletionTimestamp") or self._seen_pods.is_requeued(sightings.uid_of(pod)):
@@ -238,10 +264,11 @@ class Creation:
             return
         reaction = create_errors.react(error)
         blocked, now_s = Hold(reason or reaction.reason, str(error)), time.monotonic()
+        is_answered = reason is None and isinstance(error, errors.ApiError)
         launch = replace(
             attempt.launch,
             failures=attempt.launch.failures + 1,
-            is_in_doubt=_may_count(error) or (reason is not None and attempt.launch.is_in_doubt),
+            is_in_doubt=_may_count(error) or (attempt.launch.is_in_doubt and not is_answered),
         )
         self._attempts.park(attempt, blocked, launch)
         resources, is_too_large = quota_resources.exhausted(str(error))

@@ -12,11 +12,10 @@ from dataclasses import replace
 
 from dispatcher.admission.admission import Admission
 from dispatcher.attempts import endings
-from dispatcher.attempts.attempt import Attempt, Closed, Launch
+from dispatcher.attempts.attempt import Attempt, Launch
 from dispatcher.attempts.registry import Attempts
 from dispatcher.launching import blocked_reasons, intake
 from dispatcher.launching.creation import Creation
-from dispatcher.launching.launch_guard import LaunchGuard
 from dispatcher.options import Options
 
 logger = logging.getLogger(__name__)
@@ -35,14 +34,12 @@ class Launcher:
         *,
         attempts: Attempts,
         admission: Admission,
-        guard: LaunchGuard,
         options: Options,
         owner: str,
     ) -> None:
         self._creation = creation
         self._attempts = attempts
         self._admission = admission
-        self._guard = guard
         self._options = options
         self._owner = owner
         self._reasons = blocked_reasons.BlockedReasons()
@@ -56,6 +53,7 @@ class Launcher:
         """Launches while limits allow, until it is cancelled: no event is needed for it to go on."""
         looked_mono_s = 0.0
         while True:
+            again_s = None
             try:
                 now_s = time.monotonic()
                 self._launch_next(now_s)
@@ -63,9 +61,9 @@ class Launcher:
                 if now_s - looked_mono_s >= LOOK_S:
                     looked_mono_s = now_s
                     self._reasons.explain(self._admission, self._attempts, now_s=now_s)
+                again_s = self._admission.again_in_s(time.monotonic())
             except Exception:
                 logger.exception("the wait queues could not be looked at")
-            again_s = self._admission.again_in_s(time.monotonic())
             await self._admission.room.wait(LOOK_S if again_s is None else min(LOOK_S, max(again_s, 0.001)))
 
     def submit(self, attempt: Attempt) -> None:
@@ -92,10 +90,6 @@ class Launcher:
 
     def _launch_next(self, now_s: float) -> None:
         while not self._creation.is_closing and (attempt := self._admission.take(now_s)) is not None:
-            if self._guard.is_revoked(attempt):
-                self._attempts.close(attempt, Closed.WITHDRAWN, endings.revoked(attempt))
-                self._admission.answered(attempt)
-                continue
             task = asyncio.get_running_loop().create_task(self._creation.launch(attempt, self._sends))
             self._launches.add(task)
             task.add_done_callback(self._launches.discard)

@@ -296,6 +296,8 @@ class Controller:
         """Ends an attempt because Celery says so (revoke, time limit); Celery has stored the result itself."""
         parts = self._parts
         if attempt.state in (State.QUEUED, State.PARKED, State.EXPIRING_LAUNCH):
+            if attempt.launch.may_have_pod:
+                return  # as one that is being launched: when its turn comes its pod is looked for, then it is withdrawn
             if parts is not None:
                 parts.capacity.admission.withdraw(attempt)
             self._attempts.close(attempt, Closed.WITHDRAWN, endings.revoked(attempt))

@@ -75,7 +75,7 @@ class Deadlines:
             return
         if attempt.state in (State.QUEUED, State.PARKED):
             self._admission.withdraw(attempt)
-            if not attempt.launch.is_in_doubt:
+            if not attempt.launch.may_have_pod:
                 end(self._attempts, attempt)
                 return
         if self._attempts.expire(attempt):

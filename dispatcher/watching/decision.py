@@ -113,5 +113,5 @@ def _of_wait(attempt: Attempt, now: Now) -> Do:
         return Do.WARN
     if attempt.state is State.LAUNCHING:
         return Do.NOTHING  # its calls are bounded: it is looked at again when they have been answered
-    may_have_pod = attempt.message.is_repeat or attempt.launch.is_in_doubt
+    may_have_pod = attempt.message.is_repeat or attempt.launch.may_have_pod
     return Do.EXPIRE if now.is_connected or not may_have_pod else Do.NOTHING

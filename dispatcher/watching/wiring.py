@@ -83,9 +83,7 @@ def wire(kube: client.KubeClient, shared: Shared, *, limit: int) -> Parts:
         kube=kube,
         seen_pods=seen_pods,
         capacity=capacity,
-        launcher=Launcher(
-            creation, attempts=attempts, admission=capacity.admission, guard=guard, options=options, owner=owner
-        ),
+        launcher=Launcher(creation, attempts=attempts, admission=capacity.admission, options=options, owner=owner),
         watcher=watcher,
         resync=Resync(kube, owner=owner, selector=selector, attempts=attempts, watcher=watcher),
         takeover=Takeover(

@@ -27,7 +27,9 @@ def using(test: Any) -> None:
     fast_time.run(run())
 
 
-def waiting(side: ClusterSide, count: int = 1, *, queue: str = "kubernetes", namespace: str = "default") -> list[Attempt]:
+def waiting(
+    side: ClusterSide, count: int = 1, *, queue: str = "kubernetes", namespace: str = "default"
+) -> list[Attempt]:
     """So many in one wait queue, whose limit is one pod."""
     made = [
         builders.queued(side.attempts, number, namespace=namespace, queue=queue, profile=PROFILE)

@@ -168,8 +168,7 @@ def test_who_is_cancelled_while_it_asks_keeps_nobody_else_from_an_answer() -> No
         one, two = world.attempt(0), world.attempt(1)
         gate = world.book.hold()
         asking = [asyncio.create_task(world.claims.take(each)) for each in (one, two)]
-        while not world.book.trips:
-            await asyncio.sleep(0)
+        await fast_time.until(lambda: world.book.trips)
         asking[0].cancel()
         gate.set()
         assert (await asking[1]).held is None
@@ -187,8 +186,7 @@ def test_who_is_cancelled_before_it_is_asked_for_claims_nothing() -> None:
         one, two, three = world.attempt(0), world.attempt(1), world.attempt(2)
         gate = world.book.hold()
         first = asyncio.create_task(world.claims.take(one))
-        while not world.book.trips:
-            await asyncio.sleep(0)
+        await fast_time.until(lambda: world.book.trips)
         second, third = asyncio.create_task(world.claims.take(two)), asyncio.create_task(world.claims.take(three))
         await asyncio.sleep(0)
         second.cancel()
@@ -208,8 +206,7 @@ def test_the_end_waits_for_a_claim_that_is_under_way_and_gives_it_back() -> None
         one = world.attempt()
         gate = world.book.hold()
         asking = asyncio.create_task(world.claims.take(one))
-        while not world.book.trips:
-            await asyncio.sleep(0)
+        await fast_time.until(lambda: world.book.trips)
         asking.cancel()
         closing = asyncio.create_task(world.claims.close())
         await asyncio.sleep(0)
@@ -227,8 +224,7 @@ def test_an_end_that_is_cut_short_leaves_the_others_their_answers() -> None:
         one = world.attempt()
         gate = world.book.hold()
         asking = asyncio.create_task(world.claims.take(one))
-        while not world.book.trips:
-            await asyncio.sleep(0)
+        await fast_time.until(lambda: world.book.trips)
         closing = asyncio.create_task(world.claims.close())
         await asyncio.sleep(0)
         closing.cancel()
@@ -264,8 +260,7 @@ def test_the_time_counts_from_when_it_was_asked_for() -> None:
         one = world.attempt()
         gate = world.book.hold()
         asking = asyncio.create_task(world.claims.take(one))
-        while not world.book.trips:
-            await asyncio.sleep(0)
+        await fast_time.until(lambda: world.book.trips)
         fast_time.skip(launch_claim.FRESH_S)
         gate.set()
         await asking

@@ -409,3 +409,95 @@ def test_what_was_revoked_while_it_waited_is_not_made() -> None:
         assert [one.closed, two.closed, side.api.pods] == [Closed.WITHDRAWN, Closed.DROPPED, {}]
 
     using(test)
+
+
+def lost_answer(side: ClusterSide) -> None:
+    """The next create works, and nobody hears of it."""
+    side.api.fail("create_pod", errors.ApiUnavailable("lost", was_sent=True), takes_effect=True)
+
+
+def test_a_doubt_outlasts_a_server_that_cannot_be_reached() -> None:
+    """The pod of the create before may be there: it keeps its slot, and is looked for before it ends."""
+
+    async def test(side: ClusterSide) -> None:
+        alone(side)
+        one = submitted(side)
+        lost_answer(side)
+        await launch(side, one)
+        side.api.fail("create_pod", errors.ApiUnavailable("connection refused", was_sent=False))
+        await launch(side, one)
+        assert (one.launch.is_in_doubt, has_slot(side, one), one.launch.may_have_pod) == (True, True, True)
+        await launch(side, one)
+        assert one.state is State.PENDING
+        assert len(side.api.pods) == 1
+
+    using(test)
+
+
+def test_a_server_that_says_no_gives_the_slot_back_and_the_doubt_stays() -> None:
+    """What keeps one namespace from creating must not take the slots of others; its pod is looked for all the same."""
+
+    async def test(side: ClusterSide) -> None:
+        alone(side)
+        one = submitted(side)
+        lost_answer(side)
+        await launch(side, one)
+        side.api.fail("create_pod", errors.ApiError(403, "Forbidden", QUOTA))
+        await launch(side, one)
+        assert (one.launch.is_in_doubt, has_slot(side, one), one.launch.may_have_pod) == (False, False, True)
+
+    using(test)
+
+
+def test_what_is_revoked_while_its_pod_may_exist_is_looked_for_first() -> None:
+    """One that is there runs, so it is ended as any other pod; else its outcome would come after the revocation."""
+
+    async def test(side: ClusterSide) -> None:
+        alone(side)
+        one = submitted(side)
+        lost_answer(side)
+        await launch(side, one)
+        side.answers.revoked.add(one.id)
+        side.api.fail("read_pod", errors.ApiUnavailable("away"))
+        await launch(side, one)
+        assert (one.state, one.launch.may_have_pod) == (State.QUEUED, True)
+        await launch(side, one)
+        assert one.state is State.PENDING
+        assert side.api.calls["create_pod"] == 1
+
+    using(test)
+
+
+@pytest.mark.parametrize("is_taken", [False, True])
+def test_what_is_revoked_in_doubt_and_has_no_pod_is_withdrawn(is_taken: bool) -> None:
+    """Whoever has its name."""
+
+    async def test(side: ClusterSide) -> None:
+        alone(side)
+        one = submitted(side)
+        side.api.fail("create_pod", errors.ApiUnavailable("lost", was_sent=True))
+        await launch(side, one)
+        side.answers.revoked.add(one.id)
+        if is_taken:
+            there(side, one, annotations={})
+        await launch(side, one)
+        assert (one.closed, has_slot(side, one)) == (Closed.WITHDRAWN, False)
+        assert len(side.api.pods) == is_taken
+
+    using(test)
+
+
+def test_a_question_that_fails_parks_its_own_attempt() -> None:
+    """Whether it was revoked cannot be told for now."""
+
+    async def test(side: ClusterSide) -> None:
+        alone(side)
+        one = submitted(side)
+        side.answers.revoked = None  # type: ignore[assignment] - a fault that nobody foresaw
+        await launch(side, one)
+        assert one.state is State.PARKED
+        side.answers.revoked = set()
+        await launch(side, one)
+        assert one.state is State.PENDING
+
+    using(test)

@@ -1,4 +1,4 @@
-"""The launch guard: a create is sent only for what the result backend says may run, and while it is away for nothing."""
+"""The launch guard: a create is sent only for what may run by what the result backend says; while it is away, none."""
 
 import asyncio
 import logging
@@ -32,9 +32,7 @@ class World:
         self.answers = Answers()
         self.attempts = Attempts(is_strict=True)
         self.claims = Claims(self.book, owner=ME)
-        self.guard = LaunchGuard(
-            self.claims if has_book else None, questions=self.answers, attempts=self.attempts
-        )
+        self.guard = LaunchGuard(self.claims if has_book else None, questions=self.answers, attempts=self.attempts)
 
     def attempt(self, *, received_at: datetime | None = None, **fields: Any) -> Attempt:
         """One whose turn has come. It was received just now, unless something else is said."""
@@ -177,8 +175,7 @@ def test_a_claim_whose_answer_comes_too_late_is_asked_for_again() -> None:
         one = world.attempt()
         gate = world.book.hold()
         asking = asyncio.create_task(world.guard.ask(one))
-        while not world.book.trips:
-            await asyncio.sleep(0)
+        await fast_time.until(lambda: world.book.trips)
         fast_time.skip(launch_claim.FRESH_S + 1)
         gate.set()
         assert (await asking).action == "create"
@@ -420,8 +417,9 @@ def test_what_was_revoked_or_has_expired_is_known() -> None:
     async def test(world: World) -> None:
         now = datetime.now(UTC)
         revoked, plain = world.attempt(), world.attempt()
-        late, in_time = world.attempt(expires_at=now - timedelta(seconds=1)), world.attempt(
-            expires_at=now + timedelta(hours=1)
+        late, in_time = (
+            world.attempt(expires_at=now - timedelta(seconds=1)),
+            world.attempt(expires_at=now + timedelta(hours=1)),
         )
         world.answers.revoked.add(revoked.id)
         assert [world.guard.is_revoked(one) for one in (revoked, plain, late, in_time)] == [True, False, True, False]

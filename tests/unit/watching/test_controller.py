@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -160,6 +161,19 @@ def test_what_is_terminated_before_its_pod_is_withdrawn(state: State) -> None:
         assert [type(event) for event in world.celery.posted] == [Withdrawn]
         world.obey(Terminate(delivery=one.delivery))
         assert len(world.celery.posted) == 1
+
+    using(test)
+
+
+@pytest.mark.parametrize("state", [State.QUEUED, State.PARKED, State.EXPIRING_LAUNCH])
+def test_what_is_terminated_while_its_pod_may_exist_is_looked_for_first(state: State) -> None:
+    """One whose create had no answer, long ago or just now: what runs is not withdrawn."""
+
+    async def test(world: World) -> None:
+        one = world.in_state(state)
+        world.attempts.prepare(one, replace(one.launch, doubted_mono_s=1.0))
+        world.obey(Terminate(delivery=one.delivery))
+        assert (one.state, world.celery.posted) == (state, [])
 
     using(test)
 

@@ -188,8 +188,9 @@ def test_what_may_have_a_pod_is_not_ended_while_nobody_can_look(attempts: Attemp
     attempts.waits(one, wait(kind="slot"))
     without = Now(1000.0, is_connected=False)
     assert decision.decide(one, without) is (Do.NOTHING if fields else Do.EXPIRE)
-    attempts.prepare(one, replace(one.launch, is_in_doubt=True))
-    assert decision.decide(one, without) is Do.NOTHING
+    for doubt in ({"is_in_doubt": True}, {"doubted_mono_s": 1.0}):
+        attempts.prepare(one, replace(builders.Launch(), **doubt))
+        assert decision.decide(one, without) is Do.NOTHING
     assert decision.decide(one, Now(1000.0)) is Do.EXPIRE
 
 

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from dataclasses import replace
 from typing import Any
 
 from dispatcher.attempts import endings
@@ -134,5 +135,24 @@ def test_without_an_api_server_a_wait_ends_and_a_pod_does_not() -> None:
             look_often(side, one)
         assert (fresh.state, again.state) == (State.ENDED, State.QUEUED)
         assert [type(event) for event in side.posted] == [Ended]
+
+    using(test)
+
+
+def test_what_may_have_a_pod_is_looked_for_before_it_ends_at_its_deadline() -> None:
+    """A create of it had no answer once, and those since were refused: one whose pod is there goes on."""
+
+    async def test(side: ClusterSide) -> None:
+        waits = builders.QueueProfile(waits={"slot": "fail after 1s"})
+        gone, there = builders.queued(side.attempts, profile=waits), builders.queued(side.attempts, profile=waits)
+        side.api.add_pod(builders.pod_of(there))
+        for one in (gone, there):
+            side.attempts.prepare(one, replace(one.launch, doubted_mono_s=1.0))
+            one.first_waits["slot"] = -1e6
+            side.status.write(one)
+            side.reconciler.look(one)
+        assert (gone.state, there.state) == (State.EXPIRING_LAUNCH, State.EXPIRING_LAUNCH)
+        await side.settle()
+        assert (gone.state, there.state) == (State.ENDED, State.QUEUED)
 
     using(test)
