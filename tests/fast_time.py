@@ -23,16 +23,23 @@ AT_MOST_S = 24 * 3600.0
 _real = time.monotonic
 
 
+TICK_S = 1e-6
+
+
 class _Clock:
-    """The real one, and what was skipped."""
+    """Goes by what is waited for, and by a tick at each look, so that no two moments are the same."""
 
     def __init__(self) -> None:
-        self.skipped_s = 0.0
+        self._now_s = _real()
         self.threads = 0
         """Calls in threads that are under way: they take real time."""
 
     def __call__(self) -> float:
-        return _real() + self.skipped_s
+        self.skip(TICK_S)
+        return self._now_s
+
+    def skip(self, seconds: float) -> None:
+        self._now_s += seconds
 
 
 class _Selector(selectors.DefaultSelector):
@@ -47,11 +54,12 @@ class _Selector(selectors.DefaultSelector):
         if found or (timeout is not None and timeout <= 0):
             return found
         if self._clock.threads:
-            return super().select(timeout)
-        if timeout is None:
+            found = super().select(timeout)
+        elif timeout is None:
             raise RuntimeError("nothing is left that could wake this loop")
-        self._clock.skipped_s += timeout
-        return []
+        if not found and timeout is not None:
+            self._clock.skip(timeout)
+        return found
 
 
 class _Loop(asyncio.SelectorEventLoop):
@@ -83,7 +91,7 @@ def skip(seconds: float) -> None:
     """So much time passes at once, as while a process is stopped. Of the loop that runs."""
     loop = asyncio.get_running_loop()
     assert isinstance(loop, _Loop)
-    loop.clock.skipped_s += seconds
+    loop.clock.skip(seconds)
 
 
 async def until(is_so: Callable[[], Any]) -> None:
