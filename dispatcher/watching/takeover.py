@@ -64,8 +64,10 @@ class Takeover:
     async def _look(self) -> bool:
         """Takes what is orphaned. Says whether it wants to look again soon."""
         asked_mono_s = time.monotonic()
-        pods = [pod for namespace in list(self._seen_pods.watched) for pod in await self._foreign(namespace)]
-        self._shared.saw(pods, asked_mono_s)
+        listed = [(name, await self._foreign(name)) for name in list(self._seen_pods.watched)]
+        pods = [pod for _, found in listed for pod in found or ()]
+        if all(found is not None or name in self._seen_pods.forbidden for name, found in listed):
+            self._shared.saw(pods, asked_mono_s)  # of a list that failed the pods are not gone: what was seen last holds
         owners = {_owner(pod) for pod in pods}
         if not owners:
             self._silent = set()
@@ -80,8 +82,13 @@ class Takeover:
                 await self._take(pod)
         return bool(silent - gone)
 
-    async def _foreign(self, namespace: str) -> list[dict[str, Any]]:
-        return (await self._client.list_pods(namespace, selector=self._selector)).pods
+    async def _foreign(self, namespace: str) -> list[dict[str, Any]] | None:
+        """The pods of others; None where the API server does not list this namespace. It leaves the others alone."""
+        try:
+            return (await self._client.list_pods(namespace, selector=self._selector)).pods
+        except errors.ApiError as error:
+            logger.debug("orphans were not looked for namespace=%s: %s", namespace, error)
+            return None
 
     async def _take(self, pod: Mapping[str, Any]) -> None:
         metadata = pod["metadata"]
@@ -94,9 +101,11 @@ class Takeover:
         try:
             await self._client.patch_pod(metadata["namespace"], metadata["name"], patch)
         except errors.ApiError as error:
-            if error.status not in (404, 409):
-                raise
-            return  # it is gone, has changed, or another dispatcher was faster
+            if error.status == 429:
+                raise  # the server wants fewer calls: the rest is for the next round
+            if error.status not in (404, 409):  # else it is gone, has changed, or another dispatcher was faster
+                logger.warning("orphan not taken, next time again pod=%s: %s", metadata["name"], error)
+            return
         logger.info("orphan taken pod=%s from=%s", metadata["name"], _owner(pod))
 
 

@@ -7,8 +7,8 @@ and skipped. Runs on the loop's thread, one task per namespace, so a namespace t
 """
 
 import asyncio
+import functools
 import logging
-import random
 import time
 from collections.abc import Mapping
 from typing import Any
@@ -23,6 +23,10 @@ logger = logging.getLogger(__name__)
 SILENCE_S = 75.0
 """Without any line for so long a stream is taken for dead. Bookmarks come about once a minute."""
 RELIST_S = 300.0
+LEAST_S = 1.0
+"""Between two lists, and between two streams, of one namespace: a proxy may end each stream as soon as it has begun."""
+STEADY = retry.Backoff(steady_s=30.0)
+"""A watch that has lasted for so long has worked: what ends it then is its first failure."""
 
 
 class Watcher:
@@ -66,23 +70,23 @@ class Watcher:
             self.watch(namespace)
 
     async def _forever(self, namespace: str) -> None:
-        failures = 0
-        while True:
-            try:
-                await self._list_then_follow(namespace)
-                failures = 0
-            except (errors.ApiError, errors.ApiUnavailable) as error:
-                failures += 1
-                if self._seen_pods.watched.get(namespace) is None:
-                    logger.warning("watch interrupted namespace=%s: %s", namespace, error)
-                self._seen_pods.watched[namespace] = str(error)
-                if isinstance(error, errors.ApiError) and error.status == 403:
-                    self._seen_pods.forbidden[namespace] = str(error)
-            except Exception:
-                failures += 1
-                logger.exception("watch failed namespace=%s", namespace)
-            if failures:
-                await asyncio.sleep(retry.backoff_s(failures, jitter=random.random()))
+        await retry.forever(
+            lambda: self._list_then_follow(namespace),
+            catch=Exception,
+            backoff=STEADY,
+            on_failure=functools.partial(self._failed, namespace),
+        )
+
+    def _failed(self, namespace: str, failure: retry.Failure) -> None:
+        error = failure.error
+        if not isinstance(error, errors.ApiError | errors.ApiUnavailable):
+            logger.error("watch failed namespace=%s", namespace, exc_info=error)
+            return
+        if self._seen_pods.watched.get(namespace) is None:
+            logger.warning("watch interrupted namespace=%s: %s", namespace, error)
+        self._seen_pods.watched[namespace] = str(error)
+        if isinstance(error, errors.ApiError) and error.status == 403:
+            self._seen_pods.forbidden[namespace] = str(error)
 
     async def _list_then_follow(self, namespace: str) -> None:
         """Returns when it is time to list again."""
@@ -98,7 +102,9 @@ class Watcher:
         self._handler.listed(namespace, listed.pods, asked_mono_s=asked_mono_s)
         version = listed.resource_version
         while version and time.monotonic() - asked_mono_s < RELIST_S:
+            began_mono_s = time.monotonic()
             version = await self._follow(namespace, version)
+            await asyncio.sleep(max(0.0, began_mono_s + LEAST_S - time.monotonic()))
 
     async def _follow(self, namespace: str, version: str) -> str:
         """Follows one stream to its end. Returns the version from which to go on; empty: list again."""
@@ -108,9 +114,7 @@ class Watcher:
             ):
                 kind, thing = event.get("type"), event.get("object") or {}
                 if kind == "ERROR":
-                    if thing.get("code") != 410:
-                        logger.warning("watch error namespace=%s: %s", namespace, thing.get("message"))
-                    return ""
+                    raise _error_of(thing)
                 version = (thing.get("metadata") or {}).get("resourceVersion") or version
                 if kind != "BOOKMARK":
                     self._look(thing, str(kind))
@@ -127,3 +131,10 @@ class Watcher:
             self.skipped += 1
             name = (pod.get("metadata") or {}).get("name") if isinstance(pod, Mapping) else None
             logger.exception("a pod event was skipped pod=%s type=%s", name, kind)
+
+
+def _error_of(status: Mapping[str, Any]) -> errors.ApiError:
+    """What an event of the type ERROR says, as if it had been the answer."""
+    return errors.ApiError(
+        int(status.get("code") or 500), str(status.get("reason") or "Unknown"), str(status.get("message") or "")
+    )

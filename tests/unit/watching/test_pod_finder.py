@@ -1,0 +1,140 @@
+"""A pod that a list lacked is looked for: the attempt ends only where the API server says that it is gone."""
+
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import pytest
+
+from dispatcher import errors
+from dispatcher.attempts.attempt import Attempt, Closed, Pod
+from dispatcher.attempts.states import State
+from dispatcher.watching.pod_finder import PodFinder
+from tests import fast_time
+from tests.cluster_side import ClusterSide
+
+
+def using(test: Callable[[ClusterSide, PodFinder], Awaitable[Any]]) -> None:
+    """Runs a test on the parts of a dispatcher at a fake API server."""
+
+    async def run() -> None:
+        side = ClusterSide()
+        finder = PodFinder(side.api, attempts=side.attempts, background=side.background)  # type: ignore[arg-type]
+        try:
+            await test(side, finder)
+        finally:
+            await side.close()
+
+    fast_time.run(run())
+
+
+async def missed(side: ClusterSide) -> Attempt:
+    """An attempt whose pod a list lacked."""
+    one = await side.launched()
+    side.attempts.missed(one)
+    side.attempts.changed.take_now()
+    return one
+
+
+def test_an_attempt_whose_pod_is_gone_ends_and_says_so() -> None:
+    """Not charged to the author; there is nothing to clean up."""
+
+    async def test(side: ClusterSide, finder: PodFinder) -> None:
+        one = await missed(side)
+        side.api.remove(one.pod.name)
+        finder.find(one)
+        await side.settle()
+        assert one.state is State.ENDED
+        assert one.ending is not None
+        assert (one.ending.reason, one.ending.cause, one.ending.is_pod_gone) == ("PodDeleted", "infrastructure", True)
+        assert side.attempts.changed.take_now() == [one]
+
+    using(test)
+
+
+def test_a_pod_that_was_made_under_its_name_is_not_its_own() -> None:
+    """Its own was deleted: by its uid."""
+
+    async def test(side: ClusterSide, finder: PodFinder) -> None:
+        one = await missed(side)
+        side.attempts.name_pod(one, Pod(namespace=one.namespace, name=one.pod.name, uid="the one before"))
+        finder.find(one)
+        await side.settle()
+        assert one.ending is not None
+        assert one.ending.reason == "PodDeleted"
+        assert (one.namespace, one.pod.name) in side.api.pods, "the other one is left alone"
+
+    using(test)
+
+
+def test_a_pod_that_is_there_is_another_dispatchers_by_now() -> None:
+    """It has left our selector: the attempt ends here without a result, and the pod runs on."""
+
+    async def test(side: ClusterSide, finder: PodFinder) -> None:
+        one = await missed(side)
+        finder.find(one)
+        await side.settle()
+        assert (one.closed, one.ending) == (Closed.DROPPED, None)
+        assert (one.namespace, one.pod.name) in side.api.pods
+
+    using(test)
+
+
+@pytest.mark.parametrize(
+    "fault",
+    [
+        errors.ApiUnavailable("no answer"),
+        errors.ApiError(403, "Forbidden", "no"),
+        errors.ApiError(429, "TooManyRequests", "slow down"),
+        errors.ApiError(500, "InternalError", "etcd"),
+    ],
+    ids=str,
+)
+def test_without_a_clear_answer_nothing_ends(fault: Exception) -> None:
+    """It is looked for again when the next list lacks it, not before."""
+
+    async def test(side: ClusterSide, finder: PodFinder) -> None:
+        one = await missed(side)
+        side.api.remove(one.pod.name)
+        side.api.fail("read_pod", fault)
+        finder.find(one)
+        await side.settle()
+        assert (one.state, one.is_missing) == (State.PENDING, False)
+        side.attempts.missed(one)
+        finder.find(one)
+        await side.settle()
+        assert one.state is State.ENDED
+
+    using(test)
+
+
+@pytest.mark.parametrize("is_there", [True, False])
+def test_what_has_ended_meanwhile_keeps_its_end(is_there: bool) -> None:
+    """The first verdict stands."""
+
+    async def test(side: ClusterSide, finder: PodFinder) -> None:
+        one = await missed(side)
+        if not is_there:
+            side.api.remove(one.pod.name)
+        gate = side.api.hold("read_pod")
+        finder.find(one)
+        side.attempts.close(one, Closed.TERMINATED)
+        gate.set()
+        await side.settle()
+        assert (one.closed, one.ending) == (Closed.TERMINATED, None)
+
+    using(test)
+
+
+def test_what_a_list_lacked_is_looked_for_once() -> None:
+    """However often the attempt is looked at before the answer comes."""
+
+    async def test(side: ClusterSide, _: PodFinder) -> None:
+        one = await missed(side)
+        gate = side.api.hold("read_pod")
+        for _ in range(3):
+            side.reconciler.look(one)
+        gate.set()
+        await side.settle()
+        assert side.api.calls["read_pod"] == 1
+
+    using(test)
