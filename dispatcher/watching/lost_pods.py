@@ -9,6 +9,7 @@ that only waited for a pod are removed: their message is delivered or sent again
 
 import asyncio
 import logging
+import time
 from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -27,7 +28,7 @@ EVERY_S = 15.0
 QUIET_S = 10.0
 """A row that was written more recently may have its end on the way."""
 AT_ONCE = 200
-"""Rows looked at in one round."""
+"""Rows looked at in one round; those that stay as they are come last in the next one."""
 
 
 class LostPods:
@@ -50,6 +51,8 @@ class LostPods:
         self._owner = owner
         self._attempts = attempts
         self._questions = questions
+        self._looked_mono_s: dict[tuple[str, int], float] = {}
+        """(attempt id, retries) of open rows -> when they were looked at last."""
 
     async def run(self) -> None:
         """Looks, waits, and looks again until it is cancelled."""
@@ -67,14 +70,29 @@ class LostPods:
         before = datetime.now(UTC) - timedelta(seconds=QUIET_S)
         rows = await asyncio.to_thread(lambda: self._rows().open_rows(deployment=self._deployment, before=before))
         known = self._known()
-        rows = [row for row in rows if (row.attempt_id, row.retries) not in known]
+        rows = [row for row in rows if _key(row) not in known]
         if not rows:
             return
-        for row in (await self._ownerless(rows))[:AT_ONCE]:
-            if row.phase == "Waiting":
-                await asyncio.to_thread(self._rows().forget, row)
-            elif await self._is_gone(row) and (row.attempt_id, row.retries) not in self._known():
-                await self._end(row)
+        ownerless = await self._ownerless(rows)
+        looked = {key: at for row in ownerless if (at := self._looked_mono_s.get(key := _key(row))) is not None}
+        due = sorted(ownerless, key=lambda row: looked.get(_key(row), float("-inf")))[:AT_ONCE]
+        self._looked_mono_s = looked | {_key(row): time.monotonic() for row in due}
+        for row in due:
+            await self._look_at(row)
+
+    async def _look_at(self, row: PodRow) -> None:
+        if row.phase == "Waiting":
+            await asyncio.to_thread(self._rows().forget, row)
+            return
+        try:
+            is_gone = await self._is_gone(row)
+        except errors.ApiError as error:
+            if error.status == 429:
+                raise  # the server wants fewer calls: the rest is for the next round
+            logger.debug("a missing pod was not looked for pod=%s: %s", row.name, error)
+            return
+        if is_gone and _key(row) not in self._known():
+            await self._end(row)
 
     def _known(self) -> set[tuple[str, int]]:
         """(attempt id, retries) of what is in flight here."""
@@ -116,3 +134,7 @@ class LostPods:
         if state == "LOST":
             logger.warning("pod lost attempt_id=%s namespace=%s pod=%s", row.attempt_id, row.namespace, row.name)
         await asyncio.to_thread(self._rows().end, row, phase=phase, at=datetime.now(UTC))
+
+
+def _key(row: PodRow) -> tuple[str, int]:
+    return (row.attempt_id, row.retries)

@@ -53,6 +53,8 @@ class _Trust:
     asked_mono_s: float = 0.0
     trust_s: float
     word: str | None = None
+    has_failed: bool = False
+    """The last read of its pod came to nothing: the others come first, so that one odd pod holds nobody up."""
 
 
 class Resync:
@@ -114,7 +116,7 @@ class Resync:
         asked_mono_s = time.monotonic()
         words = await self._client.list_words(namespace, selector=self._selector)
         reads = 0
-        for attempt in self._created():
+        for attempt in sorted(self._created(), key=lambda one: self._trust_of(one).has_failed):
             if attempt.namespace != namespace or attempt.pod.created_mono_s >= asked_mono_s:
                 continue
             trust, word = self._trust_of(attempt), words.get(attempt.pod.name)
@@ -125,7 +127,9 @@ class Resync:
                 if reads >= AT_ONCE:
                     return
                 reads += 1
+                trust.has_failed = True
                 await self._read(attempt)
+                trust.has_failed = False
             elif self._is_in_doubt(attempt):
                 trust.trust_s = min(self._pace.last_s, 2 * trust.trust_s)
             trust.word, trust.asked_mono_s = word, asked_mono_s
