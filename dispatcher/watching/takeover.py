@@ -67,7 +67,7 @@ class Takeover:
         listed = [(name, await self._foreign(name)) for name in list(self._seen_pods.watched)]
         pods = [pod for _, found in listed for pod in found or ()]
         if all(found is not None or name in self._seen_pods.forbidden for name, found in listed):
-            self._shared.saw(pods, asked_mono_s)  # of a list that failed the pods are not gone: what was seen last holds
+            self._shared.saw(pods, asked_mono_s)  # a list that failed says nothing: what was seen last holds
         owners = {_owner(pod) for pod in pods}
         if not owners:
             self._silent = set()

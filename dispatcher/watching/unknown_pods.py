@@ -41,16 +41,19 @@ class UnknownPods:
             self._background.spawn(self._read(pod, name, is_ended=is_ended))
 
     async def _read(self, pod: Mapping[str, Any], name: str, *, is_ended: bool) -> None:
-        namespace = pod["metadata"]["namespace"]
+        try:
+            text = await self._text(pod["metadata"]["namespace"], name)
+            if text is not None:
+                self._celery.post(Found(pod=message_secret.with_message(pod, text), is_ended=is_ended))
+        finally:
+            self._unread.discard(pod["metadata"]["uid"])
+
+    async def _text(self, namespace: str, name: str) -> str | None:
         for failures in range(1, PAYLOAD_TRIES + 1):
             try:
-                text = message_secret.text_in(await self._client.read_secret(namespace, name))
+                return message_secret.text_in(await self._client.read_secret(namespace, name))
             except (errors.ApiError, errors.ApiUnavailable, ValueError) as error:
                 trouble = error
                 await asyncio.sleep(retry.backoff_s(failures, jitter=0))
-            else:
-                self._celery.post(Found(pod=message_secret.with_message(pod, text), is_ended=is_ended))
-                break
-        else:
-            logger.warning("a pod cannot be adopted, its message is missing pod=%s: %s", name, trouble)
-        self._unread.discard(pod["metadata"]["uid"])
+        logger.warning("a pod cannot be adopted, its message is missing pod=%s: %s", name, trouble)
+        return None

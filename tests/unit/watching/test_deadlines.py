@@ -175,10 +175,10 @@ def test_what_its_pod_printed_before_is_saved(tmp_path: Path) -> None:
         one = await world.pending()
         world.api.logs[one.namespace, one.pod.name, "base"] = b"said before\n"
         await world.expire(one)
-        (saved,) = tmp_path.iterdir()
-        assert "said before" in saved.read_text()
 
     using(test, log_folder=tmp_path)
+    (saved,) = tmp_path.iterdir()
+    assert "said before" in saved.read_text()
 
 
 @pytest.mark.parametrize("status", [builders.running(), builders.ended(0), builders.ended(1)], ids=["runs", "0", "1"])
@@ -409,7 +409,11 @@ def test_a_wait_that_goes_on_is_warned_of_once_for_its_queue_and_kind(caplog: py
         for one in (*same, other_queue, other_kind):
             world.deadlines.warn(one)
         said = [record.getMessage() for record in caplog.records if "waits too long" in record.getMessage()]
-        assert [line.split("reason=")[1].split(":")[0] for line in said] == ["QueueLimit", "QueueLimit", "QuotaExceeded"]
+        assert [line.split("reason=")[1].split(":")[0] for line in said] == [
+            "QueueLimit",
+            "QueueLimit",
+            "QuotaExceeded",
+        ]
         assert "attempt_id=a-0 queue=kubernetes wait=slot" in said[0]
         await asyncio.sleep(deadlines.WARN_AGAIN_S - 1)
         world.deadlines.warn(same[0])

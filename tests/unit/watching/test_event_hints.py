@@ -1,6 +1,7 @@
 """Events of pods that do not start: read seldom, and only what says more than the pod's own status."""
 
 import asyncio
+import itertools
 from collections.abc import Awaitable, Callable
 from typing import Any
 
@@ -88,7 +89,7 @@ def test_it_is_asked_for_less_often_the_longer_it_waits() -> None:
             await world.look(one, float(second))
             asked += [second] if world.api.calls["list_events"] > before else []
         assert asked[:5] == [10, 20, 40, 80, 160]
-        assert {later - sooner for sooner, later in zip(asked[4:], asked[5:], strict=False)} == {int(event_hints.LAST_S)}
+        assert {later - sooner for sooner, later in itertools.pairwise(asked[4:])} == {int(event_hints.LAST_S)}
 
     using(test)
 
@@ -161,7 +162,9 @@ def test_a_hint_that_has_passed_goes() -> None:
     using(test)
 
 
-@pytest.mark.parametrize("odd", [{}, {"lastTimestamp": None, "firstTimestamp": None}, {"lastTimestamp": "soon"}], ids=str)
+@pytest.mark.parametrize(
+    "odd", [{}, {"lastTimestamp": None, "firstTimestamp": None}, {"lastTimestamp": "soon"}], ids=str
+)
 def test_an_odd_event_hides_no_other(odd: dict[str, Any]) -> None:
     """Its time may be missing, or nonsense."""
 

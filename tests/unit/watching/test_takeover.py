@@ -234,7 +234,7 @@ def test_a_namespace_that_is_refused_leaves_the_others_alone(call: str, status: 
         await asyncio.sleep(LONG_S)
         assert world.owners() == {"there": names.label_value("gone@host"), "here": MINE}
 
-    using(test, api=lambda: type("Closed", (OneClosed,), {"call": call, "status": status})())
+    using(test, api=type("Closed", (OneClosed,), {"call": call, "status": status}))
 
 
 def test_pods_of_others_count_for_the_shared_limits() -> None:

@@ -125,7 +125,11 @@ def test_a_secret_that_comes_a_little_later_than_its_pod_is_waited_for() -> None
 
 @pytest.mark.parametrize(
     "fault",
-    [errors.ApiUnavailable("no answer"), errors.ApiError(429, "TooManyRequests", "no"), errors.ApiError(403, "F", "no")],
+    [
+        errors.ApiUnavailable("no answer"),
+        errors.ApiError(429, "TooManyRequests", "no"),
+        errors.ApiError(403, "F", "no"),
+    ],
     ids=str,
 )
 def test_an_api_server_in_trouble_is_asked_again(fault: Exception) -> None:

@@ -1,4 +1,4 @@
-"""The parts of a dispatcher as production wires them: each fact has one owner, and selectors name deployment and owner."""
+"""The parts of a dispatcher as production wires them: each fact has one owner, selectors name deployment and owner."""
 
 import asyncio
 from typing import Any
@@ -43,7 +43,14 @@ def test_each_fact_has_one_owner() -> None:
     assert parts.resync._watcher is parts.watcher
     clients = [
         one._client
-        for one in (parts.watcher, parts.resync, parts.takeover, parts.lost_pods, parts.ownership, parts.capacity.shared)
+        for one in (
+            parts.watcher,
+            parts.resync,
+            parts.takeover,
+            parts.lost_pods,
+            parts.ownership,
+            parts.capacity.shared,
+        )
         if one is not None
     ]
     assert all(one is parts.kube for one in clients)
