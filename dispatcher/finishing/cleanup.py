@@ -165,6 +165,9 @@ class Cleanup:
                 trouble: Exception = error
             except (errors.ApiUnavailable, OSError) as error:
                 trouble = error
+            except Exception as error:  # the steps that follow must not be lost with this one
+                logger.exception("a step of the clean-up failed step=%s pod=%s", what, ended.pod)
+                trouble = error
             else:
                 return True
             if failures < TRIES:

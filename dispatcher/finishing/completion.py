@@ -10,6 +10,7 @@ from dispatcher import errors
 from dispatcher.attempts import endings
 from dispatcher.attempts.attempt import Attempt
 from dispatcher.attempts.registry import Attempts
+from dispatcher.attempts.states import State
 from dispatcher.background import Background
 from dispatcher.finishing import result_reader
 from dispatcher.kubeapi import client
@@ -51,5 +52,6 @@ class Completion:
                 f"the outcome of the pod {attempt.pod.name} could not be read: {error!r}",
                 {"reason": "OutcomeUnreadable", "cause": "unknown", "pod": attempt.pod.name},
             )
-        ending = attempt.ending or endings.of_pod()
-        self._attempts.result(attempt, replace(ending, result=result, epilogue=epilogue))
+        if attempt.state is State.ENDED:  # else it was closed meanwhile: another dispatcher has reported it
+            ending = attempt.ending or endings.of_pod()
+            self._attempts.result(attempt, replace(ending, result=result, epilogue=epilogue))

@@ -8,6 +8,7 @@ light: the pod's entry point imports it.
 import base64
 import binascii
 import hashlib
+import math
 import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -19,6 +20,8 @@ MESSAGE_LIMIT_BYTES = 4096
 """What Kubernetes keeps of a container's termination message."""
 _CHUNK = 8000
 _MARK = "podyard-outcome"
+_WHOLE_LIMIT_BYTES = 268_435_456
+"""What a frame is unpacked to at most: it may have been made to fill the dispatcher's memory."""
 _TRACEBACK_LIMIT = 20_000
 SLACK_LINES = 200
 """Lines that others of the container may have written behind the frame before they ended."""
@@ -101,7 +104,7 @@ def decode(message: str, *, task_id: str, retries: int) -> Outcome | Frame:
             f"the outcome is one of {fields.get('id')!r}, try {fields.get('retries')!r}, not of this pod's task"
         )
     if "frame" in fields:
-        return Frame(id=task_id, retries=retries, **fields["frame"])
+        return _frame(fields["frame"], task_id=task_id, retries=retries)
     return _outcome(fields)
 
 
@@ -114,17 +117,20 @@ def read_frame(log: bytes, frame: Frame) -> Outcome:
         number, space, chunk = rest.partition(b" ")
         if found and space:
             chunks[number] = chunk
-    wanted = [f"{index}/{frame.lines}".encode() for index in range(1, frame.lines + 1)]
-    missing = [number for number in wanted if number not in chunks]
-    if missing:
-        raise UnreadableOutcome(f"{len(missing)} of the {frame.lines} lines of the outcome are not in the log any more")
+    last = f"/{frame.lines}".encode()
+    kept = sum(number.endswith(last) for number in chunks)  # counted first: the number that a pod names may be any
+    wanted = [f"{index}".encode() + last for index in range(1, min(kept, frame.lines) + 1)]
+    if kept < frame.lines or not chunks.keys() >= set(wanted):
+        missing = max(1, frame.lines - kept)
+        raise UnreadableOutcome(f"{missing} of the {frame.lines} lines of the outcome are not in the log any more")
     try:
-        whole = zlib.decompress(base64.b64decode(b"".join(chunks[number] for number in wanted), validate=True))
+        packed = base64.b64decode(b"".join(chunks[number] for number in wanted), validate=True)
+        whole = zlib.decompressobj().decompress(packed, _WHOLE_LIMIT_BYTES)
     except (binascii.Error, zlib.error) as error:
         raise UnreadableOutcome(f"the outcome in the log is damaged: {error}") from error
     if hashlib.sha256(whole).hexdigest() != frame.sha256:
         raise UnreadableOutcome("the outcome in the log does not have the announced checksum")
-    return _outcome(_fields(whole.decode()))
+    return _outcome(_fields(whole.decode(errors="replace")))
 
 
 def strip_frames(log: bytes) -> bytes:
@@ -153,21 +159,45 @@ def _fields(text: str) -> dict[str, Any]:
     return fields
 
 
+def _frame(fields: Any, *, task_id: str, retries: int) -> Frame:
+    lines, sha256 = (fields.get("lines"), fields.get("sha256")) if isinstance(fields, dict) else (None, None)
+    if type(lines) is not int or lines < 1 or not isinstance(sha256, str):
+        raise UnreadableOutcome("the outcome is in the log, and its frame lacks a field or has a wrong one")
+    return Frame(id=task_id, retries=retries, lines=lines, sha256=sha256)
+
+
 def _outcome(fields: dict[str, Any]) -> Outcome:
+    """Its types are checked here: a value of another type would fail in Celery, again and again, when it is stored."""
+    state, failure, retry = fields.get("state"), fields.get("failure"), fields.get("retry")
+    if not isinstance(state, str) or state not in STATES:
+        raise UnreadableOutcome(f"the outcome has the unknown state {state!r:.100}")
+    if not isinstance(retry, dict | None):
+        raise UnreadableOutcome("the outcome has a wrong field: retry is no mapping")
     try:
-        failure = fields.get("failure")
-        outcome = Outcome(
+        return Outcome(
             id=fields["id"],
             retries=fields["retries"],
-            state=fields["state"],
+            state=state,
             value=fields.get("value"),
-            failure=Failure(**failure) if failure else None,
-            retry=fields.get("retry"),
-            runtime_s=float(fields.get("runtime_s") or 0.0),
+            failure=_failure(failure) if failure else None,
+            retry=retry,
+            runtime_s=_seconds(fields.get("runtime_s") or 0.0),
             is_stored=fields.get("is_stored") is True,
         )
-    except (KeyError, TypeError, ValueError) as error:
+    except (KeyError, TypeError, ValueError, OverflowError) as error:
         raise UnreadableOutcome(f"the outcome lacks a field or has a wrong one: {error}") from error
-    if outcome.state not in STATES:
-        raise UnreadableOutcome(f"the outcome has the unknown state {outcome.state!r}")
-    return outcome
+
+
+def _failure(fields: Any) -> Failure:
+    failure = Failure(**fields)
+    texts = (failure.type, failure.module, failure.traceback)
+    if not all(isinstance(text, str) for text in texts) or not failure.type or not isinstance(failure.args, list):
+        raise TypeError("failure is not as an exception is written")
+    return failure
+
+
+def _seconds(number: Any) -> float:
+    seconds = float(number)
+    if not 0 <= seconds < math.inf:
+        raise ValueError(f"runtime_s is {seconds}")
+    return seconds

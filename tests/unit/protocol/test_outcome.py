@@ -73,6 +73,56 @@ def test_garbage_is_refused_with_a_reason(text: str) -> None:
         outcome.decode(text, task_id="a-1", retries=0)
 
 
+HEAD = '"v": 1, "id": "a-1", "retries": 0'
+FAILED = '"type": "ValueError", "module": "builtins"'
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        '"state": []',
+        '"state": null',
+        '"state": "SUCCESS", "runtime_s": "soon"',
+        '"state": "SUCCESS", "runtime_s": NaN',
+        '"state": "SUCCESS", "runtime_s": -1',
+        '"state": "RETRY", "retry": "now"',
+        '"state": "FAILURE", "failure": "it failed"',
+        '"state": "FAILURE", "failure": {"type": 5, "module": "m", "args": []}',
+        f'"state": "FAILURE", "failure": {{{FAILED}, "args": "ab"}}',
+        f'"state": "FAILURE", "failure": {{{FAILED}, "args": [], "traceback": 7}}',
+        f'"state": "FAILURE", "failure": {{{FAILED}, "args": [], "more": 7}}',
+        '"frame": 5',
+        '"frame": {}',
+        '"frame": {"lines": "many", "sha256": "x"}',
+        '"frame": {"lines": 0, "sha256": "x"}',
+        '"frame": {"lines": true, "sha256": "x"}',
+        '"frame": {"lines": 3, "sha256": null}',
+    ],
+)
+def test_a_field_of_another_type_is_refused_with_a_reason(fields: str) -> None:
+    """Taken as it is it would fail whenever Celery tries to store it, for ever."""
+    with pytest.raises(outcome.UnreadableOutcome, match=r"outcome"):
+        outcome.decode(f"{{{HEAD}, {fields}}}", task_id="a-1", retries=0)
+
+
+def test_a_frame_of_more_lines_than_there_are_costs_nothing() -> None:
+    """The number is the pod's: it must not fill the dispatcher's memory."""
+    told = outcome.decode(f'{{{HEAD}, "frame": {{"lines": 10000000000, "sha256": "x"}}}}', task_id="a-1", retries=0)
+    assert isinstance(told, outcome.Frame)
+    with pytest.raises(outcome.UnreadableOutcome, match="9999999999 of the 10000000000 lines"):
+        outcome.read_frame(b"podyard-outcome a-1 1/10000000000 eA==\n", told)
+
+
+def test_a_frame_that_unpacks_to_more_than_any_outcome_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A few kilobytes can stand for gigabytes."""
+    monkeypatch.setattr(outcome, "_WHOLE_LIMIT_BYTES", 10_000)
+    encoded = outcome.encode(made("x" * 1_000_000))
+    frame = outcome.decode(encoded.message.decode(), task_id="a-1", retries=0)
+    assert isinstance(frame, outcome.Frame)
+    with pytest.raises(outcome.UnreadableOutcome):
+        outcome.read_frame("\n".join(encoded.lines).encode(), frame)
+
+
 @pytest.mark.parametrize(("task_id", "retries"), [("another", 0), ("a-1", 1)])
 def test_the_outcome_of_another_launch_is_refused(task_id: str, retries: int) -> None:
     """A foreign outcome, or one of an earlier try, never becomes this task's."""
