@@ -8,7 +8,7 @@ both. Docs, errors and readers take words and defaults from the same field, so a
 import difflib
 import json
 import sys
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import MISSING, Field, dataclass, fields
 from pathlib import Path
 from types import MappingProxyType, NoneType, UnionType
@@ -151,16 +151,18 @@ def nearest(word: object, known: Collection[str]) -> str:
 
 
 def _key(name: str, annotation: Any, default: Any) -> Key:
+    """Of several words for one thing the outermost annotation's count."""
     choices = [word for part in _parts(annotation) if get_origin(part) is Literal for word in get_args(part)]
+    metas = [meta for part in _parts(annotation) for meta in reversed(getattr(part, "__metadata__", ()))]
     words = " or ".join(f'"{word}"' for word in choices)
     return Key(
         name=name,
         annotation=annotation,
         default=default,
-        allowed=_first(annotation, lambda meta: meta.title) or words,
-        description=_first(annotation, lambda meta: meta.description) or "",
+        allowed=next((meta.title for meta in metas if meta.title), words),
+        description=next((meta.description for meta in metas if meta.description), ""),
         kind=_kind(annotation),
-        check=_first(annotation, lambda meta: (meta.extra or {}).get("check")),
+        check=next((meta.extra["check"] for meta in metas if meta.extra), None),
     )
 
 
@@ -185,9 +187,3 @@ def _parts(annotation: Any) -> Iterator[Any]:
     yield annotation
     if origin is Annotated:
         yield from _parts(annotation.__origin__)
-
-
-def _first(annotation: Any, ask: Callable[[Meta], Any]) -> Any:
-    """The answer of the outermost `Meta` that has one."""
-    found = (ask(meta) for part in _parts(annotation) for meta in reversed(getattr(part, "__metadata__", ())))
-    return next((answer for answer in found if answer), None)

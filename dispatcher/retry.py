@@ -2,29 +2,31 @@
 
 For whatever waits for an outside system: the API server, the result backend, a file that appears. In short:
 
-    pod = await retry.until_done(lambda: api.read_pod(namespace, name), catch=kubeapi_errors)
+    async for one in retry.Tries(errors.ApiUnavailable):
+        with one:
+            pod = await api.read_pod(namespace, name)
+        if one.error is not None:
+            logger.debug("not yet pod=%s: %s", name, one.error)
 
-`catch` says which errors are tried again; all others pass through at once, as does a cancellation. What else a failure
-means stands in `on_failure`: it is told each of them and may log, count, note a reason, or raise, which ends the loop:
+The `with` keeps an error of the kinds that are named, and the loop goes on after a wait; any other error passes
+through, as does a cancellation. What else a failure means is written into the loop: it may log, count, note a reason,
+or raise, which ends it. `Backoff(tries=6)` bounds the tries: the `with` lets the last error through. An error that
+carries `retry_after_s` (`errors.ApiError`: the server's `Retry-After`) is waited for at least so long. `is_endless` is
+for work that begins again each time it is done, such as a watch. A plain `for` does the same in a thread.
 
-    def note(failure: retry.Failure) -> None:
-        if getattr(failure.error, "status", None) == 404:
-            raise failure.error                        # nothing to wait for
-        logger.debug("not yet pod=%s: %s", name, failure.error)
-
-`Backoff(tries=6)` bounds the tries: the last error is raised. An error that carries `retry_after_s` (`errors.ApiError`:
-the server's `Retry-After`) is waited for at least so long. `forever` does the same for work that begins again each time
-it is done, such as a watch. Tests give `sleep` and `Backoff(jitter=...)` and need no clock.
+Not tenacity or stamina: of their loop we would use these forty lines, and write `Retry-After`, the count that begins
+anew after steady work, and what is said of each failure as callbacks of theirs.
 """
 
 import asyncio
 import math
 import random
-from collections.abc import Awaitable, Callable
+import time
 from dataclasses import dataclass
-from typing import NoReturn, TypeVar
+from types import TracebackType
+from typing import Self
 
-T = TypeVar("T")
+Kinds = type[Exception] | tuple[type[Exception], ...]
 
 FIRST_S = 0.5
 LAST_S = 30.0
@@ -48,70 +50,83 @@ class Backoff:
     """The last failure of so many in a row is raised. None: as long as it takes."""
     steady_s: float = math.inf
     """A try that went well for so long before it failed counts as the first: for work that should never end."""
-    jitter: Callable[[], float] = random.random
-    """0 to 1, drawn anew for each wait, so that many who failed together do not come back together."""
+    has_jitter: bool = True
+    """Each wait is shortened at random, so that many who failed together do not come back together."""
 
     def delay_s(self, failures: int, *, error: Exception) -> float:
         """Seconds to wait after so many failures in a row, the last of which was `error`."""
         asked_s = getattr(error, "retry_after_s", None) or 0.0
-        own_s = backoff_s(failures, jitter=self.jitter(), first_s=self.first_s, last_s=self.last_s)
+        jitter = random.random() if self.has_jitter else 0.0
+        own_s = backoff_s(failures, jitter=jitter, first_s=self.first_s, last_s=self.last_s)
         return max(own_s, min(asked_s, RETRY_AFTER_LAST_S))
 
 
 DEFAULT = Backoff()
 
 
-@dataclass(frozen=True, kw_only=True)
-class Failure:
-    """A try that failed, and what follows unless `on_failure` raises."""
+class Try:
+    """One try. A context manager that keeps an error of the kinds that are tried again."""
 
-    error: Exception
-    failures: int
-    """How many in a row, this one included."""
-    delay_s: float | None
-    """Seconds until the next try; None: there is none, the error is raised."""
+    def __init__(self, catch: Kinds, backoff: Backoff, *, failures: int) -> None:
+        self._catch = catch
+        self._backoff = backoff
+        self._begun_mono_s = time.monotonic()
+        self.failures = failures
+        """How many failed in a row, this one included."""
+        self.error: Exception | None = None
+        """Why it failed; None where it did not."""
+        self.delay_s = 0.0
+        """Seconds until the next try."""
 
+    def __enter__(self) -> Self:
+        self._begun_mono_s = time.monotonic()
+        return self
 
-def _ignore(failure: Failure) -> None:
-    del failure
-
-
-async def until_done(
-    call: Callable[[], Awaitable[T]],
-    *,
-    catch: type[Exception] | tuple[type[Exception], ...],
-    backoff: Backoff = DEFAULT,
-    on_failure: Callable[[Failure], None] = _ignore,
-    sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
-) -> T:
-    """What `call` gives, the first time that it does not raise one of `catch`.
-
-    Raises the last error once `backoff.tries` are used up, any other at once, and what `on_failure` raises.
-    """
-    failures = 0
-    clock = asyncio.get_running_loop().time
-    while True:
-        began = clock()
-        try:
-            return await call()
-        except catch as error:
-            failures = 1 if clock() - began >= backoff.steady_s else failures + 1
-            is_last = backoff.tries is not None and failures >= backoff.tries
-            delay_s = None if is_last else backoff.delay_s(failures, error=error)
-            on_failure(Failure(error=error, failures=failures, delay_s=delay_s))
-            if delay_s is None:
-                raise
-        await sleep(delay_s)
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> bool:
+        if not isinstance(error, self._catch):
+            self.failures = 0
+            return False
+        is_steady = time.monotonic() - self._begun_mono_s >= self._backoff.steady_s
+        self.failures = 1 if is_steady else self.failures + 1
+        self.error = error
+        self.delay_s = self._backoff.delay_s(self.failures, error=error)
+        return self._backoff.tries is None or self.failures < self._backoff.tries
 
 
-async def forever(
-    work: Callable[[], Awaitable[object]],
-    *,
-    catch: type[Exception] | tuple[type[Exception], ...],
-    backoff: Backoff = DEFAULT,
-    on_failure: Callable[[Failure], None] = _ignore,
-    sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
-) -> NoReturn:
-    """Does `work` again each time it is done, at once after a success, else as `until_done` does."""
-    while True:
-        await until_done(work, catch=catch, backoff=backoff, on_failure=on_failure, sleep=sleep)
+class Tries:
+    """The tries of one thing, to be iterated over once; ends after the first that worked, unless `is_endless`."""
+
+    def __init__(self, catch: Kinds, *, backoff: Backoff = DEFAULT, is_endless: bool = False) -> None:
+        self._catch = catch
+        self._backoff = backoff
+        self._is_endless = is_endless
+        self._last: Try | None = None
+
+    def __aiter__(self) -> Self:
+        return self
+
+    async def __anext__(self) -> Try:
+        if self._is_over():
+            raise StopAsyncIteration
+        if self._last is not None and self._last.error is not None:
+            await asyncio.sleep(self._last.delay_s)
+        return self._next()
+
+    def __iter__(self) -> Self:
+        return self
+
+    def __next__(self) -> Try:
+        if self._is_over():
+            raise StopIteration
+        if self._last is not None and self._last.error is not None:
+            time.sleep(self._last.delay_s)
+        return self._next()
+
+    def _is_over(self) -> bool:
+        return self._last is not None and self._last.error is None and not self._is_endless
+
+    def _next(self) -> Try:
+        self._last = Try(self._catch, self._backoff, failures=0 if self._last is None else self._last.failures)
+        return self._last

@@ -16,7 +16,7 @@ from dispatcher import constraints, queue_patterns
 from dispatcher.attempts import wait_rules
 from dispatcher.manifests import redaction
 from dispatcher.options import QueueProfile
-from dispatcher.settings import layers, reading, template_files
+from dispatcher.settings import layers, reading
 
 DEFAULT_QUEUE = "default"
 """Where a task without `queue=` goes."""
@@ -109,14 +109,12 @@ class Router:
         mapping: Mapping[str, Any],
         *,
         defaults: QueueProfile | None = None,
-        template_problem: reading.TemplateProblem = template_files.problem,
     ) -> Self:
         """The router for settings of the shape `{"queues": {name or pattern: {"side": …, "max_pods": …}}}`.
 
         Args:
             mapping: other keys than `queues` are not looked at; without it only the default rule exists.
             defaults: what a rule does not set.
-            template_problem: says what is wrong with a template's name or path, or None.
 
         Raises InvalidRules, which lists everything that is wrong.
         """
@@ -125,7 +123,7 @@ class Router:
             raise InvalidRules(
                 [Problem("queues", None, queues, "must be a table of rules, such as [queues.kubernetes]")]
             )
-        checker = _Checker(defaults or QueueProfile(), template_problem)
+        checker = _Checker(defaults or QueueProfile())
         given = [checker.rule(name, value) for name, value in {DEFAULT_RULE: {}, **queues}.items()]
         router = cls([rule for rule in given if rule is not None])
         names = [rule.name for rule in router.rules]
@@ -186,9 +184,8 @@ def _why_lost(loser: QueueRule, winner: QueueRule) -> str:
 class _Checker:
     """Turns rules as written into `QueueRule`s and gathers what is wrong with them."""
 
-    def __init__(self, defaults: QueueProfile, template_problem: reading.TemplateProblem) -> None:
+    def __init__(self, defaults: QueueProfile) -> None:
         self.defaults = defaults
-        self.template_problem = template_problem
         self.problems: list[Problem] = []
 
     def rule(self, name: object, value: object) -> QueueRule | None:
@@ -205,9 +202,7 @@ class _Checker:
             self._add(name, None, name, f"{queue_patterns.NEVER}: {wrong}; remove or rename it")
         side = self._side(name, value)
         said = {key: one for key, one in value.items() if key != "side"}
-        profile, problems = reading.profile(
-            said, defaults=self.defaults, template_problem=self.template_problem, beside=("side",)
-        )
+        profile, problems = reading.profile(said, defaults=self.defaults, beside=("side",))
         for problem in problems:
             self._add(name, problem.key, problem.value, problem.message)
         if side == "celery":

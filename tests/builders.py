@@ -124,9 +124,11 @@ def ended(exit_code: int = 0, *, message: str = "", **terminated: Any) -> dict[s
     return {"phase": phase, "containerStatuses": [{"name": "base", "state": {"terminated": state}}]}
 
 
-def seen(made: Attempt, status: Mapping[str, Any] | None = None, *, kind: str = "MODIFIED", now_s: float = 0.0) -> Any:
+def seen(
+    made: Attempt, status: Mapping[str, Any] | None = None, *, kind: str = "MODIFIED", now_mono_s: float = 0.0
+) -> Any:
     """What a pod of an attempt says in an event of this kind."""
-    return sightings.sighting(made, pod_of(made, status), kind, now_s=now_s)
+    return sightings.sighting(made, pod_of(made, status), kind, now_mono_s=now_mono_s)
 
 
 def in_state(attempts: Attempts, state: State, number: int = 0, **fields: Any) -> Attempt:

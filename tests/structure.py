@@ -30,9 +30,7 @@ from tests import fake_api
 
 ROOT = Path(__file__).parents[1] / "dispatcher"
 MOST_PARAMETERS = 6
-AIM_CALLABLES = 25
-MOST_CALLABLES = 41
-"""As many as there are: lower it with every one that goes, towards the aim."""
+MOST_CALLABLES = 25
 MOST_IN_A_CYCLE = 2
 
 

@@ -72,36 +72,37 @@ class Admission:
         self.queues.add(attempt)
         self.room.set()
 
-    def take(self, now_s: float) -> Attempt | None:
+    def take(self, now_mono_s: float) -> Attempt | None:
         """The next attempt to launch, which counts as being launched from now on; None where none may."""
-        self._bring_back(now_s)
-        while self._hold_of_all(now_s) is None:
-            attempt = self.queues.take(lambda head: self._hold_of_one(head, now_s) is None)
+        self._bring_back(now_mono_s)
+        while self._hold_of_all(now_mono_s) is None:
+            attempt = next((head for head in self.queues.heads() if self._hold_of_one(head, now_mono_s) is None), None)
             if attempt is None:
                 return None
+            self.queues.take(attempt)
             if attempt.state is not states.State.QUEUED:  # its create had worked, though it seemed to have failed
                 self.answered(attempt, keeps_slot=attempt.state in states.LIVE)
                 continue
             held = self.quotas.hold(attempt)
             if held is None:
-                self._begin(attempt, now_s)
+                self._begin(attempt, now_mono_s)
                 return attempt
-            self._aside[attempt] = now_s + QUOTA_AGAIN_S
+            self._aside[attempt] = now_mono_s + QUOTA_AGAIN_S
             self._attempts.block(attempt, held)
         return None
 
-    def created(self, attempt: Attempt, *, uid: str, now_s: float) -> None:
+    def created(self, attempt: Attempt, *, uid: str, now_mono_s: float) -> None:
         """Its pod is there."""
-        self.slots.created(attempt.namespace, attempt.pod.name, attempt.queue, uid=uid, now_s=now_s)
+        self.slots.created(attempt.namespace, attempt.pod.name, attempt.queue, uid=uid, now_mono_s=now_mono_s)
 
-    def park(self, attempt: Attempt, *, until_s: float | None = None) -> None:
-        """Back into its place in its wait queue, at once or at `until_s`."""
-        if until_s is None:
+    def park(self, attempt: Attempt, *, until_mono_s: float | None = None) -> None:
+        """Back into its place in its wait queue, at once or at `until_mono_s`."""
+        if until_mono_s is None:
             if attempt.state is states.State.PARKED:
                 self._attempts.queue(attempt)
             self.queues.add(attempt)
         else:
-            self._aside[attempt] = until_s
+            self._aside[attempt] = until_mono_s
         self.room.set()
 
     def answered(self, attempt: Attempt, *, keeps_slot: bool = False) -> None:
@@ -117,21 +118,21 @@ class Admission:
         self.answered(attempt)
         return True
 
-    def hold(self, attempt: Attempt, now_s: float) -> Hold | None:
+    def hold(self, attempt: Attempt, now_mono_s: float) -> Hold | None:
         """Why a waiting attempt is not launched now; None where it is about to be."""
-        return self._hold_of_all(now_s) or self._hold_of_one(attempt, now_s)
+        return self._hold_of_all(now_mono_s) or self._hold_of_one(attempt, now_mono_s)
 
-    def again_in_s(self, now_s: float) -> float | None:
+    def again_in_s(self, now_mono_s: float) -> float | None:
         """In how long time alone may open a gate; None where it takes an event."""
-        waits = [until_s - now_s for until_s in self._aside.values()]
+        waits = [until_mono_s - now_mono_s for until_mono_s in self._aside.values()]
         if len(self.queues):
-            until = self.holdoff.next_end(now_s)
-            waits += [until - now_s] if until is not None else []
-            if wait_s := self._bucket.wait_s(now_s):
+            until = self.holdoff.next_end(now_mono_s)
+            waits += [until - now_mono_s] if until is not None else []
+            if wait_s := self._bucket.wait_s(now_mono_s):
                 waits.append(wait_s)
         return max(0.0, min(waits)) if waits else None
 
-    def needs(self, now: datetime, now_s: float) -> dict[str, Need]:
+    def needs(self, now: datetime, now_mono_s: float) -> dict[str, Need]:
         """What there is and what could use a slot, by key, for sharing the limits out.
 
         What waits for something else wants no slot: a namespace that pauses, the limit of its queue.
@@ -142,7 +143,7 @@ class Admission:
         left = max(0, self.own_limit - used.get(limits.ALL, 0))
         for queue in self.queues:
             head = queue[0]
-            if self.holdoff.hold(head.namespace, now_s=now_s, under_way=0) is not None:
+            if self.holdoff.hold(head.namespace, now_mono_s=now_mono_s, under_way=0) is not None:
                 continue
             age_s = max(0.0, (now - head.received_at).total_seconds())
             count = min(len(queue), left)
@@ -156,33 +157,33 @@ class Admission:
             for key in {*used, *waits}
         }
 
-    def _begin(self, attempt: Attempt, now_s: float) -> None:
-        self._bucket.take(now_s)
+    def _begin(self, attempt: Attempt, now_mono_s: float) -> None:
+        self._bucket.take(now_mono_s)
         self._attempts.admit(attempt)
         self.slots.begin(attempt.namespace, attempt.pod.name, attempt.queue)
 
-    def _bring_back(self, now_s: float) -> None:
-        for attempt in [attempt for attempt, until_s in self._aside.items() if until_s <= now_s]:
+    def _bring_back(self, now_mono_s: float) -> None:
+        for attempt in [attempt for attempt, until_mono_s in self._aside.items() if until_mono_s <= now_mono_s]:
             del self._aside[attempt]
             if attempt.state is states.State.PARKED:
                 self._attempts.queue(attempt)
             self.queues.add(attempt)
 
-    def _hold_of_all(self, now_s: float) -> Hold | None:
+    def _hold_of_all(self, now_mono_s: float) -> Hold | None:
         under_way = self._attempts.launching()
-        paused = self.holdoff.hold(EVERYWHERE, now_s=now_s, under_way=under_way)
+        paused = self.holdoff.hold(EVERYWHERE, now_mono_s=now_mono_s, under_way=under_way)
         if paused is not None:
             return paused
-        if self._bucket.wait_s(now_s) > 0:
+        if self._bucket.wait_s(now_mono_s) > 0:
             rate = f"{self._bucket.rate:g} a second, {self._bucket.burst} at once"
             return Hold("CreateRate", f"kubernetes.create_rate is reached: {rate}")
         if under_way >= self._most_launching:
             return Hold("CreatesUnderWay", f"{under_way} creates have not been answered yet")
         return None
 
-    def _hold_of_one(self, attempt: Attempt, now_s: float) -> Hold | None:
+    def _hold_of_one(self, attempt: Attempt, now_mono_s: float) -> Hold | None:
         namespace = attempt.namespace
-        paused = self.holdoff.hold(namespace, now_s=now_s, under_way=self._attempts.launching(namespace))
+        paused = self.holdoff.hold(namespace, now_mono_s=now_mono_s, under_way=self._attempts.launching(namespace))
         if paused is not None:
             return paused
         forbidden = self._seen_pods.forbidden.get(namespace)

@@ -78,7 +78,7 @@ class Capacity:
     def see(self, pod: Mapping[str, Any], kind: str) -> None:
         """An event of the watch, or a pod of a list."""
         freed = self._slots.freed
-        self._slots.see(pod, kind, now_s=time.monotonic())
+        self._slots.see(pod, kind, now_mono_s=time.monotonic())
         self._note_freed(since=freed)
 
     def sync(self, namespace: str, pods: Collection[str], *, asked_mono_s: float) -> None:
@@ -94,10 +94,10 @@ class Capacity:
 
     def _demand(self) -> dict[str, tuple[int, Need]]:
         """Limit and need of each limited key that is needed, or was not long ago."""
-        now_s = time.monotonic()
-        needs = self.admission.needs(datetime.now(UTC), now_s)
-        self._needed_mono_s = {key: at for key, at in self._needed_mono_s.items() if now_s - at < KEPT_S}
-        self._needed_mono_s |= dict.fromkeys(needs, now_s)
+        now_mono_s = time.monotonic()
+        needs = self.admission.needs(datetime.now(UTC), now_mono_s)
+        self._needed_mono_s = {key: at for key, at in self._needed_mono_s.items() if now_mono_s - at < KEPT_S}
+        self._needed_mono_s |= dict.fromkeys(needs, now_mono_s)
         found = {key: (self._limit_of(key), needs.get(key, Need())) for key in self._needed_mono_s}
         return {key: (limit, need) for key, (limit, need) in found.items() if limit is not None}
 

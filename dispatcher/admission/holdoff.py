@@ -27,8 +27,8 @@ RECENT_S = 10.0
 class _Pause:
     hold: Hold
     failures: int = 0
-    failed_at: float = float("-inf")
-    until: float = 0.0
+    failed_mono_s: float = float("-inf")
+    until_mono_s: float = 0.0
 
 
 class Holdoff:
@@ -38,13 +38,13 @@ class Holdoff:
         self._pauses: dict[str, _Pause] = {}
         self._in_a_row: dict[str, int] = {}
         """By scope, the failures since the last create that worked."""
-        self._worked_at: dict[str, float] = {}
+        self._worked_mono_s: dict[str, float] = {}
 
     def __contains__(self, scope: str) -> bool:
         return scope in self._pauses
 
     def alone_s(
-        self, scope: str, hold: Hold, *, failures: int, now_s: float, wanted_s: float, jitter: float
+        self, scope: str, hold: Hold, *, failures: int, now_mono_s: float, wanted_s: float, jitter: float
     ) -> float | None:
         """How long a create that failed waits by itself; None where its scope had better pause.
 
@@ -52,47 +52,54 @@ class Holdoff:
         """
         in_a_row = self._in_a_row[scope] = self._in_a_row.get(scope, 0) + 1
         pause = self._pauses.get(scope)
-        is_working = now_s - self._worked_at.get(scope, float("-inf")) <= RECENT_S
-        if hold.reason not in _OF_ONE or not is_working or in_a_row > IN_A_ROW or (pause and now_s < pause.until):
+        is_working = now_mono_s - self._worked_mono_s.get(scope, float("-inf")) <= RECENT_S
+        if (
+            hold.reason not in _OF_ONE
+            or not is_working
+            or in_a_row > IN_A_ROW
+            or (pause and now_mono_s < pause.until_mono_s)
+        ):
             return None
         return max(wanted_s, retry.backoff_s(failures, jitter=jitter))
 
     def pause(
-        self, scope: str, hold: Hold, *, begun_at: float, now_s: float, wanted_s: float, jitter: float
+        self, scope: str, hold: Hold, *, begun_mono_s: float, now_mono_s: float, wanted_s: float, jitter: float
     ) -> float | None:
-        """A create that was begun at `begun_at` failed. For how long its scope pauses; None where it did so already.
+        """A create that was begun at this time failed. For how long its scope pauses; None where it did so already.
 
         `wanted_s` is what the server asked for (`Retry-After`), or 0.
         """
         pause = self._pauses.setdefault(scope, _Pause(hold=hold))
         pause.hold = hold
-        if begun_at >= pause.failed_at:
-            pause.failures, pause.failed_at = pause.failures + 1, now_s
+        if begun_mono_s >= pause.failed_mono_s:
+            pause.failures, pause.failed_mono_s = pause.failures + 1, now_mono_s
         delay_s = max(wanted_s, retry.backoff_s(max(1, pause.failures), jitter=jitter))
-        if now_s + delay_s <= pause.until or (now_s < pause.until and not wanted_s):
+        if now_mono_s + delay_s <= pause.until_mono_s or (now_mono_s < pause.until_mono_s and not wanted_s):
             return None
-        pause.until = now_s + delay_s
+        pause.until_mono_s = now_mono_s + delay_s
         return delay_s
 
-    def worked(self, namespace: str, *, now_s: float) -> None:
+    def worked(self, namespace: str, *, now_mono_s: float) -> None:
         """A create worked: the next failure is the first one again. A pause that lasts still is kept to its end."""
         for scope in (namespace, EVERYWHERE):
             self._in_a_row.pop(scope, None)
-            self._worked_at[scope] = now_s
+            self._worked_mono_s[scope] = now_mono_s
             pause = self._pauses.get(scope)
-            if pause is not None and now_s < pause.until:
+            if pause is not None and now_mono_s < pause.until_mono_s:
                 pause.failures = 0
             elif pause is not None:
                 del self._pauses[scope]
 
-    def hold(self, scope: str, *, now_s: float, under_way: int) -> Hold | None:
+    def hold(self, scope: str, *, now_mono_s: float, under_way: int) -> Hold | None:
         """Why nothing is created there now, if so; `under_way` are the creates of that scope."""
         pause = self._pauses.get(scope)
         if pause is None:
             return None
         is_probing = under_way > 0 and pause.hold.reason not in _NOT_PROBED
-        return pause.hold if now_s < pause.until or is_probing else None
+        return pause.hold if now_mono_s < pause.until_mono_s or is_probing else None
 
-    def next_end(self, now_s: float) -> float | None:
+    def next_end(self, now_mono_s: float) -> float | None:
         """When the next pause ends that has not ended yet."""
-        return min((pause.until for pause in self._pauses.values() if pause.until > now_s), default=None)
+        return min(
+            (pause.until_mono_s for pause in self._pauses.values() if pause.until_mono_s > now_mono_s), default=None
+        )

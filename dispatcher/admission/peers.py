@@ -64,9 +64,9 @@ class Peers:
         """Dispatcher -> its last beat, and when it was seen to change."""
         self._pods: dict[str, Counter[str]] = {}
         """Dispatcher -> pods by key, at the last look into the cluster."""
-        self._looked_at = float("-inf")
+        self._looked_mono_s = float("-inf")
 
-    def saw(self, pods: Iterable[Mapping[str, Any]], *, asked_at: float) -> None:
+    def saw(self, pods: Iterable[Mapping[str, Any]], *, asked_mono_s: float) -> None:
         """The pods of all other owners, as the cluster listed them when asked at that time."""
         found: dict[str, Counter[str]] = {}
         for pod in pods:
@@ -75,19 +75,19 @@ class Peers:
             if queue is not None and (pod.get("status") or {}).get("phase") not in _FINISHED:
                 owner = str((metadata.get("labels") or {}).get(labels.OWNER_LABEL, ""))
                 found.setdefault(owner, Counter()).update(limits.keys(queue, metadata["namespace"]))
-        self._pods, self._looked_at = found, asked_at
+        self._pods, self._looked_mono_s = found, asked_mono_s
 
     def pods(self, key: str) -> int:
         """Their pods of a key, at the last look."""
         return sum(pods[key] for pods in self._pods.values())
 
     def plan(
-        self, entries: Mapping[str, Entry], needs: Mapping[str, tuple[int, Need]], *, beat: int, now_s: float
+        self, entries: Mapping[str, Entry], needs: Mapping[str, tuple[int, Need]], *, beat: int, now_mono_s: float
     ) -> Plan:
         """What `me` writes next. `entries` are those of all, `needs` give limit and need of each limited key."""
         others = {name: entry for name, entry in entries.items() if name != self._me}
-        self._beats = {name: self._beat_of(name, entry, now_s) for name, entry in others.items()}
-        dead = {name for name, (_, at) in self._beats.items() if now_s - at > self._gone_s}
+        self._beats = {name: self._beat_of(name, entry, now_mono_s) for name, entry in others.items()}
+        dead = {name for name, (_, at) in self._beats.items() if now_mono_s - at > self._gone_s}
         over = {name for name in dead if self._is_counted_since_its_end(name) and not self._pods.get(name)}
         used = {key: need.used for key, (_, need) in needs.items() if need.used}
         if others.keys() == over and not any(self._pods.values()):
@@ -118,11 +118,11 @@ class Peers:
         return self._pods_of(name)[key] if self._is_counted_since_its_end(name) else entry.held(key, limit)
 
     def _is_counted_since_its_end(self, name: str) -> bool:
-        return self._looked_at > self._beats[name][1] + self._gone_s
+        return self._looked_mono_s > self._beats[name][1] + self._gone_s
 
     def _pods_of(self, name: str) -> Counter[str]:
         return self._pods.get(name, Counter())
 
-    def _beat_of(self, name: str, entry: Entry, now_s: float) -> tuple[int, float]:
+    def _beat_of(self, name: str, entry: Entry, now_mono_s: float) -> tuple[int, float]:
         known = self._beats.get(name)
-        return known if known is not None and known[0] == entry.beat else (entry.beat, now_s)
+        return known if known is not None and known[0] == entry.beat else (entry.beat, now_mono_s)

@@ -9,13 +9,12 @@ key stands still for longer is gone, and only its pods count, until they end. Ru
 import asyncio
 import contextlib
 import logging
-import random
 import time
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from dispatcher import errors
+from dispatcher import errors, retry
 from dispatcher.admission import fair_share
 from dispatcher.admission.fair_share import Entry, Need
 from dispatcher.admission.peers import Peers, Plan
@@ -30,7 +29,7 @@ LEAST_S = 0.05
 """Between two turns at least."""
 AGAIN_S = 15.0
 """After an answer that says that the object may not be had at all."""
-TRIES = 8
+BACKOFF = retry.Backoff(first_s=0.02, last_s=0.25, tries=8)
 LEAVE_S = 1.0
 
 
@@ -50,6 +49,10 @@ class Pace:
     """So long after the last writing a dispatcher may create."""
     gone_s: float = 15.0
     """Whose entry stands still for so long is gone. More than `valid_s`: it has stopped creating before."""
+
+
+class _ChangedByOthers(errors.ApiUnavailable):
+    """The object is not the one any more that was read."""
 
 
 class SharedLimits:
@@ -97,7 +100,7 @@ class SharedLimits:
 
     def saw(self, pods: Iterable[Mapping[str, Any]], asked_mono_s: float) -> None:
         """The pods of all other owners, as the cluster listed them when asked at that time."""
-        self._peers.saw(pods, asked_at=asked_mono_s)
+        self._peers.saw(pods, asked_mono_s=asked_mono_s)
 
     async def turn(self, demand: Demand) -> float:
         """Reads, decides, writes; what keeps it from that is in `trouble`. Gives the seconds until the next turn."""
@@ -126,17 +129,16 @@ class SharedLimits:
             await asyncio.wait_for(self._client.patch_config_map(self._namespace, self._name, patch), LEAVE_S)
 
     async def _turn(self, demand: Demand) -> float:
-        for attempt in range(TRIES):
-            found = await self._read()
-            now_s = time.monotonic()
-            plan = self._peers.plan(_entries(found), dict(demand()), beat=self._next_beat(), now_s=now_s)
-            self._plan = self._plan.lowered(plan) if self._plan is not None else None
-            sent_mono_s = time.monotonic()
-            if await self._write(found, plan):
-                self._worked(plan, sent_mono_s)
-                return self._pace.short_s if plan.is_short else self._pace.every_s
-            await asyncio.sleep(random.uniform(0.005, 0.03) * (attempt + 1))
-        raise errors.ApiUnavailable(f"the ConfigMap {self._name} was changed by others {TRIES} times in a row")
+        async for one in retry.Tries(_ChangedByOthers, backoff=BACKOFF):
+            with one:
+                found = await self._read()
+                now_mono_s = time.monotonic()
+                plan = self._peers.plan(_entries(found), dict(demand()), beat=self._next_beat(), now_mono_s=now_mono_s)
+                self._plan = self._plan.lowered(plan) if self._plan is not None else None
+                sent_mono_s = time.monotonic()
+                await self._write(found, plan)
+        self._worked(plan, sent_mono_s)
+        return self._pace.short_s if plan.is_short else self._pace.every_s
 
     async def _read(self) -> Mapping[str, Any] | None:
         try:
@@ -146,8 +148,8 @@ class SharedLimits:
                 return None
             raise
 
-    async def _write(self, found: Mapping[str, Any] | None, plan: Plan) -> bool:
-        """Whether nobody else was faster."""
+    async def _write(self, found: Mapping[str, Any] | None, plan: Plan) -> None:
+        """Raises _ChangedByOthers where somebody else was faster."""
         data: dict[str, str | None] = {self._me: fair_share.encode(plan.entry), **dict.fromkeys(plan.gone)}
         metadata: dict[str, Any] = {"name": self._name, "namespace": self._namespace, "labels": self._labels}
         try:
@@ -159,9 +161,8 @@ class SharedLimits:
                 await self._client.patch_config_map(self._namespace, self._name, {"metadata": version, "data": data})
         except errors.ApiError as error:
             if error.status == 409 or (found is not None and error.status == 404):
-                return False
+                raise _ChangedByOthers(f"the ConfigMap {self._name} was changed by others again and again") from error
             raise
-        return True
 
     def _next_beat(self) -> int:
         self._beat += 1

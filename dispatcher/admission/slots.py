@@ -49,13 +49,13 @@ class Slots:
         """A create is about to be sent."""
         self._put((namespace, pod), _Slot(queue=queue, since_mono_s=math.inf))
 
-    def created(self, namespace: str, pod: str, queue: str, *, uid: str, now_s: float) -> None:
+    def created(self, namespace: str, pod: str, queue: str, *, uid: str, now_mono_s: float) -> None:
         """It was answered: the pod is there."""
         slot = self._slots.get((namespace, pod))
         if slot is None:
-            self._put((namespace, pod), _Slot(queue=queue, since_mono_s=now_s, uid=uid))
+            self._put((namespace, pod), _Slot(queue=queue, since_mono_s=now_mono_s, uid=uid))
         else:
-            slot.uid, slot.since_mono_s = uid, now_s
+            slot.uid, slot.since_mono_s = uid, now_mono_s
 
     def give_back(self, namespace: str, pod: str) -> None:
         """No pod was made. One that the watch has seen goes on counting."""
@@ -63,7 +63,7 @@ class Slots:
         if slot is not None and slot.uid is None:
             self._drop((namespace, pod))
 
-    def see(self, pod: Mapping[str, Any], kind: str, *, now_s: float) -> None:
+    def see(self, pod: Mapping[str, Any], kind: str, *, now_mono_s: float) -> None:
         """An event of the watch, or a pod of a list."""
         metadata = pod["metadata"]
         name, uid = (metadata["namespace"], metadata["name"]), metadata.get("uid")
@@ -74,7 +74,7 @@ class Slots:
         elif slot is None:
             queue = (metadata.get("annotations") or {}).get(labels.QUEUE_ANNOTATION)
             if queue is not None:
-                self._put(name, _Slot(queue=queue, since_mono_s=now_s, uid=uid))
+                self._put(name, _Slot(queue=queue, since_mono_s=now_mono_s, uid=uid))
         elif slot.uid is None:
             slot.uid = uid
 

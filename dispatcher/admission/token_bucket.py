@@ -8,22 +8,22 @@ class TokenBucket:
         self.rate = rate
         self.burst = burst
         self._tokens = float(burst)
-        self._counted_at: float | None = None
+        self._counted_mono_s: float | None = None
 
-    def wait_s(self, now_s: float) -> float:
+    def wait_s(self, now_mono_s: float) -> float:
         """How long until there is a token; 0 where there is one."""
         if self.rate <= 0:
             return 0.0
-        self._fill(now_s)
+        self._fill(now_mono_s)
         return max(0.0, (1 - self._tokens) / self.rate)
 
-    def take(self, now_s: float) -> None:
+    def take(self, now_mono_s: float) -> None:
         """Takes one; ask `wait_s` first."""
         if self.rate > 0:
-            self._fill(now_s)
+            self._fill(now_mono_s)
             self._tokens -= 1
 
-    def _fill(self, now_s: float) -> None:
-        passed_s = now_s - (now_s if self._counted_at is None else self._counted_at)
+    def _fill(self, now_mono_s: float) -> None:
+        passed_s = now_mono_s - (now_mono_s if self._counted_mono_s is None else self._counted_mono_s)
         self._tokens = min(float(self.burst), self._tokens + max(0.0, passed_s) * self.rate)
-        self._counted_at = now_s
+        self._counted_mono_s = now_mono_s

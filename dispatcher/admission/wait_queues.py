@@ -5,7 +5,7 @@ order as far as its namespaces let it, and a namespace that pauses holds nobody 
 """
 
 from collections import OrderedDict, deque
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from datetime import datetime
 from typing import Generic, Protocol, TypeVar
 
@@ -56,16 +56,16 @@ class WaitQueues(Generic[W]):
         self._tidy(one)
         return True
 
-    def take(self, may_go: Callable[[W], bool]) -> W | None:
-        """The next one that may go, taken out; None where no head of a line may. Its queue has had its turn."""
-        for queue, lines in self._queues.items():
-            for head in sorted((line[0] for line in lines.values()), key=_received):
-                if may_go(head):
-                    lines[head.namespace].popleft()
-                    self._queues.move_to_end(queue)
-                    self._tidy(head)
-                    return head
-        return None
+    def heads(self) -> Iterator[W]:
+        """The first of each line, in the order in which they may go. Ends with the first that is taken."""
+        for lines in self._queues.values():
+            yield from sorted((line[0] for line in lines.values()), key=_received)
+
+    def take(self, head: W) -> None:
+        """Takes out the first of a line. Its queue has had its turn."""
+        self._queues[head.queue][head.namespace].popleft()
+        self._queues.move_to_end(head.queue)
+        self._tidy(head)
 
     def _tidy(self, one: W) -> None:
         lines = self._queues[one.queue]

@@ -12,16 +12,16 @@ from dispatcher.attempts.states import State
 from dispatcher.status import observation
 
 
-def look(attempt: Attempt, *, now_s: float) -> wait_rules.Wait | None:
+def look(attempt: Attempt, *, now_mono_s: float) -> wait_rules.Wait | None:
     """What it waits for; None where it does not. Times are monotonic seconds.
 
     Notes in `attempt.first_waits` when it began to wait for a kind of thing that counts from then.
     """
     if attempt.state in states.UNLAUNCHED:
-        return _of_launch(attempt, now_s)
+        return _of_launch(attempt, now_mono_s)
     if attempt.state not in (State.PENDING, State.EXPIRING_POD) or attempt.started_at is not None:
         return None
-    return _of_pod(attempt, attempt.seen, now_s) if attempt.seen.verdict == "none" else None
+    return _of_pod(attempt, attempt.seen, now_mono_s) if attempt.seen.verdict == "none" else None
 
 
 def patient(attempt: Attempt, seen: observation.Observation) -> observation.Observation:
@@ -34,27 +34,27 @@ def patient(attempt: Attempt, seen: observation.Observation) -> observation.Obse
     return replace(seen, verdict="none", cause=None)
 
 
-def _of_launch(attempt: Attempt, now_s: float) -> wait_rules.Wait | None:
+def _of_launch(attempt: Attempt, now_mono_s: float) -> wait_rules.Wait | None:
     blocked = attempt.blocked
     if blocked is None and attempt.state is State.LAUNCHING:
         return None
     reason, detail = (None, None) if blocked is None else (blocked.reason, blocked.text)
     kind = wait_rules.kind_of(reason=reason, is_pod=False, is_scheduled=False)
-    first_s = attempt.first_waits.setdefault(kind, now_s)
-    return _wait(attempt, kind, reason=reason, detail=detail, since_s=first_s)
+    first_mono_s = attempt.first_waits.setdefault(kind, now_mono_s)
+    return _wait(attempt, kind, reason=reason, detail=detail, since_mono_s=first_mono_s)
 
 
-def _of_pod(attempt: Attempt, seen: observation.Observation, now_s: float) -> wait_rules.Wait:
+def _of_pod(attempt: Attempt, seen: observation.Observation, now_mono_s: float) -> wait_rules.Wait:
     reason, detail = seen.reason, seen.message
     kind = wait_rules.kind_of(reason=reason, is_pod=True, is_scheduled=seen.is_scheduled)
     if kind == "start" and attempt.event is not None:
         kind, reason, detail = _with_event(attempt, reason)
-    scheduled_s = None if attempt.sighting is None else attempt.sighting.scheduled_mono_s
-    created_s = attempt.pod.created_mono_s
-    began_s = created_s if kind == "unschedulable" else scheduled_s or created_s
-    first_s = attempt.first_waits.setdefault(kind, now_s)
+    scheduled_mono_s = None if attempt.sighting is None else attempt.sighting.scheduled_mono_s
+    created_mono_s = attempt.pod.created_mono_s
+    began_mono_s = created_mono_s if kind == "unschedulable" else scheduled_mono_s or created_mono_s
+    first_mono_s = attempt.first_waits.setdefault(kind, now_mono_s)
     is_own = wait_rules.counts_from_its_first_sight(kind, profile=attempt.profile, wanted=attempt.options)
-    return _wait(attempt, kind, reason=reason, detail=detail, since_s=first_s if is_own else began_s)
+    return _wait(attempt, kind, reason=reason, detail=detail, since_mono_s=first_mono_s if is_own else began_mono_s)
 
 
 def _with_event(attempt: Attempt, reason: str | None) -> tuple[str, str | None, str | None]:
@@ -68,13 +68,15 @@ def _with_event(attempt: Attempt, reason: str | None) -> tuple[str, str | None, 
     return "start", reason, f"{event.reason}: {event.message}"
 
 
-def _wait(attempt: Attempt, kind: str, *, reason: str | None, detail: str | None, since_s: float) -> wait_rules.Wait:
+def _wait(
+    attempt: Attempt, kind: str, *, reason: str | None, detail: str | None, since_mono_s: float
+) -> wait_rules.Wait:
     options = None if attempt.state in states.UNLAUNCHED else attempt.options
     return wait_rules.Wait(
         kind=kind,
         reason=reason,
         detail=detail,
-        since_s=since_s,
+        since_mono_s=since_mono_s,
         rule=wait_rules.rule_of(kind, profile=attempt.profile, wanted=options),
         said_by=wait_rules.said_by(kind, profile=attempt.profile, wanted=options, queue=attempt.queue),
     )

@@ -7,10 +7,11 @@ them. On the loop's thread.
 
 import logging
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
+from typing import Any
 
-from dispatcher.attempts import states
+from dispatcher.attempts import sightings, states
 from dispatcher.attempts.attempt import Attempt, Closed, Ending, Launch, Pod, Sighting
 from dispatcher.attempts.limits import Hold
 from dispatcher.attempts.signals import WorkQueue
@@ -161,6 +162,10 @@ class Attempts:
         if attempt.blocked != blocked:
             attempt.blocked = blocked
             self.changed.add(attempt)
+
+    def observed(self, attempt: Attempt, pod: Mapping[str, Any], kind: str = "MODIFIED", *, now_mono_s: float) -> None:
+        """Its pod was seen: in an event of the watch of this kind, in a list, or as it was read."""
+        self.saw(attempt, sightings.sighting(attempt, pod, kind, now_mono_s=now_mono_s), uid=sightings.uid_of(pod))
 
     def saw(self, attempt: Attempt, sighting: Sighting, *, uid: str) -> None:
         """What its pod says now."""

@@ -24,7 +24,7 @@ def is_of(attempt: Attempt, pod: Mapping[str, Any]) -> bool:
     return labels.key_of(pod) == attempt.key and attempt.pod.uid in (None, uid_of(pod))
 
 
-def sighting(attempt: Attempt, pod: Mapping[str, Any], kind: str, *, now_s: float) -> Sighting:
+def sighting(attempt: Attempt, pod: Mapping[str, Any], kind: str, *, now_mono_s: float) -> Sighting:
     """What a pod says, in an event of a watch of this kind, completed by what it said before."""
     seen = current_wait.patient(attempt, observation.observe(pod, kind, base=labels.base_of(pod)))
     before = attempt.sighting
@@ -33,23 +33,23 @@ def sighting(attempt: Attempt, pod: Mapping[str, Any], kind: str, *, now_s: floa
         started_at = before.started_at
     elif seen.verdict not in ("running", "succeeded", "failed"):
         started_at = None
-    scheduled_s = None if before is None else before.scheduled_mono_s
-    if scheduled_s is None and seen.is_scheduled:
-        scheduled_s = now_s
+    scheduled_mono_s = None if before is None else before.scheduled_mono_s
+    if scheduled_mono_s is None and seen.is_scheduled:
+        scheduled_mono_s = now_mono_s
     told = result_sidecar.told(pod) if attempt.options.result_path is not None else None
     is_awaited = told is not None and told.kind == "waiting" and seen.verdict == "succeeded" and kind != "DELETED"
-    awaited_s = (before.result_awaited_mono_s if before else None) or now_s
+    awaited_mono_s = (before.result_awaited_mono_s if before else None) or now_mono_s
     return Sighting(
         seen=seen,
         phase=str((pod.get("status") or {}).get("phase") or "Unknown"),
-        at_mono_s=now_s,
+        at_mono_s=now_mono_s,
         started_at=started_at,
         ended_at=ended_at,
-        scheduled_mono_s=scheduled_s,
+        scheduled_mono_s=scheduled_mono_s,
         is_last=kind == "DELETED",
         is_result_awaited=is_awaited,
         result=told,
-        result_awaited_mono_s=awaited_s if is_awaited else None,
+        result_awaited_mono_s=awaited_mono_s if is_awaited else None,
     )
 
 

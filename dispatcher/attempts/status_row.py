@@ -14,14 +14,14 @@ _PHASES = {"succeeded": "Succeeded", "failed": "Failed"}
 
 
 @dataclass(frozen=True)
-class Now:
+class Instant:
     """One moment by the clock of people and by the monotonic one."""
 
     at: datetime
     mono_s: float
 
 
-def row(attempt: Attempt, *, deployment: str, owner: str, now: Now) -> PodRow:
+def row(attempt: Attempt, *, deployment: str, owner: str, now: Instant) -> PodRow:
     """The row of an attempt as it is now."""
     return PodRow(
         attempt_id=attempt.id,
@@ -41,7 +41,7 @@ def row(attempt: Attempt, *, deployment: str, owner: str, now: Now) -> PodRow:
     )
 
 
-def _of_life(attempt: Attempt, now: Now) -> dict[str, Any]:
+def _of_life(attempt: Attempt, now: Instant) -> dict[str, Any]:
     if attempt.sighting is None and attempt.state in states.UNLAUNCHED:
         return {"phase": "Waiting", **_of_wait(attempt.wait, now)}
     seen = attempt.seen
@@ -57,7 +57,7 @@ def _of_life(attempt: Attempt, now: Now) -> dict[str, Any]:
     }
 
 
-def _of_ending(attempt: Attempt, now: Now) -> dict[str, Any]:
+def _of_ending(attempt: Attempt, now: Instant) -> dict[str, Any]:
     """What ended it says, and where that says nothing of its own, its pod does."""
     ending, seen = attempt.ending, attempt.seen
     assert ending is not None  # noqa: S101 - for the type checker
@@ -76,10 +76,10 @@ def _of_ending(attempt: Attempt, now: Now) -> dict[str, Any]:
     }
 
 
-def _of_wait(wait: Wait | None, now: Now) -> dict[str, Any]:
+def _of_wait(wait: Wait | None, now: Instant) -> dict[str, Any]:
     if wait is None:
         return {}
-    at = {"waiting_since": wait.since_s, "deadline_at": wait.deadline_s}
+    at = {"waiting_since": wait.since_mono_s, "deadline_at": wait.deadline_mono_s}
     return {
         "reason": wait.reason,
         "message": wait.detail,

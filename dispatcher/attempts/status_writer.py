@@ -47,8 +47,8 @@ class StatusWriter:
 
     def write(self, attempt: Attempt) -> None:
         """Looks at what an attempt waits for, and has its row written within a moment."""
-        now = status_row.Now(datetime.now(UTC), time.monotonic())
-        self._attempts.waits(attempt, current_wait.look(attempt, now_s=now.mono_s))
+        now = status_row.Instant(datetime.now(UTC), time.monotonic())
+        self._attempts.waits(attempt, current_wait.look(attempt, now_mono_s=now.mono_s))
         if self._url is not None:
             self._keep(status_row.row(attempt, deployment=self._deployment, owner=self._owner, now=now))
 

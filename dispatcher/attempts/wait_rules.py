@@ -266,19 +266,19 @@ class Wait:
     kind: str
     reason: str | None
     detail: str | None
-    since_s: float
+    since_mono_s: float
     rule: Rule
     said_by: str
     """The setting that holds the rule."""
 
     @property
-    def deadline_s(self) -> float | None:
+    def deadline_mono_s(self) -> float | None:
         """When its rule acts; None for never."""
-        return self.since_s + self.rule.after_s if self.rule.after_s > 0 else None
+        return self.since_mono_s + self.rule.after_s if self.rule.after_s > 0 else None
 
-    def is_expired(self, now_s: float) -> bool:
+    def is_expired(self, now_mono_s: float) -> bool:
         """Whether the deadline has come."""
-        return self.deadline_s is not None and self.deadline_s <= now_s
+        return self.deadline_mono_s is not None and self.deadline_mono_s <= now_mono_s
 
 
 def too_long(wait: Wait, *, subject: str) -> str:

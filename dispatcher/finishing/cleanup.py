@@ -9,8 +9,8 @@ it: that is the cluster's garbage collection, not ours. Runs on the loop's threa
 import asyncio
 import logging
 import os
-import random
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -26,9 +26,13 @@ from dispatcher.options import Options, QueueProfile
 
 logger = logging.getLogger(__name__)
 
-TRIES = 6
+BACKOFF = retry.Backoff(tries=6)
 AT_ONCE = 16
 LOGS_AT_ONCE = 4
+_TROUBLE = (errors.ApiError, errors.ApiUnavailable, OSError)
+"""What may go wrong: the API server's, and that of the folder of logs. Anything else is a mistake of ours."""
+_NOTHING_THERE = (400, 404)
+"""No such pod, or a container that never started: there is nothing to save or delete."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -77,33 +81,29 @@ class Cleanup:
         self._background.spawn(self._end(ended))
 
     async def _leave(self, ended: EndedPod) -> None:
-        await self._patiently("log", ended, lambda: self.save_log(ended))
-        await self._patiently("mark", ended, lambda: self._mark_done(ended))
+        await self._save_log(ended)
+        await self._mark_done(ended)
 
     async def _end(self, ended: EndedPod) -> None:
         if ended.is_gone:
             return
-        await self._patiently("log", ended, lambda: self.save_log(ended))
-        if not await self._patiently(
-            "delete", ended, lambda: self._client.delete_pod(ended.namespace, ended.pod, uid=ended.uid)
-        ):
-            self.leftovers += 1
+        await self._save_log(ended)
+        await self._delete(ended, grace_s=None)
 
     async def _clean(self, ended: EndedPod) -> None:
         if ended.is_gone:
             return
         async with self._slots:
-            await self._patiently("log", ended, lambda: self.save_log(ended))
+            await self._save_log(ended)
             is_deleted = await self._is_deleted(ended)
             if not is_deleted or ended.profile.keep_finished_s > 0:
-                await self._patiently("mark", ended, lambda: self._mark_done(ended))
+                await self._mark_done(ended)
         if not is_deleted:
             return
         if ended.profile.keep_finished_s > 0:
             await asyncio.sleep(ended.profile.keep_finished_s)
         async with self._slots:
-            if not await self._patiently("delete", ended, lambda: self._delete(ended)):
-                self.leftovers += 1
+            await self._delete(ended, grace_s=0)
 
     async def _is_deleted(self, ended: EndedPod) -> bool:
         """Whether the pod is deleted. With `delete_active_pod` only one of whose containers some still run."""
@@ -115,6 +115,14 @@ class Cleanup:
         except (errors.ApiError, errors.ApiUnavailable):
             return False
         return (pod.get("status") or {}).get("phase") in ("Pending", "Running")
+
+    async def _save_log(self, ended: EndedPod) -> None:
+        try:
+            async for one in retry.Tries(Exception, backoff=BACKOFF):
+                with one, _passing_over(*_NOTHING_THERE):
+                    await self.save_log(ended)
+        except Exception as error:  # the steps that follow must not be lost with this one
+            _give_up("log", ended, error)
 
     async def save_log(self, ended: EndedPod) -> None:
         """Writes the pod's log to the log folder, cut at its limit with a line that says so."""
@@ -146,34 +154,38 @@ class Cleanup:
         """Marks this very pod; one that has its name by now is another's, and stays as it is."""
         patch = {"metadata": {"uid": ended.uid, "labels": {labels.DONE_LABEL: "true"}}}
         try:
-            await self._client.patch_pod(ended.namespace, ended.pod, patch)
-        except errors.ApiError as error:
-            if error.status not in (409, 422):  # 422 says that a uid does not change, 409 that it was a precondition
-                raise
+            async for one in retry.Tries(Exception, backoff=BACKOFF):
+                # 422 says that a uid does not change, 409 that it was a precondition
+                with one, _passing_over(*_NOTHING_THERE, 409, 422):
+                    await self._client.patch_pod(ended.namespace, ended.pod, patch)
+        except Exception as error:  # the steps that follow must not be lost with this one
+            _give_up("mark", ended, error)
 
-    async def _delete(self, ended: EndedPod) -> None:
-        await self._client.delete_pod(ended.namespace, ended.pod, uid=ended.uid, grace_s=0)
+    async def _delete(self, ended: EndedPod, *, grace_s: int | None) -> None:
+        try:
+            async for one in retry.Tries(Exception, backoff=BACKOFF):
+                with one, _passing_over(*_NOTHING_THERE):
+                    await self._client.delete_pod(ended.namespace, ended.pod, uid=ended.uid, grace_s=grace_s)
+        except Exception as error:  # the steps that follow must not be lost with this one
+            _give_up("delete", ended, error)
+            self.leftovers += 1
 
-    async def _patiently(self, what: str, ended: EndedPod, step: Callable[[], Awaitable[None]]) -> bool:
-        """Does one step, again and again within bounds. Says whether it succeeded or has nothing left to do."""
-        for failures in range(1, TRIES + 1):
-            try:
-                await step()
-            except errors.ApiError as error:
-                if error.status in (400, 404):
-                    return True  # no such pod, or a container that never started: there is nothing to save or delete
-                trouble: Exception = error
-            except (errors.ApiUnavailable, OSError) as error:
-                trouble = error
-            except Exception as error:  # the steps that follow must not be lost with this one
-                logger.exception("a step of the clean-up failed step=%s pod=%s", what, ended.pod)
-                trouble = error
-            else:
-                return True
-            if failures < TRIES:
-                await asyncio.sleep(retry.backoff_s(failures, jitter=random.random()))
-        logger.warning("gave up on a step step=%s pod=%s namespace=%s: %s", what, ended.pod, ended.namespace, trouble)
-        return False
+
+@contextmanager
+def _passing_over(*statuses: int) -> Iterator[None]:
+    """Answers of the API server that leave nothing to do are no errors."""
+    try:
+        yield
+    except errors.ApiError as error:
+        if error.status not in statuses:
+            raise
+
+
+def _give_up(step: str, ended: EndedPod, error: Exception) -> None:
+    trace = None if isinstance(error, _TROUBLE) else error
+    logger.warning(
+        "gave up on a step step=%s pod=%s namespace=%s: %s", step, ended.pod, ended.namespace, error, exc_info=trace
+    )
 
 
 def log_path(folder: Path, attempt_id: str) -> Path:

@@ -6,21 +6,20 @@ is completed with what the cluster said about the pod. Called once per ended pod
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable
 from dataclasses import replace
 
 from dispatcher import errors, retry
 from dispatcher.attempts import endings, sightings
 from dispatcher.attempts.attempt import Attempt
 from dispatcher.kubeapi import client
-from dispatcher.manifests import result_sidecar, workload
+from dispatcher.manifests import merge, result_sidecar, workload
 from dispatcher.protocol import outcome
 from dispatcher.status import observation, pod_events
 
 Result = outcome.Outcome | errors.PodFailed
 Epilogue = tuple[str, ...]
 """What is added to a log: how the pod failed, and what the cluster said about it."""
-TRIES = 5
+BACKOFF = retry.Backoff(tries=5)
 EVENTS_S = 5.0
 """Events are for people: after so long a failure is told without them."""
 MESSAGE_CHARS = 4096
@@ -80,7 +79,7 @@ async def _task(kube: client.KubeClient, attempt: Attempt, seen: observation.Obs
         if isinstance(told, outcome.Outcome):
             return told
         lines = told.lines + outcome.SLACK_LINES
-        log = await _patiently(lambda: kube.read_log(attempt.namespace, attempt.pod.name, tail_lines=lines))
+        log = await _log(kube, attempt, container=merge.BASE, tail_lines=lines)
         return outcome.read_frame(log, told)
     except (outcome.UnreadableOutcome, *_NO_ANSWER) as error:
         if seen.verdict == "failed":
@@ -134,9 +133,7 @@ async def _result_bytes(
     if told.kind != "log":
         raise result_sidecar.failure(told, path=path, max_bytes=max_bytes)
     try:
-        log = await _patiently(
-            lambda: kube.read_log(attempt.namespace, attempt.pod.name, container=result_sidecar.NAME)
-        )
+        log = await _log(kube, attempt, container=result_sidecar.NAME)
     except _NO_ANSWER as error:
         raise errors.PodFailed(
             f"its result could not be read from the log of the container {result_sidecar.NAME!r}: {error}",
@@ -145,14 +142,11 @@ async def _result_bytes(
     return result_sidecar.read_log(log, told)
 
 
-async def _patiently(read_once: Callable[[], Awaitable[bytes]]) -> bytes:
-    """Reads, again and again within bounds."""
-    for failures in range(1, TRIES):
-        try:
-            return await read_once()
-        except _NO_ANSWER:
-            await asyncio.sleep(retry.backoff_s(failures, jitter=0))
-    return await read_once()
+async def _log(kube: client.KubeClient, attempt: Attempt, *, container: str, tail_lines: int | None = None) -> bytes:
+    async for one in retry.Tries(_NO_ANSWER, backoff=BACKOFF):
+        with one:
+            log = await kube.read_log(attempt.namespace, attempt.pod.name, container=container, tail_lines=tail_lines)
+    return log
 
 
 def failed(attempt: Attempt, seen: observation.Observation) -> errors.PodFailed:

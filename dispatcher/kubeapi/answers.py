@@ -126,7 +126,7 @@ class _Review(msgspec.Struct):
     status: _ReviewStatus
 
 
-class _Version(msgspec.Struct, rename="camel"):
+class _ServerVersion(msgspec.Struct, rename="camel"):
     git_version: Text
 
 
@@ -212,7 +212,7 @@ def is_allowed(body: bytes) -> bool:
 
 def version(body: bytes) -> Json:
     """The version of the server."""
-    return _checked(body, _Version)
+    return _checked(body, _ServerVersion)
 
 
 def failure(body: bytes) -> tuple[str | None, str | None]:

@@ -2,14 +2,13 @@
 
 import asyncio
 import logging
-from typing import Any
 
 from dispatcher import errors, retry
 from dispatcher.kubeapi import client, server_access
 
 logger = logging.getLogger(__name__)
 
-AGAIN = retry.Backoff(first_s=2.0, last_s=2.0, jitter=lambda: 0.0)
+AGAIN = retry.Backoff(first_s=2.0, last_s=2.0, has_jitter=False)
 """A server that starts is found soon; one question every two seconds costs it nothing."""
 
 
@@ -24,21 +23,20 @@ class Connection:
 
     async def access(self) -> server_access.Access:
         """Address and credentials, as soon as the kubeconfig or the service account gives them."""
-        access: server_access.Access = await retry.until_done(
-            lambda: asyncio.to_thread(server_access.connect_as, self._wanted),
-            catch=errors.DispatcherError,
-            backoff=AGAIN,
-            on_failure=self._failed,
-        )
+        async for one in retry.Tries(errors.DispatcherError, backoff=AGAIN):
+            with one:
+                access = await asyncio.to_thread(server_access.connect_as, self._wanted)
+            self._note(one.error)
         for note in access.notes:
             logger.info("kubeconfig: %s", note)
         return access
 
     async def answers(self, api: client.KubeClient) -> None:
         """Returns once the server has told its version."""
-        version: dict[str, Any] = await retry.until_done(
-            api.read_version, catch=(errors.ApiError, errors.ApiUnavailable), backoff=AGAIN, on_failure=self._failed
-        )
+        async for one in retry.Tries((errors.ApiError, errors.ApiUnavailable), backoff=AGAIN):
+            with one:
+                version = await api.read_version()
+            self._note(one.error)
         self.trouble = None
         self._tried.set()
         logger.info("connected to Kubernetes version=%s", version.get("gitVersion"))
@@ -49,8 +47,10 @@ class Connection:
         if self.trouble is not None:
             raise errors.ApiUnavailable(self.trouble)
 
-    def _failed(self, failure: retry.Failure) -> None:
-        if str(failure.error) != self.trouble:
-            logger.warning("waiting for Kubernetes: %s", failure.error)
-        self.trouble = str(failure.error)
+    def _note(self, error: Exception | None) -> None:
+        if error is None:
+            return
+        if str(error) != self.trouble:
+            logger.warning("waiting for Kubernetes: %s", error)
+        self.trouble = str(error)
         self._tried.set()

@@ -102,7 +102,7 @@ class TokenFile:
     def __init__(self, file: Path) -> None:
         self._file = file
         self._token = _read_token(file)
-        self._read_mono = time.monotonic()
+        self._read_mono_s = time.monotonic()
 
     def __call__(self) -> str:
         """The value of the header; the last good one while the file cannot be read."""
@@ -110,10 +110,10 @@ class TokenFile:
 
     def renew(self, *, is_refused: bool) -> None:
         """Reads the file again if that is due."""
-        now = time.monotonic()
-        if not is_refused and now - self._read_mono < TOKEN_AGE_S:
+        now_mono_s = time.monotonic()
+        if not is_refused and now_mono_s - self._read_mono_s < TOKEN_AGE_S:
             return
-        self._read_mono = now
+        self._read_mono_s = now_mono_s
         try:
             self._token = _read_token(self._file)
         except errors.DispatcherError as error:

@@ -57,7 +57,7 @@ class Transport:
         self._connections = connections
         self._session: aiohttp.ClientSession | None = None
         self._credentials: Sequence[tuple[str, str]] = ()
-        self._credentials_mono = -CREDENTIALS_AGE_S
+        self._credentials_mono_s = -CREDENTIALS_AGE_S
         self._renewing = asyncio.Lock()
         self._was_refused = False
         self._warned: set[str] = set()
@@ -115,7 +115,7 @@ class Transport:
                 is_counted = True
                 self.counts[request.verb, str(answer.status)] += 1
                 if answer.status == 401:
-                    self._was_refused, self._credentials_mono = True, -CREDENTIALS_AGE_S
+                    self._was_refused, self._credentials_mono_s = True, -CREDENTIALS_AGE_S
                 if answer.status not in SUCCESS or answer.content_type == "text/html":
                     raise http_errors.refused(answer.status, await answer.read(), answer.headers, what=str(request))
                 self._log_warnings(answer.headers.getall("Warning", ()))
@@ -126,9 +126,9 @@ class Transport:
 
     async def _authorized(self) -> Sequence[tuple[str, str]]:
         """The headers that let us in, renewed from time to time and after a 401."""
-        if time.monotonic() - self._credentials_mono > CREDENTIALS_AGE_S:
+        if time.monotonic() - self._credentials_mono_s > CREDENTIALS_AGE_S:
             async with self._renewing:
-                if time.monotonic() - self._credentials_mono > CREDENTIALS_AGE_S:
+                if time.monotonic() - self._credentials_mono_s > CREDENTIALS_AGE_S:
                     await self._renew()
         return self._credentials
 
@@ -144,7 +144,7 @@ class Transport:
             raise errors.ApiUnavailable(message, was_sent=False) from error
         authorization = [("Authorization", token)] if token else []
         self._credentials = (("User-Agent", "podyard"), *access.headers, *authorization)
-        self._credentials_mono, self._was_refused = time.monotonic(), False
+        self._credentials_mono_s, self._was_refused = time.monotonic(), False
 
     def _log_warnings(self, warnings: Sequence[str]) -> None:
         """What the server did otherwise than asked, such as a field that it does not know and dropped; each once."""

@@ -20,27 +20,27 @@ class BlockedReasons:
         self._renewed_mono_s: dict[tuple[str, str], float] = {}
         """(queue, namespace) -> when."""
 
-    def explain(self, admission: Admission, attempts: Attempts, *, now_s: float) -> None:
+    def explain(self, admission: Admission, attempts: Attempts, *, now_mono_s: float) -> None:
         """Gives every attempt in the wait queues the reason that holds now."""
         for queue in admission.queues:
-            hold = admission.hold(queue[0], now_s)
+            hold = admission.hold(queue[0], now_mono_s)
             if hold is None:
                 continue
             name = (queue[0].queue, queue[0].namespace)
-            is_due = now_s - self._renewed_mono_s.get(name, 0.0) >= NUMBERS_S
+            is_due = now_mono_s - self._renewed_mono_s.get(name, 0.0) >= NUMBERS_S
             renewed: Iterable[Attempt] = islice(queue, NUMBERS_OF) if is_due else ()
             changed = [one for one in queue if one.blocked is None or one.blocked.reason != hold.reason]
             for attempt in {*changed, *renewed}:
                 attempts.block(attempt, hold)
             if is_due:
-                self._renewed_mono_s[name] = now_s
+                self._renewed_mono_s[name] = now_mono_s
 
 
-def explain(attempt: Attempt, admission: Admission, attempts: Attempts, *, now_s: float) -> None:
+def explain(attempt: Attempt, admission: Admission, attempts: Attempts, *, now_mono_s: float) -> None:
     """Says why an attempt that was taken in a moment ago waits, if it does."""
     if attempt.state is not State.QUEUED or attempt.blocked is not None:
         return
-    hold = admission.hold(attempt, now_s)
+    hold = admission.hold(attempt, now_mono_s)
     if hold is not None:
         attempts.block(attempt, hold)
     else:

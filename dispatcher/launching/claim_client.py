@@ -7,12 +7,11 @@ loop nor Celery's hub waits for it. What follows from an answer is `launch_claim
 
 import asyncio
 import logging
-import random
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
-from typing import Any, Protocol, TypeVar
+from typing import Any, Protocol
 
 from dispatcher import retry
 from dispatcher.attempts import states
@@ -21,14 +20,11 @@ from dispatcher.protocol import launch_claim
 
 logger = logging.getLogger(__name__)
 
-T = TypeVar("T")
-
 AT_ONCE = 256
 """Claims in one round trip."""
 GATHER_S = 0.015
 """While claims come one after the other they are asked for at most so often. One that comes alone does not wait."""
-BACKOFF_FIRST_S = 1.0
-BACKOFF_LAST_S = 15.0
+RELEASE_BACKOFF = retry.Backoff(first_s=1.0, last_s=15.0)
 
 
 class Book(Protocol):
@@ -54,6 +50,10 @@ class _Ours:
     """When it was last asked for, on the monotonic clock."""
     unanswered: int = 0
     """Creates that were sent and of which it is not known that they did nothing."""
+
+
+class _ClaimReplacedError(Exception):
+    """Another claim stands where one was read a moment ago."""
 
 
 class Claims:
@@ -141,18 +141,11 @@ class Claims:
 
         Returns once it is gone, however long the result backend is away.
         """
-        failures = 0
-        while True:
-            try:
-                if await self._release(attempt):
-                    return
-            except Exception as error:
-                failures += 1
-                logger.debug("a claim is not taken back yet attempt_id=%s: %r", attempt.id, error)
-            jitter = random.random()
-            await asyncio.sleep(
-                retry.backoff_s(failures, jitter=jitter, first_s=BACKOFF_FIRST_S, last_s=BACKOFF_LAST_S)
-            )
+        async for one in retry.Tries(Exception, backoff=RELEASE_BACKOFF):
+            with one:
+                await self._release(attempt)
+            if one.error is not None:
+                logger.debug("a claim is not taken back yet attempt_id=%s: %r", attempt.id, one.error)
 
     async def close(self) -> None:
         """Takes back the claims for which nothing was sent, so that the next dispatcher need not wonder.
@@ -163,16 +156,19 @@ class Claims:
             await asyncio.wait({self._asking})
         await asyncio.gather(*map(self.give_up, list(self._ours)))
 
-    async def _release(self, attempt: Attempt) -> bool:
+    async def _release(self, attempt: Attempt) -> None:
         answer = await self.take(attempt)
         self._ours.pop(attempt, None)
         if answer.has_outcome:
-            return True  # its claim stands for good: nobody looks at it any more
+            return  # its claim stands for good: nobody looks at it any more
         if answer.held is None:
-            return await self._swap(attempt, attempt.delivery, None)
-        if launch_claim.is_of_launch(answer.held, place=attempt.key.place):
-            return await self._swap(attempt, answer.held, None)
-        return True  # it is another's
+            is_done = await self._swap(attempt, attempt.delivery, None)
+        elif launch_claim.is_of_launch(answer.held, place=attempt.key.place):
+            is_done = await self._swap(attempt, answer.held, None)
+        else:
+            return  # it is another's
+        if not is_done:
+            raise _ClaimReplacedError
 
     def _claim(self, attempt: Attempt) -> launch_claim.Claim:
         return launch_claim.Claim(
@@ -196,10 +192,11 @@ class Claims:
         asked_mono_s = time.monotonic()
         wanted = [(one.id, one.delivery, self._claim(one).encode()) for one, _ in batch]
         try:
-            found = await self._call(self._book.take_launches, wanted)
+            loop = asyncio.get_running_loop()
+            found = await loop.run_in_executor(self._thread, self._book.take_launches, wanted)
             answers = [launch_claim.Answer(held=held, age_s=age_s, has_outcome=over) for held, age_s, over in found]
             pairs = list(zip(batch, answers, strict=True))
-        except Exception as error:  # no answer, or an odd one: each that waits hears of it
+        except Exception as error:  # no answer, or an odd one: each that waits gets the error
             for _, future in batch:
                 if not future.done():
                     future.set_exception(error)
@@ -211,7 +208,6 @@ class Claims:
                 future.set_result(answer)
 
     async def _swap(self, attempt: Attempt, held: str, claim: launch_claim.Claim | None) -> bool:
-        return await self._call(self._book.swap_launch, attempt.id, held, claim.encode() if claim else None)
-
-    async def _call(self, call: Callable[..., T], *args: Any) -> T:
-        return await asyncio.get_running_loop().run_in_executor(self._thread, call, *args)
+        text = claim.encode() if claim else None
+        loop = asyncio.get_running_loop()
+        return await loop.run_in_executor(self._thread, self._book.swap_launch, attempt.id, held, text)

@@ -178,8 +178,8 @@ class Creation:
 
     def _doubt(self, attempt: Attempt, *, since_mono_s: float) -> None:
         """There may be a pod of it that nobody has seen yet, from that time on at the earliest."""
-        since = attempt.launch.doubted_mono_s or since_mono_s
-        self._attempts.prepare(attempt, replace(attempt.launch, is_in_doubt=True, doubted_mono_s=since))
+        since_mono_s = attempt.launch.doubted_mono_s or since_mono_s
+        self._attempts.prepare(attempt, replace(attempt.launch, is_in_doubt=True, doubted_mono_s=since_mono_s))
 
     async def _created(self, attempt: Attempt, pod: Mapping[str, Any]) -> None:
         """The pod exists. One whose message is in a Secret waits for it, and counts as created when it is there."""
@@ -187,7 +187,7 @@ class Creation:
         if attempt.pod.uid is None:
             self._attempts.name_pod(attempt, replace(attempt.pod, uid=uid))
         if attempt.state is states.State.LAUNCHING:
-            self._admission.created(attempt, uid=uid, now_s=time.monotonic())
+            self._admission.created(attempt, uid=uid, now_mono_s=time.monotonic())
             if attempt.launch.has_secret:
                 begun_mono_s = time.monotonic()
                 try:
@@ -196,7 +196,7 @@ class Creation:
                 except (errors.ApiError, errors.ApiUnavailable) as error:
                     await self._after_error(attempt, error, begun_mono_s=begun_mono_s)
                     return
-        self._admission.holdoff.worked(attempt.namespace, now_s=time.monotonic())
+        self._admission.holdoff.worked(attempt.namespace, now_mono_s=time.monotonic())
         if attempt.state is states.State.LAUNCHING:  # else the pod's events were faster than the answer to its create
             made = replace(attempt.pod, created_at=datetime.now(UTC), created_mono_s=time.monotonic())
             self._attempts.launched(attempt, made)
@@ -249,21 +249,20 @@ class Creation:
         with self._doubted_if_interrupted(attempt):
             await self._created(attempt, pod)
         if attempt.state in states.LIVE:  # what it says already may have been seen before we had its name
-            found = sightings.sighting(attempt, pod, "MODIFIED", now_s=time.monotonic())
-            self._attempts.saw(attempt, found, uid=sightings.uid_of(pod))
+            self._attempts.observed(attempt, pod, now_mono_s=time.monotonic())
 
     def _wait(self, attempt: Attempt, blocked: Hold, after_s: float, *, is_in_doubt: bool = False) -> None:
         """This attempt alone is tried again in a moment."""
         launch = replace(attempt.launch, is_in_doubt=attempt.launch.is_in_doubt or is_in_doubt)
         if attempt.state is states.State.LAUNCHING and self._attempts.park(attempt, blocked, launch):
-            self._admission.park(attempt, until_s=time.monotonic() + after_s)
+            self._admission.park(attempt, until_mono_s=time.monotonic() + after_s)
 
     def _park(self, attempt: Attempt, error: Failure, *, begun_mono_s: float, reason: str | None = None) -> None:
         """Puts it back into its place: after a while of its own, or while its namespace, or all, are held off."""
         if attempt.state is not states.State.LAUNCHING:
             return
         reaction = create_errors.react(error)
-        blocked, now_s = Hold(reason or reaction.reason, str(error)), time.monotonic()
+        blocked, now_mono_s = Hold(reason or reaction.reason, str(error)), time.monotonic()
         is_answered = reason is None and isinstance(error, errors.ApiError)
         launch = replace(
             attempt.launch,
@@ -277,10 +276,12 @@ class Creation:
                 self._attempts.end(attempt, endings.refused(attempt, error, reason="LargerThanQuota"))
                 return
             self._admission.quotas.refused(attempt, resources, str(error))
-            self._admission.park(attempt, until_s=now_s + self._alone_s(launch.failures, error))
+            self._admission.park(attempt, until_mono_s=now_mono_s + self._alone_s(launch.failures, error))
             return
         scope = EVERYWHERE if reaction.action == "stop" else attempt.namespace
-        self._admission.park(attempt, until_s=self._held_off(attempt, scope, blocked, error, begun_mono_s=begun_mono_s))
+        self._admission.park(
+            attempt, until_mono_s=self._held_off(attempt, scope, blocked, error, begun_mono_s=begun_mono_s)
+        )
 
     def _alone_s(self, failures: int, error: Failure) -> float:
         return create_errors.backoff_s(failures, error, jitter=random.random())
@@ -289,14 +290,16 @@ class Creation:
         self, attempt: Attempt, scope: str, blocked: Hold, error: Failure, *, begun_mono_s: float
     ) -> float | None:
         """Until when it waits by itself; None where its scope is held off instead."""
-        now_s, jitter, holdoff = time.monotonic(), random.random(), self._admission.holdoff
+        now_mono_s, jitter, holdoff = time.monotonic(), random.random(), self._admission.holdoff
         wanted_s = getattr(error, "retry_after_s", None) or 0.0
         alone_s = holdoff.alone_s(
-            scope, blocked, failures=attempt.launch.failures, now_s=now_s, wanted_s=wanted_s, jitter=jitter
+            scope, blocked, failures=attempt.launch.failures, now_mono_s=now_mono_s, wanted_s=wanted_s, jitter=jitter
         )
         if alone_s is not None:
-            return now_s + alone_s
-        paused_s = holdoff.pause(scope, blocked, begun_at=begun_mono_s, now_s=now_s, wanted_s=wanted_s, jitter=jitter)
+            return now_mono_s + alone_s
+        paused_s = holdoff.pause(
+            scope, blocked, begun_mono_s=begun_mono_s, now_mono_s=now_mono_s, wanted_s=wanted_s, jitter=jitter
+        )
         if paused_s is not None:
             logger.warning(
                 "launching paused namespace=%s reason=%s seconds=%.1f: %s",

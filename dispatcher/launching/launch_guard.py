@@ -7,11 +7,10 @@ backend is away an attempt waits: it must not run a second time. On the loop's t
 
 import asyncio
 import logging
-import random
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import UTC, datetime
-from typing import TypeVar
 
 from dispatcher import retry
 from dispatcher.attempts.attempt import Attempt
@@ -23,8 +22,6 @@ from dispatcher.protocol import launch_claim
 from dispatcher.protocol.launch_claim import Step
 
 logger = logging.getLogger(__name__)
-
-T = TypeVar("T")
 
 AWAY = "ResultBackendUnavailable"
 DOUBT_AFTER_S = 3.0
@@ -56,7 +53,9 @@ class LaunchGuard:
         if claims is None:
             return await self._unclaimed(attempt)
         while True:
-            step = await self._insist(attempt, lambda: self._claimed(claims, attempt))
+            async for one in retry.Tries(Exception):  # the result backend is another's code, away or not
+                with one, self._noting(attempt):
+                    step = await self._claimed(claims, attempt)
             if step.action != "create" or claims.is_fresh(attempt):
                 return step
             self._attempts.block(attempt, Hold(AWAY, "it answers too slowly for a claim"))
@@ -66,12 +65,14 @@ class LaunchGuard:
         claims = self._claims_for(attempt)
         if claims is None:
             return Step("create", "Unclaimed")
-        step, held = await self._insist(attempt, lambda: self._looked_for(claims, attempt))
+        async for one in retry.Tries(Exception):
+            with one, self._noting(attempt):
+                step, held = await self._looked_for(claims, attempt)
         if step.action != "lose" or held is None:
             return step
         # By itself: a claim that is asked for again would take the place of a loss that was noted before its answer
         # was lost, and what nobody knows the end of would run again.
-        if await self._insist(attempt, lambda: claims.lose(attempt, held)):
+        if await self._lose(claims, attempt, held):
             return Step("report", step.reason, step.owner)
         return Step("wait", "ClaimedBefore", step.owner)  # somebody else was faster, or it has just ended
 
@@ -80,7 +81,7 @@ class LaunchGuard:
         claims = self._claims_for(attempt)
         if claims is None:
             return Step("create", "Unclaimed")
-        if await self._insist(attempt, lambda: claims.lose(attempt, attempt.delivery)):
+        if await self._lose(claims, attempt, attempt.delivery):
             return Step("report", "PodLost", claims.owner)
         return Step("drop", "Ended")  # our claim was there a moment ago: only an outcome can have come in between
 
@@ -118,36 +119,38 @@ class LaunchGuard:
         answer = await claims.take(attempt)
         return launch_claim.decide(answer, place=place, was_ours=was_ours, is_pod_missing=True), answer.held
 
+    async def _lose(self, claims: Claims, attempt: Attempt, held: str) -> bool:
+        async for one in retry.Tries(Exception):
+            with one, self._noting(attempt):
+                is_noted = await claims.lose(attempt, held)
+        return is_noted
+
     async def _unclaimed(self, attempt: Attempt) -> Step:
         while True:
             asked_mono_s = time.monotonic()
             waited_s = (datetime.now(UTC) - attempt.received_at).total_seconds()
             is_doubtful = attempt.message.is_repeat or waited_s > DOUBT_AFTER_S
-            if (
-                is_doubtful
-                and attempt.stores_result
-                and await self._insist(attempt, lambda: self._has_outcome(attempt))
-            ):
+            if is_doubtful and attempt.stores_result and await self._has_outcome(attempt):
                 return Step("drop", "Ended")
             if time.monotonic() - asked_mono_s < launch_claim.FRESH_S:
                 return Step("create", "Unclaimed")
 
     async def _has_outcome(self, attempt: Attempt) -> bool:
-        return await asyncio.to_thread(self._questions.has_outcome, attempt.id)
+        async for one in retry.Tries(Exception):
+            with one, self._noting(attempt):
+                has_outcome = await asyncio.to_thread(self._questions.has_outcome, attempt.id)
+        return has_outcome
 
-    async def _insist(self, attempt: Attempt, call: Callable[[], Awaitable[T]]) -> T:
-        failures = 0
-        while True:
-            try:
-                answer = await call()
-            except Exception as error:  # noqa: BLE001 - the result backend is another's code, away or not
-                failures += 1
-                self._note(error)
-                self._attempts.block(attempt, Hold(AWAY, str(error)))
-                await asyncio.sleep(retry.backoff_s(failures, jitter=random.random()))
-            else:
-                self._note(None)
-                return answer
+    @contextmanager
+    def _noting(self, attempt: Attempt) -> Iterator[None]:
+        """One question to the result backend: an attempt that waits for its answer says so."""
+        try:
+            yield
+        except Exception as error:
+            self._note(error)
+            self._attempts.block(attempt, Hold(AWAY, str(error)))
+            raise
+        self._note(None)
 
     def _note(self, trouble: Exception | None) -> None:
         """One line when launches begin to wait for the result backend, and one when it answers again."""

@@ -55,12 +55,12 @@ class Launcher:
         while True:
             again_s = None
             try:
-                now_s = time.monotonic()
-                self._launch_next(now_s)
-                self._explain_fresh(now_s)
-                if now_s - looked_mono_s >= LOOK_S:
-                    looked_mono_s = now_s
-                    self._reasons.explain(self._admission, self._attempts, now_s=now_s)
+                now_mono_s = time.monotonic()
+                self._launch_next(now_mono_s)
+                self._explain_fresh(now_mono_s)
+                if now_mono_s - looked_mono_s >= LOOK_S:
+                    looked_mono_s = now_mono_s
+                    self._reasons.explain(self._admission, self._attempts, now_mono_s=now_mono_s)
                 again_s = self._admission.again_in_s(time.monotonic())
             except Exception:
                 logger.exception("the wait queues could not be looked at")
@@ -88,16 +88,16 @@ class Launcher:
                 task.cancel()
             await asyncio.gather(*late, return_exceptions=True)
 
-    def _launch_next(self, now_s: float) -> None:
-        while not self._creation.is_closing and (attempt := self._admission.take(now_s)) is not None:
+    def _launch_next(self, now_mono_s: float) -> None:
+        while not self._creation.is_closing and (attempt := self._admission.take(now_mono_s)) is not None:
             task = asyncio.get_running_loop().create_task(self._creation.launch(attempt, self._sends))
             self._launches.add(task)
             task.add_done_callback(self._launches.discard)
 
-    def _explain_fresh(self, now_s: float) -> None:
+    def _explain_fresh(self, now_mono_s: float) -> None:
         fresh, self._fresh = self._fresh, []
         for attempt in fresh:
-            blocked_reasons.explain(attempt, self._admission, self._attempts, now_s=now_s)
+            blocked_reasons.explain(attempt, self._admission, self._attempts, now_mono_s=now_mono_s)
 
 
 def _with_past(launch: Launch, before: Launch) -> Launch:

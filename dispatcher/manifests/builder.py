@@ -169,7 +169,7 @@ def _any_image(
     if message.args:
         raise errors.InvalidPod("dispatcher.pod: takes its arguments by name, such as image='busybox'")
     wanted = container_pod.read(message.kwargs)
-    _check_access(wanted.access, options)
+    _check_cluster(wanted.cluster, options)
     base = wanted.options.base
     lower = _template_of(wanted, message.wishes)
     _check_base(lower, base)
@@ -222,7 +222,7 @@ def _namespace_in(pod: Any) -> str | None:
     return namespace if isinstance(namespace, str) and namespace else None
 
 
-def _check_access(wanted: container_pod.Access, options: Options) -> None:
+def _check_cluster(wanted: container_pod.ClusterRequest, options: Options) -> None:
     """An author may name the cluster, but a dispatcher has one."""
     way_out = "a dispatcher has one cluster: run another one with these settings for a queue of its own"
     if wanted.kubeconfig and Path(wanted.kubeconfig).expanduser() != options.kubeconfig:

@@ -19,7 +19,7 @@ _NAMESPACE = re.compile(r"[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?")
 
 
 @dataclass(frozen=True, kw_only=True)
-class Access:
+class ClusterRequest:
     """The cluster that an author named; a dispatcher has one, so it can only agree or not."""
 
     in_cluster: bool | None = None
@@ -41,7 +41,7 @@ class PodRequest:
     namespace: str | None = None
     labels: Mapping[str, str | None] = field(default_factory=dict)
     """Raw texts, made valid label values when the pod gets its identity."""
-    access: Access = Access()
+    cluster: ClusterRequest = ClusterRequest()
     sidecar_security_context: Mapping[str, Any] | None = None
 
 
@@ -64,7 +64,7 @@ def read(arguments: Mapping[str, Any]) -> PodRequest:
         name=_text(given, "name"),
         namespace=_namespace(given),
         labels=_labels(given.get("labels", {})),
-        access=Access(
+        cluster=ClusterRequest(
             in_cluster=container_pod_options.read_bool("in_cluster", given["in_cluster"])
             if "in_cluster" in given
             else None,
@@ -101,21 +101,15 @@ def _override(given: Mapping[str, Any], *, base: str) -> dict[str, Any]:
         "metadata": {"annotations": container_pod_values.plain(given, "annotations", "{str}") or {}},
         "spec": spec,
     }
-    _check_keys(arguments, _argument_of)
+    if wrong := merge.wrong_key(arguments):
+        raise container_pod_options.wrong(pod_schema.dotted(_argument_of(wrong.path)), wrong.problem)
     whole = given.get("full_pod_spec")
     if whole is None:
         return arguments
     named = _with_base(_whole_pod("full_pod_spec", whole), base)
-    _check_keys(named, lambda path: ("full_pod_spec", *path))
+    if wrong := merge.wrong_key(named):
+        raise container_pod_options.wrong(pod_schema.dotted(("full_pod_spec", *wrong.path)), wrong.problem)
     return merge.overlay(named, arguments)
-
-
-def _check_keys(pod: dict[str, Any], path_of: Callable[[pod_schema.Path], pod_schema.Path]) -> None:
-    """Entries of lists that are merged by a key have it; what is wrong is told with the path that `path_of` gives."""
-    try:
-        merge.check_keys(pod)
-    except pod_schema.WrongField as wrong:
-        raise container_pod_options.wrong(pod_schema.dotted(path_of(wrong.path)), wrong.problem) from None
 
 
 def _argument_of(path: pod_schema.Path) -> pod_schema.Path:

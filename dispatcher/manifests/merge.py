@@ -7,7 +7,6 @@ replaced. Never adds anything of its own: identity is the business of `dispatche
 
 from collections.abc import Callable, Iterator, Mapping
 from functools import partial
-from operator import itemgetter
 from typing import Any
 
 from dispatcher import errors
@@ -115,16 +114,16 @@ def _merge_containers(base: list[Entry] | None, override: list[Entry]) -> list[E
     return merged
 
 
-def _replace_by_key(base: list[Entry] | None, override: list[Entry], *, key: Callable[[Entry], object]) -> list[Entry]:
-    """Entries replaced whole where the key is the same, in the order of the base; new ones after them.
+def _replace_by_key(base: list[Entry] | None, override: list[Entry], *, key: tuple[str, ...]) -> list[Entry]:
+    """Entries replaced whole where the fields of the key are the same, in the order of the base; new ones after them.
 
     Where the override repeats a key, its last entry wins, as for the kubelet; the base's repetitions go with the first.
     """
-    new = {key(entry): entry for entry in override}
+    new = {_key_of(entry, key): entry for entry in override}
     merged: list[Entry] = []
     placed: set[object] = set()
     for entry in base or []:
-        name = key(entry)
+        name = _key_of(entry, key)
         if name not in new:
             merged.append(entry)
         elif name not in placed:
@@ -151,8 +150,11 @@ def _is_empty(value: Any) -> bool:
     return value in ("", [], {})
 
 
-def _port(entry: Entry) -> object:
-    return entry.get("containerPort"), entry.get("protocol") or "TCP"
+def _key_of(entry: Entry, key: tuple[str, ...]) -> tuple[object, ...]:
+    return tuple(entry.get(field) or _DEFAULTS.get(field) for field in key)
+
+
+_DEFAULTS = {"protocol": "TCP"}
 
 
 _RULES: Mapping[tuple[str, str], Callable[[Any, Any], Any]] = {
@@ -163,14 +165,14 @@ _RULES: Mapping[tuple[str, str], Callable[[Any, Any], Any]] = {
     ("PodSpec", "nodeSelector"): _merge_texts,  # its values are values of the node's labels
     ("PodSpec", "containers"): _merge_containers,
     ("PodSpec", "initContainers"): _merge_containers,
-    ("PodSpec", "volumes"): partial(_replace_by_key, key=itemgetter("name")),
+    ("PodSpec", "volumes"): partial(_replace_by_key, key=("name",)),
     ("PodSpec", "affinity"): _replace,
     ("PodSpec", "dnsConfig"): _replace,
-    ("Container", "env"): partial(_replace_by_key, key=itemgetter("name")),
+    ("Container", "env"): partial(_replace_by_key, key=("name",)),
     ("Container", "envFrom"): _append,
-    ("Container", "ports"): partial(_replace_by_key, key=_port),
-    ("Container", "volumeMounts"): partial(_replace_by_key, key=itemgetter("mountPath")),
-    ("Container", "volumeDevices"): partial(_replace_by_key, key=itemgetter("devicePath")),
+    ("Container", "ports"): partial(_replace_by_key, key=("containerPort", "protocol")),
+    ("Container", "volumeMounts"): partial(_replace_by_key, key=("mountPath",)),
+    ("Container", "volumeDevices"): partial(_replace_by_key, key=("devicePath",)),
     ("Container", "lifecycle"): _replace,
     ("Container", "livenessProbe"): _replace,
     ("Container", "readinessProbe"): _replace,
@@ -195,16 +197,26 @@ def _name_first_container(override: Entry, base: str) -> None:
         containers[0] = {**containers[0], "name": base}
 
 
+def wrong_key(override: Entry) -> pod_schema.WrongField | None:
+    """What is wrong with the first entry that lacks the key by which it is merged; None where all have theirs."""
+    return next(_wrong_keys(override), None)
+
+
 def check_keys(override: Entry) -> None:
     """Every entry that is merged by a key must have it; raises WrongField."""
+    if wrong := wrong_key(override):
+        raise wrong
+
+
+def _wrong_keys(override: Entry) -> Iterator[pod_schema.WrongField]:
     spec = override.get("spec") or {}
-    _check_list(spec, "volumes", ("spec",))
+    yield from _wrong_entries(spec, "volumes", ("spec",))
     for field, index, container in _containers(spec):
         path = ("spec", field, index)
         if not container.get("name"):
-            raise pod_schema.WrongField((*path, "name"), "is missing; containers are matched by name")
+            yield pod_schema.WrongField((*path, "name"), "is missing; containers are matched by name")
         for keyed in ("env", "volumeMounts", "volumeDevices", "ports"):
-            _check_list(container, keyed, path)
+            yield from _wrong_entries(container, keyed, path)
 
 
 def _containers(spec: Entry) -> Iterator[tuple[str, int, Entry]]:
@@ -213,9 +225,9 @@ def _containers(spec: Entry) -> Iterator[tuple[str, int, Entry]]:
             yield field, index, container
 
 
-def _check_list(holder: Entry, field: str, path: pod_schema.Path) -> None:
+def _wrong_entries(holder: Entry, field: str, path: pod_schema.Path) -> Iterator[pod_schema.WrongField]:
     key = _REQUIRED[field]
     for index, entry in enumerate(holder.get(field) or []):
         value = entry.get(key)
         if value is None or value == "":
-            raise pod_schema.WrongField((*path, field, index, key), f"is missing; entries are matched by {key}")
+            yield pod_schema.WrongField((*path, field, index, key), f"is missing; entries are matched by {key}")

@@ -57,8 +57,8 @@ class _Init:
         self._child = child
         self._told = told
         self._text = b""
-        self._soft_at: float | None = None
-        self._hard_at: float | None = None
+        self._soft_mono_s: float | None = None
+        self._hard_mono_s: float | None = None
         self._hard_s = 0.0
         self._last_words = b""
         self._is_out_of_time = False
@@ -95,26 +95,26 @@ class _Init:
         *lines, self._text = (self._text + data).split(b"\n")
         for line in lines:
             if line + b"\n" == OVER:
-                self._soft_at = self._hard_at = None
+                self._soft_mono_s = self._hard_mono_s = None
                 continue
             soft, hard, self._last_words = line.split(b" ", 2)
-            now = time.monotonic()
+            now_mono_s = time.monotonic()
             self._hard_s = float(hard)
-            self._soft_at = now + float(soft) if float(soft) else None
-            self._hard_at = now + float(hard) if float(hard) else None
+            self._soft_mono_s = now_mono_s + float(soft) if float(soft) else None
+            self._hard_mono_s = now_mono_s + float(hard) if float(hard) else None
         return bool(data)
 
-    def _left_s(self, now: float) -> float | None:
+    def _left_s(self, now_mono_s: float) -> float | None:
         """Until the next limit."""
-        due = [at for at in (self._soft_at, self._hard_at) if at is not None]
-        return max(0.0, min(due) - now) if due else None
+        due = [at for at in (self._soft_mono_s, self._hard_mono_s) if at is not None]
+        return max(0.0, min(due) - now_mono_s) if due else None
 
-    def _keep_limits(self, now: float) -> None:
-        if self._soft_at is not None and now >= self._soft_at:
-            self._soft_at = None
+    def _keep_limits(self, now_mono_s: float) -> None:
+        if self._soft_mono_s is not None and now_mono_s >= self._soft_mono_s:
+            self._soft_mono_s = None
             self._send(SOFT_SIGNAL)
-        if self._hard_at is not None and now >= self._hard_at:
-            self._hard_at = None
+        if self._hard_mono_s is not None and now_mono_s >= self._hard_mono_s:
+            self._hard_mono_s = None
             self._is_out_of_time = True
             self._send(signal.SIGKILL)
 

@@ -61,14 +61,14 @@ def _message_text() -> str:
 
 def _run(message: Message, text: str, *, limits: int | None) -> outcome.Outcome:
     """Runs the body once and returns how it ended; whatever the body raises becomes an outcome."""
-    started = time.monotonic()
+    started_mono_s = time.monotonic()
     try:
         app_path = os.environ.get("PODYARD_APP", "")
         include = tuple(filter(None, os.environ.get(app_process.INCLUDE_ENV, "").split(",")))
         app = app_process.prepare(app_path, include=include)
         task = app_process.task(app, message.name, app_path=app_path)
         message = Message.decode(text)  # again: the application may have types of its own in the arguments
-        started = time.monotonic()
+        started_mono_s = time.monotonic()
         wanted = time_limits.Limits.of(message.headers, task)
         with time_limits.kept(wanted, tells=limits, last_words=_last_words(message, wanted)):
             is_tracer = os.environ.get("PODYARD_CREDENTIALS") == "inherit"
@@ -77,7 +77,7 @@ def _run(message: Message, text: str, *, limits: int | None) -> outcome.Outcome:
         raise
     except BaseException as error:  # the one place where a body's errors, SystemExit too, become data
         ended = _outcome(message, "FAILURE", failure=failures.of(error))
-    return replace(ended, runtime_s=round(time.monotonic() - started, 6))
+    return replace(ended, runtime_s=round(time.monotonic() - started_mono_s, 6))
 
 
 def _last_words(message: Message, wanted: time_limits.Limits) -> bytes:

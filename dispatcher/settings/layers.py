@@ -8,10 +8,10 @@ setting at all (a key that does not exist) is found here, because only here its 
 import difflib
 import json
 import re
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from dispatcher import constraints
 from dispatcher.manifests import redaction
@@ -23,8 +23,17 @@ CONFIG_VARIABLE = "PODYARD_CONFIG"
 DEFAULT_RULE = "kubernetes"
 """The rule of queues that exists without being written."""
 
-Where = Callable[..., str]
-"""The keys that lead to a value -> its place, such as `podyard.toml:7`."""
+
+class Source(Protocol):
+    """Where settings are written: a file, or an application."""
+
+    @property
+    def base(self) -> Path:
+        """What relative paths in it count from."""
+
+    def place(self, *path: str) -> str:
+        """Where a value stands to which these keys lead, such as `podyard.toml:7`."""
+
 
 _OTHERS = re.compile(
     r"PODYARD_(CONFIG|APP|MESSAGE|MESSAGE_FILE|RESULT_MAX_BYTES|CREDENTIALS|TERMINATION_\w+|LOCAL_CLUSTER_FAULTS"
@@ -41,7 +50,7 @@ class Value:
     """A value as written, and where."""
 
     raw: Any
-    source: str
+    place: str
     base: Path
     """What a relative path in it counts from."""
 
@@ -77,18 +86,18 @@ class Layers:
         """What a rule of a queue may say."""
         return (*(("side",) if self.has_sides else ()), *constraints.keys_of(QueueProfile))
 
-    def add_document(self, document: Mapping[str, Any], *, where: Where, base: Path) -> None:
-        """Adds what a file of settings holds; its relative paths count from `base`."""
+    def add_document(self, document: Mapping[str, Any], source: Source) -> None:
+        """Adds what a file of settings holds."""
         for name, content in document.items():
             if name == "queues":
-                self.add_queues(content, where=where, base=base)
+                self.add_queues(content, source)
             elif name in self.keys(""):
-                self.values[(name,)] = Value(content, where(name), base)
+                self.values[(name,)] = Value(content, source.place(name), source.base)
             elif name in self.sections:
-                self._add_section(name, content, where=where, base=base)
+                self._add_section(name, content, source)
             else:
                 known = [*self.keys(""), *self.sections, "queues"]
-                self.add_problem(where(name), f"{name}: unknown section or key{_nearest(name, known)}")
+                self.add_problem(source.place(name), f"{name}: unknown section or key{_nearest(name, known)}")
 
     def add_below(self, other: "Layers") -> None:
         """Adds layers whose values lose against those that are there already."""
@@ -96,36 +105,35 @@ class Layers:
         self.rules = other.rules | self.rules
         self.problems += other.problems
 
-    def add_application(self, given: Mapping[str, Any], *, keys: Mapping[str, KeyPath], where: Where) -> None:
+    def add_application(self, given: Mapping[str, Any], source: Source, *, keys: Mapping[str, KeyPath]) -> None:
         """Adds what a Celery application says in flat keys; None means "not set"."""
         for name, content in given.items():
             if name == "queues":
-                self.add_queues(content or {}, where=where, base=self.cwd)
+                self.add_queues(content or {}, source)
             elif name not in keys:
-                self.add_problem(where(), f"unknown key {name!r}{_nearest(str(name), [*keys, 'queues'])}")
+                self.add_problem(source.place(), f"unknown key {name!r}{_nearest(str(name), [*keys, 'queues'])}")
             elif content is None:
                 continue
             elif len(keys[name]) == 1 and keys[name][0] in self.sections:
-                self._add_section(name, content, where=where, base=self.cwd)
+                self._add_section(name, content, source)
             else:
-                self.values[keys[name]] = Value(content, where(name), self.cwd)
+                self.values[keys[name]] = Value(content, source.place(name), source.base)
 
-    def add_queues(self, content: object, *, where: Where, base: Path) -> None:
+    def add_queues(self, content: object, source: Source) -> None:
         """Adds rules of queues: a table of tables."""
         if not isinstance(content, Mapping):
-            self.add_problem(
-                where("queues"), f"queues = {quote(content)}: must be a table of rules, such as [queues.kubernetes]"
-            )
+            wrong = f"queues = {quote(content)}: must be a table of rules, such as [queues.kubernetes]"
+            self.add_problem(source.place("queues"), wrong)
             return
         for queue, rule in content.items():
-            self.rules.setdefault(queue, where("queues", queue))
+            self.rules.setdefault(queue, source.place("queues", queue))
             if isinstance(rule, Mapping):
                 self.values |= {
-                    ("queues", queue, key): Value(value, where("queues", queue, key), base)
+                    ("queues", queue, key): Value(value, source.place("queues", queue, key), source.base)
                     for key, value in rule.items()
                 }
             else:
-                self.values["queues", queue] = Value(rule, where("queues", queue), base)
+                self.values["queues", queue] = Value(rule, source.place("queues", queue), source.base)
 
     def add_environment(self, environ: Mapping[str, str]) -> None:
         """Adds the variables that mean settings. One that means nothing is a mistake, with the nearest that exists."""
@@ -147,20 +155,20 @@ class Layers:
             else:
                 self.values[section, key] = self._from_environment(variable, text, known[key])
 
-    def add_problem(self, where: str, what: str) -> None:
+    def add_problem(self, place: str, what: str) -> None:
         """Notes a mistake as one line."""
-        self.problems.append(" ".join(f"{where}: {what}".split()))
+        self.problems.append(" ".join(f"{place}: {what}".split()))
 
-    def _add_section(self, name: str, content: object, *, where: Where, base: Path) -> None:
+    def _add_section(self, name: str, content: object, source: Source) -> None:
         if not isinstance(content, Mapping):
-            self.add_problem(where(name), f"{name} = {quote(content)}: must be a table, [{name}]")
+            self.add_problem(source.place(name), f"{name} = {quote(content)}: must be a table, [{name}]")
             return
         known = self.keys(name)
         for key, value in content.items():
             if key in known:
-                self.values[name, key] = Value(value, where(name, key), base)
+                self.values[name, key] = Value(value, source.place(name, key), source.base)
             else:
-                self.add_problem(where(name, key), f"{spell((name, key))}: unknown key{_nearest(key, known)}")
+                self.add_problem(source.place(name, key), f"{spell((name, key))}: unknown key{_nearest(key, known)}")
 
     def _add_top_variable(self, variable: str, text: str, name: str) -> None:
         if name in self.keys(""):

@@ -5,7 +5,7 @@ Celery applications (`dispatcher.worker.app_config`) and installations (`routing
 read by this code alone, so that a value means the same to both.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -16,8 +16,8 @@ from dispatcher.manifests import quantities, redaction
 from dispatcher.options import Options, QueueProfile
 from dispatcher.settings import layers, sections, template_files
 
-TemplateProblem = Callable[[str], str | None]
-"""Says what is wrong with a template's name or path, or None."""
+Check = Callable[[Any], str | None]
+"""Says what is wrong with a value that fits its type, or None."""
 
 
 @dataclass(frozen=True)
@@ -45,7 +45,7 @@ def section(read: layers.Layers, name: str, *, defaults: Mapping[str, object] | 
             found[key] = one.read(_placed(one, written, path=(*prefix, key)))
         except ValueError as error:
             spelled = layers.spell((*prefix, key))
-            read.add_problem(written.source, f"{spelled} = {layers.quote(written.raw, key=key)}: {error}")
+            read.add_problem(written.place, f"{spelled} = {layers.quote(written.raw, key=key)}: {error}")
     return read.tables[name](**found)
 
 
@@ -53,7 +53,6 @@ def profile(
     given: Mapping[str, object],
     *,
     defaults: QueueProfile,
-    template_problem: TemplateProblem = template_files.problem,
     beside: Sequence[str] = (),
 ) -> tuple[QueueProfile, list[Problem]]:
     """What a queue's rule says of its pods, and all that is wrong with it.
@@ -62,7 +61,6 @@ def profile(
     """
     known = constraints.keys_of(QueueProfile)
     all_keys = (*beside, *known)
-    checks = {"template": template_problem, "waits": wait_rules.problem, "memory": _memory_problem}
     found: dict[str, Any] = {}
     problems: list[Problem] = []
     for key, raw in given.items():
@@ -77,7 +75,7 @@ def profile(
         except ValueError as error:
             problems.append(Problem(key, shown, str(error)))
             continue
-        wrong = checks[one.check](found[key]) if one.check and found[key] is not None else None
+        wrong = _CHECKS[one.check](found[key]) if one.check and found[key] is not None else None
         if wrong:
             problems.append(Problem(key, shown, wrong))
     made = replace(defaults, **found)
@@ -100,14 +98,18 @@ def rules(read: layers.Layers) -> dict[str, Any]:
 def options(
     found: Mapping[str, Any],
     *,
-    is_set: Callable[[str], bool],
     deployment: str,
     app_path: str,
     profile_for: Callable[[str], QueueProfile],
     profiles: Mapping[str, QueueProfile],
     include: tuple[str, ...] = (),
+    written: Collection[sections.KeyPath] | None = None,
 ) -> Options:
-    """The options of a dispatcher, from sections by name. Of an application only those parts exist that are set."""
+    """The options of a dispatcher, from sections by name.
+
+    `written` are the keys that an application sets: without them it has no database and no folders. None: the defaults
+    of an installation hold.
+    """
     kubernetes: sections.Kubernetes = found["kubernetes"]
     rights: policy.Policy = found["policy"]
     namespaces = {kubernetes.namespace, *(one.namespace for one in profiles.values())}
@@ -127,9 +129,9 @@ def options(
         create_burst=kubernetes.create_burst,
         limits_namespace=kubernetes.namespace,
         image=kubernetes.image,
-        database_url=found["database"].url if is_set("database.url") else None,
-        log_folder=found["logs"].folder if is_set("logs.folder") else None,
-        health_folder=found["health"].folder if is_set("health.folder") else None,
+        database_url=found["database"].url if written is None or ("database", "url") in written else None,
+        log_folder=found["logs"].folder if written is None or ("logs", "folder") in written else None,
+        health_folder=found["health"].folder if written is None or ("health", "folder") in written else None,
         log_max_bytes=found["logs"].max_bytes,
         result_max_bytes=found["results"].max_bytes,
         policy=rights,
@@ -170,3 +172,11 @@ def _memory_problem(text: str) -> str | None:
     except ValueError as error:
         return str(error)
     return None
+
+
+_CHECKS: Mapping[str, Check] = {
+    "memory": _memory_problem,
+    "template": template_files.problem,
+    "waits": wait_rules.problem,
+}
+"""The checks that `constraints` names: what no annotation can spell."""

@@ -67,7 +67,7 @@ def observe(pod: Mapping[str, Any], event_type: str = "MODIFIED", *, base: str =
     """
     if event_type in ("BOOKMARK", "ERROR") or not isinstance(pod, Mapping):
         return Observation(verdict="none")
-    facts = pod_view.Facts.of(pod, base=base)
+    facts = pod_view.PodView.of(pod, base=base)
     seen = _verdict(facts, is_deleted=event_type == "DELETED")
     task = facts.base
     return replace(
@@ -82,7 +82,7 @@ def observe(pod: Mapping[str, Any], event_type: str = "MODIFIED", *, base: str =
     )
 
 
-def _verdict(facts: pod_view.Facts, *, is_deleted: bool) -> Observation:
+def _verdict(facts: pod_view.PodView, *, is_deleted: bool) -> Observation:
     """The first verdict that holds."""
     if facts.base and facts.base.state == "terminated":
         return _ended(facts, facts.base)
@@ -102,7 +102,7 @@ def _verdict(facts: pod_view.Facts, *, is_deleted: bool) -> Observation:
     return _waiting(facts)
 
 
-def _ended(facts: pod_view.Facts, base: pod_view.Container) -> Observation:
+def _ended(facts: pod_view.PodView, base: pod_view.Container) -> Observation:
     """The base container has ended: its exit code counts, unless the deletion of the pod made it."""
     interrupted = facts.was_interrupted(base)
     if interrupted and (base.exit_code in _KILLED or base.exit_code is None):
@@ -116,7 +116,7 @@ def _ended(facts: pod_view.Facts, base: pod_view.Container) -> Observation:
     return _failed(facts, base)
 
 
-def _failed_phase(facts: pod_view.Facts) -> Observation:
+def _failed_phase(facts: pod_view.PodView) -> Observation:
     """The pod has failed and its base container has not ended: it never started, or its node cannot tell."""
     broken = (init for init in facts.inits if init.state == "terminated" and init.exit_code != 0)
     culprit = next(broken, None)
@@ -125,7 +125,7 @@ def _failed_phase(facts: pod_view.Facts) -> Observation:
     return _failed(facts, culprit or _fatal_wait(facts))
 
 
-def _deleted(facts: pod_view.Facts, container: pod_view.Container | None) -> Observation:
+def _deleted(facts: pod_view.PodView, container: pod_view.Container | None) -> Observation:
     """Somebody or something deleted the pod under its attempt."""
     reason, message = _disruption(facts)
     pod_cause = diagnosis.cause_of(facts.reason, message=facts.message or "")
@@ -139,7 +139,7 @@ def _deleted(facts: pod_view.Facts, container: pod_view.Container | None) -> Obs
     )
 
 
-def _failed(facts: pod_view.Facts, culprit: pod_view.Container | None) -> Observation:
+def _failed(facts: pod_view.PodView, culprit: pod_view.Container | None) -> Observation:
     """A failure with its reason: the pod's own wins over a disruption's, that over the container's."""
     disruption, disruption_message = _disruption(facts)
     return Observation(
@@ -162,7 +162,7 @@ def _container_cause(container: pod_view.Container | None) -> Cause:
     return diagnosis.cause_of(container.reason, message=text) or ("application" if blamed else "unknown")
 
 
-def _disruption(facts: pod_view.Facts) -> tuple[str | None, str | None]:
+def _disruption(facts: pod_view.PodView) -> tuple[str | None, str | None]:
     """Reason and message of a disruption that the cluster announced."""
     condition = facts.condition(_DISRUPTED, "True")
     if condition is None:
@@ -170,7 +170,7 @@ def _disruption(facts: pod_view.Facts) -> tuple[str | None, str | None]:
     return condition.reason or _DISRUPTED, condition.message
 
 
-def _fatal_wait(facts: pod_view.Facts) -> pod_view.Container | None:
+def _fatal_wait(facts: pod_view.PodView) -> pod_view.Container | None:
     """The first container that waits in vain."""
     for container in facts.containers():
         if container.state == "waiting" and container.reason in FATAL_WAITS and container.message != _ONLY_A_WAIT:
@@ -178,7 +178,7 @@ def _fatal_wait(facts: pod_view.Facts) -> pod_view.Container | None:
     return None
 
 
-def _waiting(facts: pod_view.Facts) -> Observation:
+def _waiting(facts: pod_view.PodView) -> Observation:
     """Nothing to tell yet but what the pod waits for."""
     unscheduled = facts.condition("PodScheduled", "False")
     if unscheduled:

@@ -81,7 +81,7 @@ NO_MEMORY = Memory()
 
 
 @dataclass(frozen=True, kw_only=True)
-class Facts:
+class PodView:
     """What a verdict on a pod is made of."""
 
     phase: str | None
@@ -97,7 +97,7 @@ class Facts:
     deletion_requested_at: datetime | None
 
     @classmethod
-    def of(cls, pod: Mapping[str, Any], *, base: str = merge.BASE) -> "Facts":
+    def of(cls, pod: Mapping[str, Any], *, base: str = merge.BASE) -> "PodView":
         """From a pod as the API server sends it; `base` is the name of its task container."""
         metadata, status = _mapping(pod.get("metadata")), _mapping(pod.get("status"))
         containers = [Container.of(entry) for entry in _mappings(status.get("containerStatuses"))]

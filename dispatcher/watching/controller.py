@@ -97,8 +97,8 @@ class Controller:
                     await self._work()
                 except Exception as error:
                     logger.exception("the loops of the cluster's side ended, they are begun anew")
-                    now_s = time.monotonic()
-                    faults = [at for at in faults if now_s - at < FAULTS_WITHIN_S] + [now_s]
+                    now_mono_s = time.monotonic()
+                    faults = [at for at in faults if now_mono_s - at < FAULTS_WITHIN_S] + [now_mono_s]
                     if len(faults) >= FAULTS:
                         self._celery.post(Broken(why=f"{type(error).__name__}: {error}"))
                         await asyncio.get_running_loop().create_future()
@@ -276,7 +276,7 @@ class Controller:
         if parts is None or not self._attempts.add(attempt):
             self._celery.post(Dropped(delivery=attempt.delivery, pod=pod["metadata"]["name"]))
             return
-        metadata, now, now_s = pod["metadata"], datetime.now(UTC), time.monotonic()
+        metadata, now, now_mono_s = pod["metadata"], datetime.now(UTC), time.monotonic()
         made_at = sightings.time_of(metadata.get("creationTimestamp")) or now
         self._attempts.owned(attempt, parts.seen_pods.listed_mono_s(metadata["namespace"]))
         self._attempts.reported(attempt, launched=True)
@@ -285,12 +285,12 @@ class Controller:
             name=metadata["name"],
             uid=metadata["uid"],
             created_at=now,
-            created_mono_s=now_s - max(0.0, (now - made_at).total_seconds()),
+            created_mono_s=now_mono_s - max(0.0, (now - made_at).total_seconds()),
         )
         self._attempts.launched(attempt, found)
         logger.info("pod adopted attempt_id=%s pod=%s", attempt.id, found.name)
         parts.capacity.see(pod, "ADDED")
-        self._attempts.saw(attempt, sightings.sighting(attempt, pod, "ADDED", now_s=now_s), uid=metadata["uid"])
+        self._attempts.observed(attempt, pod, "ADDED", now_mono_s=now_mono_s)
 
     def _terminate(self, attempt: Attempt) -> None:
         """Ends an attempt because Celery says so (revoke, time limit); Celery has stored the result itself."""

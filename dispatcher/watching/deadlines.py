@@ -56,16 +56,16 @@ class Deadlines:
 
     def warn(self, attempt: Attempt) -> None:
         """A wait is too long, and goes on."""
-        wait, now_s = attempt.wait, time.monotonic()
+        wait, now_mono_s = attempt.wait, time.monotonic()
         if wait is None:
             return
         key = (attempt.queue, wait.kind)
-        if now_s - self._warned_mono_s.get(key, -WARN_AGAIN_S) < WARN_AGAIN_S:
+        if now_mono_s - self._warned_mono_s.get(key, -WARN_AGAIN_S) < WARN_AGAIN_S:
             return
-        self._warned_mono_s[key] = now_s
+        self._warned_mono_s[key] = now_mono_s
         logger.warning(
             "waits too long and goes on attempt_id=%s queue=%s wait=%s seconds=%.0f reason=%s: %s",
-            *(attempt.id, attempt.queue, wait.kind, now_s - wait.since_s, wait.reason, wait.detail),
+            *(attempt.id, attempt.queue, wait.kind, now_mono_s - wait.since_mono_s, wait.reason, wait.detail),
         )
 
     def expire(self, attempt: Attempt) -> None:
@@ -111,7 +111,7 @@ class Deadlines:
             self._attempts.missed(attempt)  # another dispatcher has taken it over: it is that one's to end
             return False
         if pod is not None:
-            self._saw(attempt, pod)
+            self._attempts.observed(attempt, pod, now_mono_s=time.monotonic())
             if not _is_unstarted(attempt):
                 logger.info("goes on at its deadline, its pod has started attempt_id=%s", attempt.id)
                 return False
@@ -132,10 +132,6 @@ class Deadlines:
                 return None
             raise
         return pod if sightings.is_of(attempt, pod) else None
-
-    def _saw(self, attempt: Attempt, pod: Mapping[str, Any]) -> None:
-        found = sightings.sighting(attempt, pod, "MODIFIED", now_s=time.monotonic())
-        self._attempts.saw(attempt, found, uid=sightings.uid_of(pod))
 
     async def _save_log(self, attempt: Attempt, epilogue: tuple[str, ...]) -> None:
         """Init containers may have printed something."""

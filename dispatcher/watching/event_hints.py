@@ -37,15 +37,15 @@ class EventHints:
         self._due: dict[Attempt, tuple[float, float]] = {}
         """When to look next (monotonic), and how long after that again."""
 
-    def look(self, attempt: Attempt, *, now_s: float) -> None:
+    def look(self, attempt: Attempt, *, now_mono_s: float) -> None:
         """Reads the events of an attempt's pod, if it is time to."""
         wait, uid = attempt.wait, attempt.pod.uid
         if uid is None or wait is None:
             return
         patience_s = _patience_s(attempt)
-        due_s, next_s = self._due.setdefault(attempt, (wait.since_s + patience_s, patience_s))
-        if now_s >= due_s:
-            self._due[attempt] = (now_s + next_s, min(2 * next_s, LAST_S))
+        due_mono_s, next_s = self._due.setdefault(attempt, (wait.since_mono_s + patience_s, patience_s))
+        if now_mono_s >= due_mono_s:
+            self._due[attempt] = (now_mono_s + next_s, min(2 * next_s, LAST_S))
             self._background.spawn(self._ask(attempt, uid))
 
     def forget_started(self) -> None:

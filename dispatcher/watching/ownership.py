@@ -6,7 +6,6 @@ owner label says, and reported its outcome, after which the pod is deleted. On t
 
 import asyncio
 import logging
-import random
 
 from dispatcher import errors, retry
 from dispatcher.attempts.attempt import Attempt
@@ -27,15 +26,13 @@ class Ownership:
 
     async def is_ours(self, attempt: Attempt) -> bool:
         """Whether its pod is ours, or is gone or never was and nobody has stored an outcome."""
-        failures = 0
-        while True:
-            try:
+        async for one in retry.Tries(Exception):  # the result backend is another's code, away or not
+            with one:
                 owner = await self._owner_of(attempt)
-                return not await self._has_outcome(attempt) if owner is None else owner == self._owner
-            except Exception as error:  # noqa: BLE001 - API server or result backend are away: it waits for them
-                failures += 1
-                logger.debug("whose it is cannot be asked attempt_id=%s: %r", attempt.id, error)
-                await asyncio.sleep(retry.backoff_s(failures, jitter=random.random()))
+                is_ours = not await self._has_outcome(attempt) if owner is None else owner == self._owner
+            if one.error is not None:
+                logger.debug("its owner cannot be asked for attempt_id=%s: %r", attempt.id, one.error)
+        return is_ours
 
     async def _has_outcome(self, attempt: Attempt) -> bool:
         return attempt.stores_result and await asyncio.to_thread(self._questions.has_outcome, attempt.id)

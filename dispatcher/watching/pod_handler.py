@@ -41,8 +41,7 @@ class PodHandler:
         attempt = self._attempts.of_pod(metadata["namespace"], metadata["name"])
         if attempt is not None:
             if attempt.state is not State.ENDED and sightings.is_of(attempt, pod):
-                found = sightings.sighting(attempt, pod, kind, now_s=time.monotonic())
-                self._attempts.saw(attempt, found, uid=uid)
+                self._attempts.observed(attempt, pod, kind, now_mono_s=time.monotonic())
         elif kind != "DELETED" and labels.key_of(pod) is not None:
             seen = observation.observe(pod, kind, base=labels.base_of(pod))
             self._unknown_pods.found(pod, is_ended=seen.verdict in ("succeeded", "failed"))

@@ -119,7 +119,7 @@ class Reconciler:
             case Do.EXPIRE:
                 executors.deadlines.expire(attempt)
             case Do.READ_EVENTS:
-                executors.event_hints.look(attempt, now_s=now.mono_s)
+                executors.event_hints.look(attempt, now_mono_s=now.mono_s)
 
     def _report(self, attempt: Attempt, do: Do) -> None:
         """Tells Celery's side, once."""

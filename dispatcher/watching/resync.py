@@ -109,8 +109,8 @@ class Resync:
 
     def _is_in_doubt(self, attempt: Attempt) -> bool:
         trust = self._trust_of(attempt)
-        last = max(_seen_mono_s(attempt), attempt.pod.created_mono_s, trust.asked_mono_s)
-        return time.monotonic() - last > trust.trust_s
+        last_mono_s = max(_seen_mono_s(attempt), attempt.pod.created_mono_s, trust.asked_mono_s)
+        return time.monotonic() - last_mono_s > trust.trust_s
 
     async def _call(self, namespace: str) -> None:
         asked_mono_s = time.monotonic()
@@ -148,17 +148,16 @@ class Resync:
             self._attempts.missed(attempt)
             self._not_shown(attempt)
             return
-        found = sightings.sighting(attempt, pod, "MODIFIED", now_s=time.monotonic())
-        self._attempts.saw(attempt, found, uid=sightings.uid_of(pod))
-        if found.seen.verdict in ("succeeded", "failed", "gone"):
+        self._attempts.observed(attempt, pod, now_mono_s=time.monotonic())
+        if attempt.seen.verdict in ("succeeded", "failed", "gone"):
             self._not_shown(attempt)
 
     def _not_shown(self, attempt: Attempt) -> None:
         self.untold += 1
-        namespace, now = attempt.namespace, time.monotonic()
-        if now - self._renewed_mono_s.get(namespace, -RENEW_AGAIN_S) < RENEW_AGAIN_S:
+        namespace, now_mono_s = attempt.namespace, time.monotonic()
+        if now_mono_s - self._renewed_mono_s.get(namespace, -RENEW_AGAIN_S) < RENEW_AGAIN_S:
             return
-        self._renewed_mono_s[namespace] = now
+        self._renewed_mono_s[namespace] = now_mono_s
         logger.warning(
             "the watch has not shown how a pod ended, it is opened anew namespace=%s pod=%s",
             *(namespace, attempt.pod.name),

@@ -4,7 +4,6 @@ A message that travels in a Secret is read first. Where there is none yet, its d
 again.
 """
 
-import asyncio
 import logging
 from collections.abc import Mapping
 from typing import Any
@@ -17,7 +16,9 @@ from dispatcher.manifests import message_secret
 
 logger = logging.getLogger(__name__)
 
-PAYLOAD_TRIES = 6
+BACKOFF = retry.Backoff(tries=6)
+"""For about half a minute: whoever created the pod creates its Secret right after it, or is gone."""
+_NOT_THERE = (errors.ApiError, errors.ApiUnavailable, ValueError)
 
 
 class UnknownPods:
@@ -42,18 +43,13 @@ class UnknownPods:
 
     async def _read(self, pod: Mapping[str, Any], name: str, *, is_ended: bool) -> None:
         try:
-            text = await self._text(pod["metadata"]["namespace"], name)
-            if text is not None:
-                self._celery.post(Found(pod=message_secret.with_message(pod, text), is_ended=is_ended))
+            async for one in retry.Tries(_NOT_THERE, backoff=BACKOFF):
+                with one:
+                    secret = await self._client.read_secret(pod["metadata"]["namespace"], name)
+                    text = message_secret.text_in(secret)
+        except _NOT_THERE as error:
+            logger.warning("a pod cannot be adopted, its message is missing pod=%s: %s", name, error)
+        else:
+            self._celery.post(Found(pod=message_secret.with_message(pod, text), is_ended=is_ended))
         finally:
             self._unread.discard(pod["metadata"]["uid"])
-
-    async def _text(self, namespace: str, name: str) -> str | None:
-        for failures in range(1, PAYLOAD_TRIES + 1):
-            try:
-                return message_secret.text_in(await self._client.read_secret(namespace, name))
-            except (errors.ApiError, errors.ApiUnavailable, ValueError) as error:
-                trouble = error
-                await asyncio.sleep(retry.backoff_s(failures, jitter=0))
-        logger.warning("a pod cannot be adopted, its message is missing pod=%s: %s", name, trouble)
-        return None

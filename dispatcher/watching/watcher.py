@@ -7,7 +7,6 @@ and skipped. Runs on the loop's thread, one task per namespace, so a namespace t
 """
 
 import asyncio
-import functools
 import logging
 import time
 from collections.abc import Mapping
@@ -70,15 +69,13 @@ class Watcher:
             self.watch(namespace)
 
     async def _forever(self, namespace: str) -> None:
-        await retry.forever(
-            lambda: self._list_then_follow(namespace),
-            catch=Exception,
-            backoff=STEADY,
-            on_failure=functools.partial(self._failed, namespace),
-        )
+        async for one in retry.Tries(Exception, backoff=STEADY, is_endless=True):
+            with one:
+                await self._list_then_follow(namespace)
+            if one.error is not None:
+                self._interrupted(namespace, one.error)
 
-    def _failed(self, namespace: str, failure: retry.Failure) -> None:
-        error = failure.error
+    def _interrupted(self, namespace: str, error: Exception) -> None:
         if not isinstance(error, errors.ApiError | errors.ApiUnavailable):
             logger.error("watch failed namespace=%s", namespace, exc_info=error)
             return

@@ -10,6 +10,7 @@ import itertools
 import os
 import sys
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -44,7 +45,7 @@ def from_app(app: Any, *, environ: Mapping[str, str] = os.environ, argv: Sequenc
         )
     return reading.options(
         found,
-        is_set=lambda key: tuple(key.split(".")) in read.values,
+        written=read.values,
         deployment=deployment if is_deployment_set else app.main or deployment,
         app_path=path,
         include=include_on_command_line(argv),
@@ -66,12 +67,19 @@ def read_app(given: object, *, environ: Mapping[str, str]) -> layers.Layers:
         has_sides=False,
     )
 
-    def where(*path: str) -> str:
-        return _PLACE + "".join(f"[{part!r}]" for part in path)
-
-    read.add_application(given or {}, keys=sections.app_keys(), where=where)
+    read.add_application(given or {}, _Application(base=read.cwd), keys=sections.app_keys())
     read.add_environment(environ)
     return read
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Application:
+    """An application's configuration as a source of settings."""
+
+    base: Path
+
+    def place(self, *path: str) -> str:
+        return _PLACE + "".join(f"[{part!r}]" for part in path)
 
 
 def app_on_command_line(argv: Sequence[str]) -> str | None:
@@ -111,7 +119,7 @@ def _profiles(read: layers.Layers, default: QueueProfile) -> dict[str, QueueProf
         profiles[queue], problems = reading.profile(rule, defaults=default)
         for problem in problems:
             value = read.values.get(("queues", queue, problem.key))
-            read.add_problem(value.source if value else place, f"{problem.key} = {problem.value!r}: {problem.message}")
+            read.add_problem(value.place if value else place, f"{problem.key} = {problem.value!r}: {problem.message}")
     for queue, why in queue_patterns.unreachable(profiles):
         read.add_problem(read.rules.get(queue, _PLACE), f"queue {queue!r}: {why}")
     return {name: profiles[name] for name in sorted(profiles, key=queue_patterns.precedence)} | {"": default}

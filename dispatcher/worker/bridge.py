@@ -11,7 +11,7 @@ import logging
 import os
 import threading
 from collections import deque
-from collections.abc import Callable, Coroutine
+from collections.abc import Coroutine
 from typing import Any, TypeVar
 
 from dispatcher.attempts.celery_side import Command, Event
@@ -38,12 +38,12 @@ class Bridge:
         self._reader, self._writer = os.pipe()
         os.set_blocking(self._reader, False)
         os.set_blocking(self._writer, False)
-        self._main: Callable[[], Coroutine[Any, Any, None]] | None = None
+        self._main: Coroutine[Any, Any, None] | None = None
         self._running: asyncio.Task[None] | None = None
 
     # Celery's side
 
-    def start(self, main: Callable[[], Coroutine[Any, Any, None]]) -> None:
+    def start(self, main: Coroutine[Any, Any, None]) -> None:
         """Starts the loop's thread with `main`, which is cancelled by `stop`."""
         self._main = main
         self._thread.start()
@@ -78,17 +78,17 @@ class Bridge:
         self._is_hub_woken = False  # before they are counted: one that comes now is counted, or wakes us again
         return [self._events.popleft() for _ in range(len(self._events))]
 
-    def ask(self, question: Callable[[], Coroutine[Any, Any, Any]], *, timeout_s: float) -> Any:
+    def ask(self, question: Coroutine[Any, Any, T], *, timeout_s: float) -> T:
         """The answer of a coroutine on the loop, from a thread that is neither; TimeoutError after `timeout_s`."""
-        asked = asyncio.run_coroutine_threadsafe(question(), self._loop)
+        asked = self.start_asking(question)
         try:
             return asked.result(timeout_s)
         finally:
             asked.cancel()
 
-    def start_asking(self, question: Callable[[], Coroutine[Any, Any, T]]) -> "concurrent.futures.Future[T]":
+    def start_asking(self, question: Coroutine[Any, Any, T]) -> "concurrent.futures.Future[T]":
         """As `ask`, for a thread that must not wait: the answer is looked for later."""
-        return asyncio.run_coroutine_threadsafe(question(), self._loop)
+        return asyncio.run_coroutine_threadsafe(question, self._loop)
 
     # The cluster's side: `attempts.celery_side.CelerySide`
 
@@ -114,7 +114,7 @@ class Bridge:
         asyncio.set_event_loop(self._loop)
         try:
             assert self._main is not None  # noqa: S101 - start() has set it
-            self._running = self._loop.create_task(self._main())
+            self._running = self._loop.create_task(self._main)
             self._loop.run_until_complete(self._running)
         except asyncio.CancelledError:
             pass

@@ -90,11 +90,11 @@ class Deliveries:
         self._unconfirmed: dict[str, list[tuple[Any, int]]] = {}
         """Delivery -> what is to be done once it is certain that it is still ours."""
         self.stalls = StallDetector(Moment.now())
-        self._call_later: Callable[..., Any] | None = None
+        self._hub: Any = None
 
-    def use_timers(self, call_later: Callable[..., Any]) -> None:
-        """Takes the timers of Celery's hub: (seconds, call, *args) -> a timer that can be cancelled."""
-        self._call_later = call_later
+    def use_timers(self, hub: Any) -> None:
+        """Takes the timers of Celery's hub."""
+        self._hub = hub
 
     def consumer_ready(self, consumer: Any) -> None:
         """The worker consumes: requests can be rebuilt from now on."""
@@ -149,7 +149,7 @@ class Deliveries:
         """Tries again what was kept, where it may be."""
         if self._outbox.is_idle:
             return
-        entries = self._outbox.turn(now_s=time.monotonic())
+        entries = self._outbox.turn(now_mono_s=time.monotonic())
         for place, entry in enumerate(entries):
             if self._outbox.is_away:
                 self._outbox.put_back(entries[place:])
@@ -202,8 +202,8 @@ class Deliveries:
         held.began_at = max(event.started_at, event.created_at or event.started_at)
         left_s = held.left_s(event.started_at)
         time_is_up = TimeIsUp(delivery=held.delivery, owned_mono_s=event.owned_mono_s)
-        if left_s is not None and held.timer is None and self._call_later is not None:
-            held.timer = self._call_later(left_s, self.take, time_is_up)
+        if left_s is not None and held.timer is None and self._hub is not None:
+            held.timer = self._hub.call_later(left_s, self.take, time_is_up)
         if self.stalls.was_since(event.owned_mono_s, Moment.now()):
             return  # another dispatcher may have reported its end already
         task_events.started(held.request, pod=event.pod, not_before=event.created_at, at=event.started_at)
@@ -247,7 +247,7 @@ class Deliveries:
         try:
             replayed = self._replayed(held, result)
         except Exception as error:  # whatever keeps the outcome from being stored: it is kept
-            self._outbox.failed(event, failures=failures, error=error, now_s=time.monotonic())
+            self._outbox.failed(event, failures=failures, error=error, now_mono_s=time.monotonic())
             return
         self._answer(held, event, replayed)
 
@@ -263,7 +263,7 @@ class Deliveries:
         try:
             held.callbacks.timeout(_HARD, limit_s)
         except Exception as error:  # as with outcomes: it is kept until it can be stored
-            self._outbox.failed(event, failures=failures, error=error, now_s=time.monotonic())
+            self._outbox.failed(event, failures=failures, error=error, now_mono_s=time.monotonic())
             return
         self._close(held, is_success=False)
 
@@ -334,7 +334,7 @@ class Deliveries:
             with self._replay.sending.replay(held.message.key):
                 held.callbacks.timeout(_HARD, held.timeout_s)
         except Exception as error:  # as with outcomes: it is kept until it can be stored
-            self._outbox.failed(event, failures=failures, error=error, now_s=time.monotonic())
+            self._outbox.failed(event, failures=failures, error=error, now_mono_s=time.monotonic())
             return
         held.terminate()
 
@@ -368,7 +368,7 @@ class Deliveries:
         try:
             is_stored = found.is_ended and self._is_stored(message)
         except Exception as error:  # whatever the backend raises: the pod is looked at again
-            self._outbox.failed(found, failures=failures, error=error, now_s=time.monotonic())
+            self._outbox.failed(found, failures=failures, error=error, now_mono_s=time.monotonic())
             return
         try:
             if is_stored:
@@ -377,8 +377,8 @@ class Deliveries:
                 self._adopt(found.pod, message)
         except Exception as error:  # a task may be unknown here: the others go on
             logger.warning("a pod is not adopted yet pod=%s: %r", name, error)
-            if self._call_later is not None:
-                self._call_later(ADOPT_AGAIN_S, self.take, found)
+            if self._hub is not None:
+                self._hub.call_later(ADOPT_AGAIN_S, self.take, found)
 
     def _is_stored(self, message: Message) -> bool:
         """Whether the outcome of this launch stands in the result backend.

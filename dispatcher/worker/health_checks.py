@@ -1,18 +1,61 @@
 """Health checks of what a Celery application needs: its broker and its result backend. For `process_health`.
 
-Each question opens a connection of its own, with short time-outs, so that it shares no lock and no socket with the
+Each check opens a connection of its own, with short time-outs, so that it shares no lock and no socket with the
 application's work.
 """
 
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, ClassVar, Protocol
 
 TIMEOUT_S = 3.0
-NOBODY = "podyard-sign-of-life"
+NO_TASK = "podyard-health-check"
 """The id of a task that nobody sends."""
 
 
-def of_broker(app: Any) -> None:
-    """Returns if the broker lets us in; raises what kombu raises."""
+class Pingable(Protocol):
+    """A database that is reached by a client of its own."""
+
+    def ping(self) -> object:
+        """Returns if it answers, else raises."""
+
+
+@dataclass(frozen=True)
+class BrokerCheck:
+    """Whether the broker lets us in; raises what kombu raises."""
+
+    app: Any
+    part: ClassVar[str] = "broker"
+
+    def run(self) -> None:
+        """Opens a connection and closes it."""
+        _connect(self.app)
+
+
+@dataclass(frozen=True)
+class ResultBackendCheck:
+    """Whether the result backend answers, where the application has one; raises what the backend raises."""
+
+    app: Any
+    part: ClassVar[str] = "result backend"
+
+    def run(self) -> None:
+        """Asks by a client of its own, or for the outcome of a task that nobody sends."""
+        _ask_backend(self.app.backend)  # Celery makes one for each thread
+
+
+@dataclass(frozen=True)
+class DatabaseCheck:
+    """Whether the database answers."""
+
+    store: Pingable
+    part: ClassVar[str] = "database"
+
+    def run(self) -> None:
+        """One statement."""
+        self.store.ping()
+
+
+def _connect(app: Any) -> None:
     url = app.conf.broker_url or ""
     is_redis = str(url).startswith(("redis", "sentinel"))
     options = {"socket_timeout": TIMEOUT_S, "socket_connect_timeout": TIMEOUT_S} if is_redis else {}
@@ -25,13 +68,11 @@ def of_broker(app: Any) -> None:
         connection.release()
 
 
-def of_results(app: Any) -> None:
-    """Returns if the result backend answers, or the app has none; raises what the backend raises."""
-    backend = app.backend  # Celery makes one for each thread
+def _ask_backend(backend: Any) -> None:
     parameters = getattr(backend, "connparams", None)
     if parameters is None or not hasattr(backend, "_create_client"):
         try:
-            backend.get_task_meta(NOBODY)
+            backend.get_task_meta(NO_TASK)
         except NotImplementedError:
             return  # it has none
         return

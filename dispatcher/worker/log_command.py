@@ -8,12 +8,14 @@ which the pool does; in a worker with another pool it says that it has no logs.
 import concurrent.futures
 import logging
 import time
-from collections.abc import Callable, Coroutine, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 from celery.worker.control import inspect_command
 
 from dispatcher.finishing.log_page import Page
+from dispatcher.watching.controller import Controller
+from dispatcher.worker.bridge import Bridge
 
 logger = logging.getLogger(__name__)
 
@@ -24,16 +26,14 @@ FORGOTTEN_S = 10.0
 """A page that nobody came back for is given up."""
 
 _Future = concurrent.futures.Future[Page | None]
-Read = Callable[[str, int], Coroutine[Any, Any, Page | None]]
-Start = Callable[[Callable[[], Coroutine[Any, Any, Page | None]]], _Future]
 
 
 class LogDesk:
     """Starts readings on the loop and hands out what they brought. On the hub's thread."""
 
-    def __init__(self, *, start: Start, read: Read) -> None:
-        self._start = start
-        self._read = read
+    def __init__(self, bridge: Bridge, controller: Controller) -> None:
+        self._bridge = bridge
+        self._controller = controller
         self._readings: dict[tuple[str, int], tuple[_Future, float]] = {}
 
     def answer(self, task_id: str, offset: int) -> dict[str, Any]:
@@ -43,7 +43,8 @@ class LogDesk:
         found = self._readings.get(key)
         if found is None:
             if len(self._readings) < AT_ONCE:
-                self._readings[key] = (self._start(lambda: self._read(task_id, offset)), time.monotonic())
+                reading = self._bridge.start_asking(self._controller.log_page(task_id, offset))
+                self._readings[key] = (reading, time.monotonic())
             return {"state": "reading"}
         if not found[0].done():
             return {"state": "reading"}

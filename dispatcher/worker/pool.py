@@ -7,8 +7,9 @@ hub. Semi-internal behaviour of Celery that it relies on is listed in docs/adr/0
 """
 
 import logging
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar
 
 from celery.concurrency.base import BasePool
 from celery.worker import state as worker_state
@@ -48,6 +49,19 @@ OUTBOX_S = 0.2
 SERVER_ANSWERS_S = 10.0
 
 
+@dataclass(frozen=True)
+class ApiServerCheck:
+    """Whether the API server answers: asked on the loop's thread, by the connection that the dispatcher uses."""
+
+    bridge: Bridge
+    controller: Controller
+    part: ClassVar[str] = "API server"
+
+    def run(self) -> None:
+        """Raises what keeps us from it."""
+        self.bridge.ask(self.controller.server_answers(), timeout_s=SERVER_ANSWERS_S)
+
+
 class KubernetesPool(BasePool):
     """One pod per task. `limit` (`--concurrency`) bounds the pods in flight over all queues."""
 
@@ -83,7 +97,7 @@ class KubernetesPool(BasePool):
             options=self._options,
             bridge=self._bridge,
             replay=Replay(self.app, hostname=nodename),
-            outbox=ResultOutbox(lambda: health_checks.of_results(self.app)),
+            outbox=ResultOutbox(health_checks.ResultBackendCheck(self.app)),
             questions=questions,
         )
         self._deliveries.default_limits = TimeLimits(
@@ -97,24 +111,21 @@ class KubernetesPool(BasePool):
             questions=questions,
             book=claim_client.book_of(self.app.backend),
         )
-        self.log_desk = log_command.LogDesk(start=self._bridge.start_asking, read=self._controller.log_page)
-        self._bridge.start(self._controller.run)
-        self._health = process_health.Vitals(
-            kind="dispatcher", name=nodename, folder=self._options.health_folder, asks=self._asks(questions)
+        self.log_desk = log_command.LogDesk(self._bridge, self._controller)
+        self._bridge.start(self._controller.run())
+        self._health = process_health.HealthReporter(
+            kind="dispatcher", name=nodename, folder=self._options.health_folder, checks=self._checks(questions)
         )
         self._health.start()
 
-    def _asks(self, questions: BackendQuestions) -> dict[str, process_health.Ask]:
-        """What a dispatcher needs from outside, and how each is asked for a sign of life."""
-        asks: dict[str, process_health.Ask] = {
-            "broker": lambda: health_checks.of_broker(self.app),
-            "API server": lambda: self._bridge.ask(self._controller.server_answers, timeout_s=SERVER_ANSWERS_S),
-        }
+    def _checks(self, questions: BackendQuestions) -> Iterator[process_health.PartCheck]:
+        """What a dispatcher needs from outside."""
+        yield health_checks.BrokerCheck(self.app)
+        yield ApiServerCheck(self._bridge, self._controller)
         if questions.stores_results:
-            asks["result backend"] = lambda: health_checks.of_results(self.app)
+            yield health_checks.ResultBackendCheck(self.app)
         if self._options.database_url:
-            asks["database"] = status_store.PodStore(self._options.database_url).ping
-        return asks
+            yield health_checks.DatabaseCheck(status_store.PodStore(self._options.database_url))
 
     def register_with_event_loop(self, loop: Any) -> None:
         """Hooks the bridge into Celery's event loop; again after each reconnect."""
@@ -128,7 +139,7 @@ class KubernetesPool(BasePool):
             loop.call_repeatedly(EVERY_S, self._turned),
             loop.call_repeatedly(OUTBOX_S, self._deliveries.turn),
         ]
-        self._deliveries.use_timers(loop.call_later)
+        self._deliveries.use_timers(loop)
 
     def _turned(self) -> None:
         self._deliveries.stalls.turned(Moment.now())

@@ -1,9 +1,9 @@
 """Process health: what a process needs from outside, whether it has it, and whether its own loop still turns.
 
-Each part (broker, database, …) is asked for a sign of life every few seconds, by a thread of its own, so that one that
-hangs keeps no other from being asked. What was found stands in a small file, for health checks and for `podyard
-health`, and each change in the log. A file because it needs no port, outlives no machine, and can be read while
-everything else is away. Used by dispatchers, and by the workers and schedulers of `routing`.
+Each part (broker, database, …) is checked every few seconds, by a thread of its own, so that one that hangs keeps no
+other from being checked. What was found stands in a small file, for health checks and for `podyard health`, and each
+change in the log. A file because it needs no port, outlives no machine, and can be read while everything else is away.
+Used by dispatchers, and by the workers and schedulers of `routing`.
 """
 
 import contextlib
@@ -13,11 +13,11 @@ import os
 import socket
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 logger = logging.getLogger(__name__)
 
@@ -27,13 +27,21 @@ STALLED_S = 60.0
 """A loop that has not turned for so long hangs, unless a part is away that it waits for."""
 FORGET_S = 3600.0
 
-Ask = Callable[[], Any]
-"""Returns if the part answers, else raises; it may block."""
+
+class PartCheck(Protocol):
+    """How one part is checked; `health_checks` has those of a Celery application."""
+
+    @property
+    def part(self) -> str:
+        """Its name, for people."""
+
+    def run(self) -> object:
+        """Returns if the part answers, else raises; it may block."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Pace:
-    """How often is asked and written, in seconds."""
+    """How often is checked and written, in seconds."""
 
     every_s: float = 3.0
     hangs_s: float = 4.0
@@ -42,7 +50,7 @@ class Pace:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Part:
+class PartHealth:
     """What is known of one part. `since`: when it was first seen so."""
 
     name: str
@@ -62,10 +70,10 @@ class Reading:
     written_at: datetime
     turned_at: datetime | None
     """When its loop turned last; None before it did for the first time."""
-    parts: tuple[Part, ...]
+    parts: tuple[PartHealth, ...]
 
     @property
-    def away(self) -> tuple[Part, ...]:
+    def away(self) -> tuple[PartHealth, ...]:
         """The parts that it lacks."""
         return tuple(part for part in self.parts if not part.is_ok)
 
@@ -75,7 +83,7 @@ class Reading:
             return f"the process {self.pid} is gone"
         silent_s = (now - self.written_at).total_seconds()
         if silent_s > FRESH_S:
-            return f"no sign of life for {silent_s:.0f} s"
+            return f"it has reported nothing for {silent_s:.0f} s"
         if any(not part.is_ok or _lasted_s(part, now) < STALLED_S for part in self.parts if self.turned_at):
             return None  # it waits for a part, or did so a moment ago
         if self.turned_at is None:
@@ -84,8 +92,8 @@ class Reading:
         return f"its loop has not turned for {still_s:.0f} s" if still_s > STALLED_S else None
 
 
-class Vitals:
-    """Asks and writes until `stop`. Without a folder it only logs."""
+class HealthReporter:
+    """Checks and writes until `stop`. Without a folder it only logs."""
 
     def __init__(
         self,
@@ -93,27 +101,27 @@ class Vitals:
         kind: str,
         name: str,
         folder: Path | None,
-        asks: Mapping[str, Ask],
+        checks: Iterable[PartCheck],
         is_silent: bool = False,
         pace: Pace | None = None,
     ) -> None:
-        """`asks`: what each part is asked by. `is_silent`: somebody else logs what is away."""
+        """`is_silent`: somebody else logs what is away."""
         self._kind = kind
         self._name = name
         self._folder = folder
         self._pace = pace or Pace()
         self._stopped = threading.Event()
-        self._askers = [
-            _Asker(part, ask, stopped=self._stopped, is_silent=is_silent, pace=self._pace) for part, ask in asks.items()
+        self._checkers = [
+            _PartChecker(check, stopped=self._stopped, is_silent=is_silent, pace=self._pace) for check in checks
         ]
         self._turned_at: datetime | None = None
         self._file: Path | None = None
 
     def start(self) -> None:
         """Begins, in threads that do not keep the process from ending."""
-        for asker in self._askers:
-            threading.Thread(target=asker.run, name=f"ask {asker.part}", daemon=True).start()
-        threading.Thread(target=self._write_for_ever, name="vitals", daemon=True).start()
+        for checker in self._checkers:
+            threading.Thread(target=checker.run, name=f"check {checker.part}", daemon=True).start()
+        threading.Thread(target=self._write_for_ever, name="health", daemon=True).start()
 
     def stop(self) -> None:
         """Ends, and takes the file away."""
@@ -126,27 +134,27 @@ class Vitals:
         """The loop of this process turned. To be called every few seconds."""
         self._turned_at = datetime.now(UTC)
 
-    def parts(self) -> tuple[Part, ...]:
+    def parts(self) -> tuple[PartHealth, ...]:
         """What is known now."""
-        return tuple(asker.known() for asker in self._askers)
+        return tuple(checker.known() for checker in self._checkers)
 
     def away(self) -> dict[str, str]:
         """Part -> since when and why, of those that are away."""
         return {part.name: f"since {part.since:%H:%M:%S}Z: {part.why}" for part in self.parts() if not part.is_ok}
 
     def _write_for_ever(self) -> None:
-        is_told = False
+        is_logged = False
         self._clean()
         while True:
-            for asker in self._askers:
-                asker.tell()
+            for checker in self._checkers:
+                checker.log_change()
             try:
                 self._write()
-                is_told = False
+                is_logged = False
             except OSError as error:
-                if not is_told:
+                if not is_logged:
                     logger.warning("no health is written, set health.folder to a folder that can be: %s", error)
-                is_told = True
+                is_logged = True
             if self._stopped.wait(self._pace.write_s):
                 return
 
@@ -193,50 +201,50 @@ def read(folder: Path) -> Iterator[Reading]:
             yield _reading(json.loads(file.read_text(encoding="utf-8")))
 
 
-class _Asker:
-    """Asks one part, again and again."""
+class _PartChecker:
+    """Checks one part, again and again."""
 
-    def __init__(self, part: str, ask: Ask, *, stopped: threading.Event, is_silent: bool, pace: Pace) -> None:
+    def __init__(self, check: PartCheck, *, stopped: threading.Event, is_silent: bool, pace: Pace) -> None:
         self._pace = pace
-        self.part = part
-        self._ask = ask
+        self._check = check
+        self.part = check.part
         self._stopped = stopped
         self._is_silent = is_silent
         self._why: str | None = None
         self._since = datetime.now(UTC)
-        self._asked_mono: float | None = None
+        self._asked_mono_s: float | None = None
         self._asked_at = self._since
-        self._is_told = False
+        self._is_logged_away = False
 
     def run(self) -> None:
-        """Asks until stopped."""
+        """Checks until stopped."""
         while not self._stopped.is_set():
-            self._asked_at, self._asked_mono = datetime.now(UTC), time.monotonic()
+            self._asked_at, self._asked_mono_s = datetime.now(UTC), time.monotonic()
             why = None
             try:
-                self._ask()
+                self._check.run()
             except Exception as error:  # noqa: BLE001 - whatever a client raises: the part cannot be used
                 why = str(error).strip().partition("\n")[0] or type(error).__name__
-            asked_at, self._asked_mono = self._asked_at, None
+            asked_at, self._asked_mono_s = self._asked_at, None
             if (why is None) != (self._why is None):
                 self._since = asked_at if why else datetime.now(UTC)
             self._why = why
-            self.tell()
+            self.log_change()
             self._stopped.wait(self._pace.every_s)
 
-    def known(self) -> Part:
-        """What is known; a question that stays without an answer is one."""
-        asked_mono = self._asked_mono
-        if self._why is None and asked_mono is not None and time.monotonic() - asked_mono > self._pace.hangs_s:
-            return Part(name=self.part, is_ok=False, since=self._asked_at, why="it does not answer")
-        return Part(name=self.part, is_ok=self._why is None, since=self._since, why=self._why)
+    def known(self) -> PartHealth:
+        """What is known; a check that does not end is an answer, too."""
+        asked_mono_s = self._asked_mono_s
+        if self._why is None and asked_mono_s is not None and time.monotonic() - asked_mono_s > self._pace.hangs_s:
+            return PartHealth(name=self.part, is_ok=False, since=self._asked_at, why="it does not answer")
+        return PartHealth(name=self.part, is_ok=self._why is None, since=self._since, why=self._why)
 
-    def tell(self) -> None:
+    def log_change(self) -> None:
         """Logs a change, once."""
         known = self.known()
-        if known.is_ok == (not self._is_told) or self._stopped.is_set():
+        if known.is_ok == (not self._is_logged_away) or self._stopped.is_set():
             return
-        self._is_told = not known.is_ok
+        self._is_logged_away = not known.is_ok
         if self._is_silent:
             return
         if known.is_ok:
@@ -255,13 +263,13 @@ def _reading(record: Mapping[str, Any]) -> Reading:
         written_at=datetime.fromisoformat(record["written_at"]),
         turned_at=datetime.fromisoformat(turned_at) if turned_at else None,
         parts=tuple(
-            Part(name=one["name"], is_ok=one["ok"], since=datetime.fromisoformat(one["since"]), why=one["why"])
+            PartHealth(name=one["name"], is_ok=one["ok"], since=datetime.fromisoformat(one["since"]), why=one["why"])
             for one in record["parts"]
         ),
     )
 
 
-def _lasted_s(part: Part, now: datetime) -> float:
+def _lasted_s(part: PartHealth, now: datetime) -> float:
     return (now - part.since).total_seconds()
 
 

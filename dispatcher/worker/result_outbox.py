@@ -9,12 +9,12 @@ time is read here: the pool passes it in with each turn.
 import logging
 import random
 from collections import deque
-from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
 from dispatcher import retry
+from dispatcher.worker.process_health import PartCheck
 
 logger = logging.getLogger(__name__)
 
@@ -26,7 +26,7 @@ AT_ONCE = 100
 
 
 @dataclass(frozen=True)
-class Entry:
+class OutboxEntry:
     """Something to be done again: a value that the pool understands, and how often it failed before."""
 
     what: Any
@@ -34,13 +34,13 @@ class Entry:
 
 
 class ResultOutbox:
-    """The entries that wait. `probe` raises while the backend is away; it may block, for a bounded time."""
+    """The entries that wait. The check raises while the backend is away; it may block, for a bounded time."""
 
-    def __init__(self, probe: Callable[[], Any]) -> None:
-        self._probe = probe
+    def __init__(self, check: PartCheck) -> None:
+        self._check = check
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="podyard-result-probe")
-        self._kept: deque[Entry] = deque()
-        self._alone: list[tuple[float, Entry]] = []
+        self._kept: deque[OutboxEntry] = deque()
+        self._alone: list[tuple[float, OutboxEntry]] = []
         self._since_mono_s: float | None = None
         self._probing: Future[Any] | None = None
         self._probe_mono_s = 0.0
@@ -63,33 +63,33 @@ class ResultOutbox:
 
     def keep(self, what: Any, *, failures: int = 0) -> None:
         """Keeps something without trying it: the backend is away."""
-        self._kept.append(Entry(what, failures))
+        self._kept.append(OutboxEntry(what, failures))
 
-    def failed(self, what: Any, *, failures: int, error: Exception, now_s: float) -> None:
+    def failed(self, what: Any, *, failures: int, error: Exception, now_mono_s: float) -> None:
         """Something that was tried failed: it comes again, with one failure more."""
         if self._is_fresh:
             self._is_fresh = False
             delay_s = retry.backoff_s(failures + 1, jitter=0, first_s=FIRST_S, last_s=ALONE_LAST_S)
             logger.warning("not stored although the backend answers, again in seconds=%.1f: %r", delay_s, error)
-            self._alone.append((now_s + delay_s, Entry(what, failures + 1)))
+            self._alone.append((now_mono_s + delay_s, OutboxEntry(what, failures + 1)))
             return
         self.keep(what, failures=failures + 1)
         if self._since_mono_s is None:
-            self._since_mono_s, self._failed_probes = now_s, 0
-            self._probe_mono_s = now_s + self._pause_s()
+            self._since_mono_s, self._failed_probes = now_mono_s, 0
+            self._probe_mono_s = now_mono_s + self._pause_s()
             logger.warning("outcomes cannot be stored, they are kept until they can: %r", error)
 
-    def turn(self, *, now_s: float) -> list[Entry]:
+    def turn(self, *, now_mono_s: float) -> list[OutboxEntry]:
         """What may be tried again now; to be called a few times a second."""
         if self.is_away:
-            self._ask(now_s)
+            self._ask(now_mono_s)
             return []
-        due = [entry for at, entry in self._alone if at <= now_s]
-        self._alone = [(at, entry) for at, entry in self._alone if at > now_s]
+        due = [entry for at, entry in self._alone if at <= now_mono_s]
+        self._alone = [(at, entry) for at, entry in self._alone if at > now_mono_s]
         due += [self._kept.popleft() for _ in range(min(AT_ONCE, len(self._kept)))]
         return due
 
-    def put_back(self, entries: list[Entry]) -> None:
+    def put_back(self, entries: list[OutboxEntry]) -> None:
         """What a turn gave and was not tried, since the backend is away again."""
         self._kept.extendleft(reversed(entries))
 
@@ -97,24 +97,24 @@ class ResultOutbox:
         """Something of the last turn was stored, or failed."""
         self._is_fresh = False
 
-    def _ask(self, now_s: float) -> None:
+    def _ask(self, now_mono_s: float) -> None:
         if self._probing is None:
-            if now_s >= self._probe_mono_s:
-                self._probing = self._thread.submit(self._probe)
+            if now_mono_s >= self._probe_mono_s:
+                self._probing = self._thread.submit(self._check.run)
         elif self._probing.done():
             error, self._probing = self._probing.exception(), None
             if error is None:
-                self._answered(now_s)
+                self._answered(now_mono_s)
             else:
                 self._failed_probes += 1
-                self._probe_mono_s = now_s + self._pause_s()
+                self._probe_mono_s = now_mono_s + self._pause_s()
                 logger.debug("the result backend does not answer: %r", error)
 
     def _pause_s(self) -> float:
         return retry.backoff_s(self._failed_probes + 1, jitter=random.random(), first_s=FIRST_S, last_s=LAST_S)
 
-    def _answered(self, now_s: float) -> None:
-        away_s = now_s - (self._since_mono_s or now_s)
+    def _answered(self, now_mono_s: float) -> None:
+        away_s = now_mono_s - (self._since_mono_s or now_mono_s)
         logger.warning("the result backend answers after seconds=%.0f, kept=%d", away_s, len(self._kept))
         self._since_mono_s = None
         self._is_fresh = True

@@ -17,17 +17,17 @@ EVERY_S = 1.0
 
 @dataclass(frozen=True)
 class Moment:
-    """One moment by two clocks: `mono_s` may stand still while the machine is suspended, `boot_s` does not."""
+    """One moment by two clocks: `mono_s` may stand still while the machine is suspended, `boot_mono_s` does not."""
 
     mono_s: float
-    boot_s: float
+    boot_mono_s: float
 
     @classmethod
     def now(cls) -> Self:
         """This moment."""
         clock = getattr(time, "CLOCK_BOOTTIME", None)  # Linux; elsewhere a suspended machine may go unnoticed
         mono_s = time.monotonic()
-        return cls(mono_s=mono_s, boot_s=mono_s if clock is None else time.clock_gettime(clock))
+        return cls(mono_s=mono_s, boot_mono_s=mono_s if clock is None else time.clock_gettime(clock))
 
 
 class StallDetector:
@@ -35,17 +35,17 @@ class StallDetector:
 
     def __init__(self, now: Moment) -> None:
         self._turned = now
-        self._ended_s: float | None = None
+        self._ended_mono_s: float | None = None
 
     def turned(self, now: Moment) -> None:
         """The hub turns."""
         if self._is_too_long(now):
-            self._ended_s = now.mono_s
+            self._ended_mono_s = now.mono_s
         self._turned = now
 
-    def was_since(self, since_s: float, now: Moment) -> bool:
-        """Whether there was a stall after `since_s` on the monotonic clock; one that ends just now counts."""
-        return self._is_too_long(now) or (self._ended_s is not None and since_s < self._ended_s)
+    def was_since(self, since_mono_s: float, now: Moment) -> bool:
+        """Whether there was a stall after `since_mono_s` on the monotonic clock; one that ends just now counts."""
+        return self._is_too_long(now) or (self._ended_mono_s is not None and since_mono_s < self._ended_mono_s)
 
     def _is_too_long(self, now: Moment) -> bool:
-        return max(now.mono_s - self._turned.mono_s, now.boot_s - self._turned.boot_s) > LIMIT_S
+        return max(now.mono_s - self._turned.mono_s, now.boot_mono_s - self._turned.boot_mono_s) > LIMIT_S

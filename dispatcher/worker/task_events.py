@@ -15,19 +15,21 @@ FLUSH_AFTER_S = 0.1
 
 def batch(consumer: Any) -> None:
     """Lets a consumer send its task events now and then, instead of in each turn of its loop: a fifth of its work."""
-    due_at = 0.0
+    due_mono_s = 0.0
 
     def flush() -> None:
-        nonlocal due_at
-        due_at = 0.0
+        nonlocal due_mono_s
+        due_mono_s = 0.0
         if consumer.event_dispatcher:
             consumer.event_dispatcher.flush()
 
     def buffered() -> None:
-        nonlocal due_at
-        now = time.monotonic()
-        if now > due_at + FLUSH_AFTER_S:  # none is due, or Celery cancelled it with its other timers at a reconnect
-            due_at = now + FLUSH_AFTER_S
+        nonlocal due_mono_s
+        now_mono_s = time.monotonic()
+        if (
+            now_mono_s > due_mono_s + FLUSH_AFTER_S
+        ):  # none is due, or Celery cancelled it with its other timers at a reconnect
+            due_mono_s = now_mono_s + FLUSH_AFTER_S
             consumer.hub.call_later(FLUSH_AFTER_S, flush)
 
     send: Callable[[], None] = consumer.on_send_event_buffered
@@ -37,16 +39,16 @@ def batch(consumer: Any) -> None:
 class _Timed:
     """Celery's event dispatcher as one request sees it: its events carry a given time."""
 
-    def __init__(self, eventer: Any, *, at: float) -> None:
+    def __init__(self, eventer: Any, *, epoch_s: float) -> None:
         self._eventer = eventer
-        self._at = at
+        self._epoch_s = epoch_s
 
     @property
     def enabled(self) -> bool:
         return bool(self._eventer.enabled)
 
     def send(self, kind: str, **fields: Any) -> Any:
-        return self._eventer.send(kind, timestamp=self._at, **fields)
+        return self._eventer.send(kind, timestamp=self._epoch_s, **fields)
 
 
 def accepted(request: Any, pod: str) -> None:
@@ -74,9 +76,9 @@ def ending(request: Any, *, started_at: datetime | None, ended_at: datetime | No
         _retimed(request, max(moments))
 
 
-def _retimed(request: Any, moment: float) -> None:
+def _retimed(request: Any, epoch_s: float) -> None:
     eventer = request.eventer
     if isinstance(eventer, _Timed):
         eventer = eventer._eventer
     if eventer is not None:
-        request.eventer = _Timed(eventer, at=min(moment, time.time()))
+        request.eventer = _Timed(eventer, epoch_s=min(epoch_s, time.time()))

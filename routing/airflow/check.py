@@ -31,7 +31,7 @@ class Worker:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Facts:
+class AirflowFacts:
     """What is known of an installation."""
 
     airflow: str
@@ -62,7 +62,7 @@ class Finding:
     message: str
 
 
-def judge(facts: Facts) -> list[Finding]:
+def judge(facts: AirflowFacts) -> list[Finding]:
     """Everything that can be said, in the order in which an installation is set up."""
     return [
         _version("airflow", facts.airflow, oldest=OLDEST_AIRFLOW, newest=NEWEST_AIRFLOW),
@@ -95,7 +95,7 @@ def _version(what: str, version: str, *, oldest: tuple[int, ...], newest: tuple[
     return Finding(what, "ok", version)
 
 
-def _executor(facts: Facts) -> Finding:
+def _executor(facts: AirflowFacts) -> Finding:
     if EXECUTOR in facts.executor:
         return Finding("executor", "ok", facts.executor)
     return Finding(
@@ -103,13 +103,13 @@ def _executor(facts: Facts) -> Finding:
     )
 
 
-def _broker(facts: Facts) -> Finding:
+def _broker(facts: AirflowFacts) -> Finding:
     if facts.broker_trouble:
         return Finding("broker", "wrong", f"{redaction.hide_text(facts.broker)}: {facts.broker_trouble}")
     return Finding("broker", "ok", redaction.hide_text(facts.broker))
 
 
-def _results(facts: Facts) -> Finding:
+def _results(facts: AirflowFacts) -> Finding:
     shown = redaction.hide_text(facts.results)
     if facts.results.startswith("db+"):
         return Finding(
@@ -123,7 +123,7 @@ def _results(facts: Facts) -> Finding:
     return Finding("result backend", "ok", shown)
 
 
-def _queues(facts: Facts) -> Iterator[Finding]:
+def _queues(facts: AirflowFacts) -> Iterator[Finding]:
     """One finding for each queue of pods, one for the default queue, one for each pattern."""
     for rule in facts.rules.router.rules:
         if rule.side == "kubernetes" and not rule.is_pattern:
@@ -142,7 +142,7 @@ def _queues(facts: Facts) -> Iterator[Finding]:
         )
 
 
-def _pod_queue(queue: str, facts: Facts) -> Finding:
+def _pod_queue(queue: str, facts: AirflowFacts) -> Finding:
     what = f"queue {queue}"
     if facts.broker_trouble is not None:
         return Finding(what, "warning", "pods; who consumes it is not known, the broker does not answer")
@@ -159,7 +159,7 @@ def _pod_queue(queue: str, facts: Facts) -> Finding:
     return Finding(what, "ok", f"pods; {', '.join(sorted(consumers))}")
 
 
-def _pattern(pattern: str, facts: Facts) -> Finding:
+def _pattern(pattern: str, facts: AirflowFacts) -> Finding:
     named = sorted(
         queue
         for worker in facts.workers.values()
@@ -176,7 +176,7 @@ def _pattern(pattern: str, facts: Facts) -> Finding:
     )
 
 
-def _waits(facts: Facts) -> Iterator[Finding]:
+def _waits(facts: AirflowFacts) -> Iterator[Finding]:
     lines = rules.too_long(facts.rules, queued_timeout_s=facts.queued_timeout_s)
     if not lines:
         yield Finding("time limits", "ok", f"Airflow takes a task back after {facts.queued_timeout_s:g} s of waiting")
@@ -184,7 +184,7 @@ def _waits(facts: Facts) -> Iterator[Finding]:
         yield Finding("time limits", "warning", line)
 
 
-def _logs(facts: Facts) -> Finding:
+def _logs(facts: AirflowFacts) -> Finding:
     if facts.is_remote_logging:
         return Finding("logs", "ok", "remote logging of Airflow; pods need its settings, too")
     if facts.logging_config == LOG_CONFIG:
@@ -197,7 +197,7 @@ def _logs(facts: Facts) -> Finding:
     )
 
 
-def _api(facts: Facts) -> Finding:
+def _api(facts: AirflowFacts) -> Finding:
     if facts.api_url:
         return Finding("execution API", "ok", facts.api_url)
     return Finding(

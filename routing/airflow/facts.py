@@ -14,11 +14,11 @@ ANSWER_S = 2.0
 CONNECT_S = 3.0
 
 
-def gather() -> check.Facts:
+def gather() -> check.AirflowFacts:
     """Everything that the check looks at. Raises SettingsError for rules that cannot be read."""
     app = create_celery_app(conf)
     broker_trouble = _trouble_of_broker(app)
-    return check.Facts(
+    return check.AirflowFacts(
         airflow=importlib.metadata.version("apache-airflow-core"),
         provider=importlib.metadata.version("apache-airflow-providers-celery"),
         celery=importlib.metadata.version("celery"),

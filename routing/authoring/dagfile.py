@@ -37,7 +37,7 @@ class DagFile:
     signature: Signature
     helpers: Mapping[Path, Signature]
     """Modules in the DAG folder that were imported when it was loaded."""
-    checked_at: float
+    checked_mono_s: float
 
 
 _loaded: dict[tuple[str, str], DagFile] = {}
@@ -96,9 +96,9 @@ def helpers(folder: Path, path: Path) -> dict[Path, Signature]:
 
 
 def _helpers_unchanged(known: DagFile) -> bool:
-    if not known.helpers or time.monotonic() - known.checked_at < RECHECK_S:
+    if not known.helpers or time.monotonic() - known.checked_mono_s < RECHECK_S:
         return True
-    known.checked_at = time.monotonic()
+    known.checked_mono_s = time.monotonic()
     try:
         return all(_signature(path) == signature for path, signature in known.helpers.items())
     except OSError:

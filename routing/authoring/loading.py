@@ -68,11 +68,13 @@ class _Version:
     error: LoadError | None = None
     failures: int = 0
     """How often in a row it could not be loaded."""
-    loaded_at: float = 0.0
+    loaded_mono_s: float = 0.0
 
-    def is_worth_another_try(self, now: float) -> bool:
+    def is_worth_another_try(self, now_mono_s: float) -> bool:
         """Whether a broken file should be loaded again although nothing has changed."""
-        return bool(self.failures) and now - self.loaded_at >= min(RETRY_S * 2 ** (self.failures - 1), MAX_RETRY_S)
+        return bool(self.failures) and now_mono_s - self.loaded_mono_s >= min(
+            RETRY_S * 2 ** (self.failures - 1), MAX_RETRY_S
+        )
 
 
 class FolderLoader:
@@ -122,16 +124,16 @@ class FolderLoader:
     def _start(self, files: Iterable[str], folder: Path) -> None:
         if self._closed:
             return
-        now = time.monotonic()
-        stale = [file for file in files if file not in self._pending and self._is_stale(file, folder, now)]
+        now_mono_s = time.monotonic()
+        stale = [file for file in files if file not in self._pending and self._is_stale(file, folder, now_mono_s)]
         # Those that broke last time go last: an endless file must not keep the others waiting.
         for file in sorted(stale, key=lambda file: file in self._versions and self._versions[file].failures):
             with contextlib.suppress(RuntimeError):  # closed by another thread in this moment
                 self._pending[file] = self._pool.submit(self._load, file, folder)
 
-    def _is_stale(self, file: str, folder: Path, now: float) -> bool:
+    def _is_stale(self, file: str, folder: Path, now_mono_s: float) -> bool:
         known = self._versions.get(file)
-        if known is None or known.is_worth_another_try(now):
+        if known is None or known.is_worth_another_try(now_mono_s):
             return True
         return any(_signature(folder / path) != signature for path, signature in known.signatures.items())
 
@@ -146,7 +148,7 @@ class FolderLoader:
         except OSError as failure:
             found = _error(f"it could not be loaded: no process could be started for it: {failure}")
         helpers = {str(helper): _signature(Path(helper)) for helper in found["helpers"]}
-        version = _Version({file: signature, **helpers}, loaded_at=time.monotonic())
+        version = _Version({file: signature, **helpers}, loaded_mono_s=time.monotonic())
         if found["error"] is None:
             return replace(version, dags=tuple((DagSpec.from_json(one["spec"]), one["line"]) for one in found["dags"]))
         if not found["helpers"]:

@@ -167,8 +167,8 @@ def _ended_by_sigterm(process: "subprocess.Popen[bytes]") -> Iterator[None]:
 
     def on_term(number: int, frame: FrameType | None) -> None:
         _signal_group(process, signal.SIGTERM)
-        deadline = time.monotonic() + GRACE_S
-        while process.poll() is None and time.monotonic() < deadline:
+        deadline_mono_s = time.monotonic() + GRACE_S
+        while process.poll() is None and time.monotonic() < deadline_mono_s:
             time.sleep(0.02)
         _signal_group(process, signal.SIGKILL)
         signal.signal(signal.SIGTERM, before)

@@ -5,7 +5,6 @@ long-running processes wait for them, so that nothing has to be started in order
 """
 
 import asyncio
-import time
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -14,7 +13,7 @@ import kombu
 import kombu.exceptions
 import redis.exceptions
 
-from dispatcher import errors
+from dispatcher import errors, retry
 from dispatcher.kubeapi import access_review as rights
 from dispatcher.kubeapi import client, server_access
 from dispatcher.manifests import names, redaction
@@ -30,7 +29,7 @@ OLDEST_REDIS = (6, 2)
 """kombu 5.7 needs ZRANGE with BYSCORE and REV."""
 KEEPS_ALL = "noeviction"
 """The one policy of a full Redis or Valkey server that throws nothing away: it refuses writes instead."""
-_FIRST_WAIT_S, _LONGEST_WAIT_S = 0.5, 5.0
+_BACKOFF = retry.Backoff(last_s=5.0, has_jitter=False)
 _UNREACHABLE = (Failure, RecordError, errors.DispatcherError)
 
 
@@ -100,25 +99,22 @@ def wait_for(settings: Settings, **checks: Check) -> None:
 
 
 def _wait(what: str, settings: Settings, check: Check) -> None:
-    said, pause_s = "", _FIRST_WAIT_S
-    while True:
-        try:
+    said = ""
+    for one in retry.Tries(_UNREACHABLE, backoff=_BACKOFF):
+        with one:
             found = check(settings)
-        except SchemaError:
-            raise  # waiting does not help: somebody has to migrate
-        except _UNREACHABLE as error:
-            reason = failure.describe(error) or plaintext.line(str(error))
-        else:
-            if said:
-                click.echo(f"podyard: the {what} answers now", err=True)
-            if "WARNING: " in found:
-                click.echo(f"podyard: the {what}: {found}", err=True)
-            return
+        if isinstance(one.error, SchemaError):
+            raise one.error  # waiting does not help: somebody has to migrate
+        if one.error is None:
+            continue
+        reason = failure.describe(one.error) or plaintext.line(str(one.error))
         if reason != said:
             click.echo(f"podyard: waiting for the {what}: {reason}", err=True)
             said = reason
-        time.sleep(pause_s)
-        pause_s = min(pause_s * 2, _LONGEST_WAIT_S)
+    if said:
+        click.echo(f"podyard: the {what} answers now", err=True)
+    if "WARNING: " in found:
+        click.echo(f"podyard: the {what}: {found}", err=True)
 
 
 def _reach_messaging(url: str, *, key: str) -> str:

@@ -1,6 +1,8 @@
 """Files of settings: a TOML text becomes a document whose every value knows its line."""
 
 import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -19,13 +21,20 @@ def read(into: layers.Layers, file: Path) -> None:
     shown = str(file.relative_to(into.cwd)) if file.is_relative_to(into.cwd) else str(file)
     text = _read_text(file, shown)
     document = _parse(text, shown)
-    lines = toml_lines.find_lines(text)
+    into.add_document(document, _File(shown=shown, base=file.parent, lines=toml_lines.find_lines(text)))
 
-    def where(*path: str) -> str:
-        line = toml_lines.line_of(lines, path)
-        return shown if line is None else f"{shown}:{line}"
 
-    into.add_document(document, where=where, base=file.parent)
+@dataclass(frozen=True, kw_only=True)
+class _File:
+    """A file as a source of settings."""
+
+    shown: str
+    base: Path
+    lines: Mapping[tuple[str, ...], int]
+
+    def place(self, *path: str) -> str:
+        line = toml_lines.line_of(self.lines, path)
+        return self.shown if line is None else f"{self.shown}:{line}"
 
 
 def _read_text(file: Path, shown: str) -> str:

@@ -179,7 +179,7 @@ def _settings(read: layers.Layers, found_files: tuple[Path, ...]) -> Settings:
         deployment=top.deployment,
         home=top.home,
         router=routes,
-        source={layers.spell(key): value.source for key, value in read.values.items()},
+        source={layers.spell(key): value.place for key, value in read.values.items()},
         rule_source=read.rules,
         files=found_files,
         **found,
@@ -193,7 +193,7 @@ def _router(read: layers.Layers, kubernetes: shared.Kubernetes) -> rules.Router 
     except rules.InvalidRules as error:
         for problem in error.problems:
             about = read.values.get(("queues", problem.queue, problem.key or ""))
-            read.add_problem(about.source if about else read.rules.get(problem.queue, "settings"), str(problem))
+            read.add_problem(about.place if about else read.rules.get(problem.queue, "settings"), str(problem))
         return None
 
 

@@ -64,7 +64,7 @@ def readings(known: settings.Settings) -> list[process_health.Reading]:
     return sorted(found, key=lambda one: one.written_at, reverse=True)
 
 
-def check(kind: str) -> tuple[str | None, tuple[process_health.Part, ...]]:
+def check(kind: str) -> tuple[str | None, tuple[process_health.PartHealth, ...]]:
     """Why no process of this kind is alive here (None: one is), and the parts that it lacks."""
     known = settings.load()
     trouble = f"no {kind} of {socket.gethostname()} has written into {known.health.folder}"

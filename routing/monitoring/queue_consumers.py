@@ -27,7 +27,7 @@ class Consumers:
         if routes.route(None).side == "celery":
             self._known.add(router.DEFAULT_QUEUE)
         self._told: set[tuple[int, str]] = set()
-        self._looked_at = 0.0
+        self._looked_mono_s = 0.0
 
     def look(self, dags: Iterable[rows.DagRow], pids: Mapping[str, int]) -> list[str]:
         """Tell `worker` and `dispatcher` what they lack; gives one line for each queue that is new to one of them."""
@@ -42,10 +42,10 @@ class Consumers:
 
     def is_due(self) -> bool:
         """Whether it is time to look again; says so once per interval."""
-        now = time.monotonic()
-        if now - self._looked_at < EVERY_S:
+        now_mono_s = time.monotonic()
+        if now_mono_s - self._looked_mono_s < EVERY_S:
             return False
-        self._looked_at = now
+        self._looked_mono_s = now_mono_s
         return True
 
     def _tell(self, name: str, queue: str) -> bool:

@@ -15,8 +15,7 @@ import json
 import math
 import os
 import socket
-import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any, TypeVar
 from uuid import uuid4
@@ -25,13 +24,14 @@ import redis
 from celery import Celery, states
 from celery.backends.redis import RedisBackend
 
+from dispatcher import retry
 from dispatcher.protocol import launch_claim
 
 T = TypeVar("T")
 
 REPORTS_MAX = 200_000
 """Reports that wait while no collector runs; beyond that only the keys are kept, and the sweep finds those."""
-RETRY_S = (0.1, 0.2, 0.5, 1.0)
+BACKOFF = retry.Backoff(first_s=0.1, last_s=1.0)
 UNAVAILABLE = (redis.RedisError, OSError)
 """What a call raises while the server is away."""
 DEFAULT_EXPIRES_S = 86_400
@@ -159,7 +159,10 @@ class ReportingBackend(RedisBackend):
         claim = _compact({**start, "holder": holder, "instance": self.instance, "nonce": uuid4().hex[:8]})
         report = _compact({"id": attempt_id, "kind": "started", **start})
         keys, args = [self.keys.claim(attempt_id), self.keys.reports], [claim, self._expires_s, report]
-        if not _insist(lambda: self._run(_CLAIM, keys, args)):
+        for one in retry.Tries(UNAVAILABLE, backoff=BACKOFF):  # asked again it takes nothing twice
+            with one:
+                is_taken = bool(self._run(_CLAIM, keys, args))
+        if not is_taken:
             return False
         self._started[attempt_id] = start
         return True
@@ -266,17 +269,6 @@ class ReportingBackend(RedisBackend):
 def wake(app: Celery) -> None:
     """Make the scheduler look at the database now; for whoever created a run. A lost one costs half a second."""
     app.backend.wake()
-
-
-def _insist(call: Callable[[], T]) -> T:
-    """Repeat until the server answers. The call must be safe to repeat."""
-    attempt = 0
-    while True:
-        try:
-            return call()
-        except UNAVAILABLE:
-            time.sleep(RETRY_S[min(attempt, len(RETRY_S) - 1)])
-            attempt += 1
 
 
 def _age_s(claim: str | None, *, now_ms: int) -> float:

@@ -50,16 +50,18 @@ class Sweeper:
         """The broker was away until now: what was on its way then may be lost."""
         self._outage_at = now
 
-    def inspect(self, rows: Sequence[entries.Waiting], *, now: datetime, clock_s: float, backlog: Backlog) -> Findings:
+    def inspect(
+        self, rows: Sequence[entries.Waiting], *, now: datetime, now_mono_s: float, backlog: Backlog
+    ) -> Findings:
         """Look at a page. Raises ResultsUnavailable, and what `backlog` raises."""
         seen = self._collector.look_up([row.id for row in rows], now=now)
         ended = {one.attempt_id for one in seen.outcomes if isinstance(one, reported.EndReport)}
-        gone = self._gone(set(seen.holders.values()), clock_s)
+        gone = self._gone(set(seen.holders.values()), now_mono_s)
         running = {row.id for row in rows if row.state == "running"}
         is_news = [isinstance(one, reported.EndReport) or one.attempt_id not in running for one in seen.outcomes]
         findings = Findings(outcomes=list(compress(seen.outcomes, is_news)))
         silent = []
-        bodiless = self._bodiless([row for row in rows if row.id not in ended | seen.holders.keys()], clock_s)
+        bodiless = self._bodiless([row for row in rows if row.id not in ended | seen.holders.keys()], now_mono_s)
         for row in rows:
             if row.id in ended:
                 continue
@@ -78,17 +80,19 @@ class Sweeper:
         findings.resend.extend(row.id for row in overdue)
         return findings
 
-    def _bodiless(self, rows: Sequence[entries.Waiting], clock_s: float) -> dict[str, float]:
+    def _bodiless(self, rows: Sequence[entries.Waiting], now_mono_s: float) -> dict[str, float]:
         """Of attempts without a claim those whose body no Celery worker runs, with the seconds since it runs none.
 
         A claim that is gone was lost with the server's data: its worker says again and again that the body runs.
         """
         alive = self._collector.bodies([row.id for row in rows if row.side == "celery"])
-        since = {row.id: self._unclaimed.get(row.id, clock_s) for row in rows if row.id not in alive}
+        since = {row.id: self._unclaimed.get(row.id, now_mono_s) for row in rows if row.id not in alive}
         began = {row.id for row in rows if row.side == "celery" and row.state == "running"}
-        kept = {one: at for one, at in self._unclaimed.items() if one not in alive and clock_s - at < 10 * UNCLAIMED_S}
+        kept = {
+            one: at for one, at in self._unclaimed.items() if one not in alive and now_mono_s - at < 10 * UNCLAIMED_S
+        }
         self._unclaimed = {**kept, **{one: at for one, at in since.items() if one in began}}
-        return {one: clock_s - at for one, at in since.items()}
+        return {one: now_mono_s - at for one, at in since.items()}
 
     def _is_late(self, row: entries.Waiting, now: datetime) -> bool:
         if row.sent_at is None:
@@ -97,14 +101,14 @@ class Sweeper:
             return now - self._outage_at > timedelta(seconds=SUSPECT_S)
         return now - row.sent_at > _patience(row.sends)
 
-    def _gone(self, instances: set[str], clock_s: float) -> set[str]:
+    def _gone(self, instances: set[str], now_mono_s: float) -> set[str]:
         """Workers without a pulse for long enough."""
         dead = self._collector.dead(instances)
-        self._missing = {one: self._missing.get(one, clock_s) for one in (self._missing.keys() - instances) | dead}
+        self._missing = {one: self._missing.get(one, now_mono_s) for one in (self._missing.keys() - instances) | dead}
         self._missing = {
-            one: since for one, since in self._missing.items() if clock_s - since < 10 * self._lost_after_s
+            one: since for one, since in self._missing.items() if now_mono_s - since < 10 * self._lost_after_s
         }
-        return {one for one in dead if clock_s - self._missing.get(one, clock_s) > self._lost_after_s}
+        return {one for one in dead if now_mono_s - self._missing.get(one, now_mono_s) > self._lost_after_s}
 
     def _stop(self, row: entries.Waiting, findings: Findings, now: datetime) -> None:
         """Nobody wants this attempt: keep it from starting, or stop it.

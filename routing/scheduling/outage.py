@@ -3,6 +3,8 @@
 import logging
 import time
 
+from dispatcher import retry
+
 log = logging.getLogger(__name__)
 
 FIRST_WAIT_S = 0.1
@@ -15,32 +17,31 @@ class Outage:
 
     def __init__(self, what: str) -> None:
         self._what = what
-        self._since: float | None = None
-        self._told_at = 0.0
+        self._since_mono_s: float | None = None
+        self._logged_mono_s = 0.0
         self._failures = 0
 
     @property
     def is_on(self) -> bool:
         """Whether it is away, as far as was seen."""
-        return self._since is not None
+        return self._since_mono_s is not None
 
     def fail(self, error: Exception) -> float:
         """A call failed; returns how many seconds to wait."""
-        now = time.monotonic()
-        if self._since is None:
-            self._since = now
-        if not self._failures or now - self._told_at >= REMIND_S:
+        now_mono_s = time.monotonic()
+        if self._since_mono_s is None:
+            self._since_mono_s = now_mono_s
+        if not self._failures or now_mono_s - self._logged_mono_s >= REMIND_S:
             log.warning("%s is away, waiting for it: %s", self._what, str(error).partition("\n")[0])
-            self._told_at = now
-        wait_s = min(FIRST_WAIT_S * 2.0 ** min(self._failures, 10), MAX_WAIT_S)
+            self._logged_mono_s = now_mono_s
         self._failures += 1
-        return wait_s
+        return retry.backoff_s(self._failures, jitter=0, first_s=FIRST_WAIT_S, last_s=MAX_WAIT_S)
 
     def end(self) -> bool:
         """A call succeeded; returns whether that ended an outage."""
-        if self._since is None:
+        if self._since_mono_s is None:
             return False
-        log.warning("%s is back after %.0f s", self._what, time.monotonic() - self._since)
-        self._since = None
+        log.warning("%s is back after %.0f s", self._what, time.monotonic() - self._since_mono_s)
+        self._since_mono_s = None
         self._failures = 0
         return True

@@ -35,7 +35,7 @@ FORGET_S = 20.0
 
 
 @dataclass(frozen=True, kw_only=True)
-class Seen:
+class SeenProcesses:
     """One look around."""
 
     consumers: tuple[rows.ConsumerRow, ...]
@@ -62,10 +62,10 @@ class Presence(threading.Thread):
         self._stop_event = stop
         self._started_at = datetime.now(UTC)
         self.queues: frozenset[str] | None = None
-        self._looks: list[Seen] = []
+        self._looks: list[SeenProcesses] = []
         """The last ones, the newest last."""
         self._stats: dict[str, Any] = {}
-        self._asked_s = 0.0
+        self._asked_mono_s = 0.0
 
     def run(self) -> None:
         """The loop."""
@@ -81,8 +81,8 @@ class Presence(threading.Thread):
     def _look(self) -> None:
         inspect = self._app.control.inspect(timeout=ANSWER_S)
         queues = inspect.active_queues() or {}
-        if queues.keys() - self._stats.keys() or (queues and time.monotonic() - self._asked_s > NUMBERS_S):
-            self._stats, self._asked_s = inspect.stats() or {}, time.monotonic()
+        if queues.keys() - self._stats.keys() or (queues and time.monotonic() - self._asked_mono_s > NUMBERS_S):
+            self._stats, self._asked_mono_s = inspect.stats() or {}, time.monotonic()
         now = datetime.now(UTC)
         seen = read(queues, {name: self._stats[name] for name in queues if name in self._stats}, now=now)
         me = rows.ProcessRow(
@@ -106,7 +106,7 @@ class Presence(threading.Thread):
         return before is not None and now is not None and bool(before.workers - now.workers)
 
 
-def read(queues: Mapping[str, Any], stats: Mapping[str, Any], *, now: datetime) -> Seen:
+def read(queues: Mapping[str, Any], stats: Mapping[str, Any], *, now: datetime) -> SeenProcesses:
     """What the answers of workers say: worker -> its queues, worker -> its numbers."""
     consumers = [
         rows.ConsumerRow(queue=str(queue["name"]), worker=worker, pool=_pool(stats.get(worker, {})), seen_at=now)
@@ -125,7 +125,7 @@ def read(queues: Mapping[str, Any], stats: Mapping[str, Any], *, now: datetime) 
         )
         for worker, numbers in stats.items()
     ]
-    return Seen(consumers=tuple(consumers), processes=tuple(processes))
+    return SeenProcesses(consumers=tuple(consumers), processes=tuple(processes))
 
 
 def _pool(numbers: Mapping[str, Any]) -> str:

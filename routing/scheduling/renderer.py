@@ -36,11 +36,11 @@ class Renderer:
 
     def __call__(self, templates: Sequence[Template], message: Mapping[str, Any]) -> list[str]:
         """The texts, in their order. Raises TaskFailed (reason TemplateError) that names the path."""
-        began = time.monotonic()
+        begun_mono_s = time.monotonic()
         try:
             return self._ask(templates, message)
         finally:
-            self.spent_s += time.monotonic() - began
+            self.spent_s += time.monotonic() - begun_mono_s
 
     def close(self) -> None:
         """End the child."""
@@ -98,10 +98,10 @@ class Renderer:
 def _read(child: subprocess.Popen[bytes], timeout_s: float) -> dict[str, Any]:
     """One line of the child as JSON. Raises TimeoutError, EOFError, ValueError."""
     assert child.stdout is not None  # noqa: S101 - for the type checker: it was started with a pipe
-    ends_at = time.monotonic() + timeout_s
+    end_mono_s = time.monotonic() + timeout_s
     received = b""
     while not received.endswith(b"\n"):
-        left_s = ends_at - time.monotonic()
+        left_s = end_mono_s - time.monotonic()
         if left_s <= 0 or not select.select([child.stdout], [], [], left_s)[0]:
             raise TimeoutError
         piece = os.read(child.stdout.fileno(), 65536)

@@ -43,7 +43,7 @@ class Run:
     progress: ready.Progress
     ready: dict[str, None] = field(default_factory=dict)
     """Tasks to send, in order; a mapping because a task must not be in it twice."""
-    built_at: float = 0.0
+    built_mono_s: float = 0.0
 
 
 class Runs:
@@ -68,7 +68,7 @@ class Runs:
         """Forget all runs."""
         self._runs.clear()
 
-    def get(self, book: ledger.Ledger, run: int, *, clock_s: float) -> tuple[Run | None, ready.Settled]:
+    def get(self, book: ledger.Ledger, run: int, *, now_mono_s: float) -> tuple[Run | None, ready.Settled]:
         """A run, from the cache or the record, and what was found to be ready if it had to be read.
 
         None for a run that has ended.
@@ -90,13 +90,13 @@ class Runs:
             )
             for task in row.tasks
         }
-        built = Run(row=row, version=version, instances=instances, progress=progress, built_at=clock_s)
+        built = Run(row=row, version=version, instances=instances, progress=progress, built_mono_s=now_mono_s)
         self._runs[run] = built
         return built, settled
 
     def oldest(self) -> Run | None:
         """The run that was read longest ago."""
-        return min(self._runs.values(), key=lambda run: run.built_at, default=None)
+        return min(self._runs.values(), key=lambda run: run.built_mono_s, default=None)
 
     def _version(self, book: ledger.Ledger, version_id: int) -> Version:
         if version_id not in self._versions:

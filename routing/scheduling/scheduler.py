@@ -48,7 +48,7 @@ class _Work:
 
     book: ledger.Ledger
     now: datetime
-    clock_s: float
+    now_mono_s: float
     moves: dict[int, entries.TaskMove] = field(default_factory=dict)
     results: list[tuple[int, str, Any]] = field(default_factory=list)
     touched: dict[int, runs.Run] = field(default_factory=dict)
@@ -81,14 +81,14 @@ class Scheduler:
         heard: Sequence[reported.Outcome],
         *,
         now: datetime,
-        clock_s: float,
+        now_mono_s: float,
         is_poll: bool,
     ) -> Result:
         """Do one turn in the transaction `book`. With `is_poll` the record is asked for new runs and due retries.
 
         Raises Conflict and DatabaseUnavailable; the caller then rolls back, calls `forget` and tries again.
         """
-        work = _Work(book=book, now=now, clock_s=clock_s)
+        work = _Work(book=book, now=now, now_mono_s=now_mono_s)
         if heard:
             self._merge(work, heard)
         retries = self._flush(work)  # before the record is asked: a run that is read again must know of these ends
@@ -222,7 +222,7 @@ class Scheduler:
         running = set(work.book.runs_in("running"))
         self._runs.drop(run.row.id for run in self._runs if run.row.id not in running)
         oldest = self._runs.oldest()
-        if oldest is not None and work.clock_s - oldest.built_at > AUDIT_S:
+        if oldest is not None and work.now_mono_s - oldest.built_mono_s > AUDIT_S:
             self._runs.drop([oldest.row.id])
         for run in islice((run for run in sorted(running) if run not in self._runs), START_MAX):
             self._get(work, run)
@@ -234,7 +234,7 @@ class Scheduler:
                 run.ready.setdefault(task_id)
 
     def _get(self, work: _Work, run_id: int) -> runs.Run | None:
-        run, settled = self._runs.get(work.book, run_id, clock_s=work.clock_s)
+        run, settled = self._runs.get(work.book, run_id, now_mono_s=work.now_mono_s)
         if run is not None:
             work.touched[run_id] = run
             self._settle(work, run, settled)

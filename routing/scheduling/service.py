@@ -62,27 +62,27 @@ def run(settings: Settings, *, stop: threading.Event) -> None:
         stop=stop,
     )
     around = presence.Presence(app, store, stop=stop)
-    vital = process_health.Vitals(
+    health = process_health.HealthReporter(
         kind=ROLE,
         name=f"{ROLE}@{socket.gethostname()}",
         folder=settings.health.folder,
-        asks={
-            "database": store.ping,
-            "broker": lambda: health_checks.of_broker(app),
-            "result backend": lambda: health_checks.of_results(app),
-        },
+        checks=[
+            health_checks.DatabaseCheck(store),
+            health_checks.BrokerCheck(app),
+            health_checks.ResultBackendCheck(app),
+        ],
         is_silent=True,
     )
-    service.turned = vital.turned
+    service.turned = health.turned
     try:
-        vital.start()
+        health.start()
         if not service.stand_by(stop):
             return
         folder.start()
         around.start()
         service.loop(stop, consumed=lambda: around.queues)
     finally:
-        vital.stop()
+        health.stop()
         folder.close()
         service.close()
         for thread in (folder, around):
@@ -95,12 +95,12 @@ def run(settings: Settings, *, stop: threading.Event) -> None:
 class _Due:
     """When things are to be done, by the monotonic clock."""
 
-    poll: float = 0.0
-    sweep: float = 0.0
-    reasons: float = 0.0
-    unsent: float = 0.0
-    renew: float = 0.0
-    audit: float = 0.0
+    poll_mono_s: float = 0.0
+    sweep_mono_s: float = 0.0
+    reasons_mono_s: float = 0.0
+    unsent_mono_s: float = 0.0
+    renew_mono_s: float = 0.0
+    audit_mono_s: float = 0.0
 
 
 @dataclass(kw_only=True)
@@ -201,7 +201,7 @@ class Service:
             except store_errors.Conflict as error:
                 log.debug("read again: %s", error)
                 self._scheduler.forget()
-                self._due.poll = 0.0
+                self._due.poll_mono_s = 0.0
             except store_errors.LeaseLost:
                 log.warning("another scheduler has taken over: standing by")
                 self._scheduler.forget()
@@ -215,17 +215,23 @@ class Service:
 
     def _once(self, stop: threading.Event, consumed: Callable[[], frozenset[str] | None]) -> None:
         is_wake = self._listen(stop)
-        clock_s = time.monotonic()
-        if clock_s >= self._due.sweep:
-            self._sweep(clock_s)
-        is_poll = self._is_poll(clock_s, is_wake=is_wake)
-        if self._desk.heard or self._desk.sent or self._desk.has_more or is_poll or clock_s >= self._due.renew:
-            self._turn(clock_s, is_poll=is_poll)
-        if clock_s >= self._due.unsent:
-            self._send_unsent(clock_s)
+        now_mono_s = time.monotonic()
+        if now_mono_s >= self._due.sweep_mono_s:
+            self._sweep(now_mono_s)
+        is_poll = self._is_poll(now_mono_s, is_wake=is_wake)
+        if (
+            self._desk.heard
+            or self._desk.sent
+            or self._desk.has_more
+            or is_poll
+            or now_mono_s >= self._due.renew_mono_s
+        ):
+            self._turn(now_mono_s, is_poll=is_poll)
+        if now_mono_s >= self._due.unsent_mono_s:
+            self._send_unsent(now_mono_s)
         queues = consumed()
-        if clock_s >= self._due.reasons or queues != self._consumed:
-            self._due.reasons, self._consumed = clock_s + REASONS_S, queues
+        if now_mono_s >= self._due.reasons_mono_s or queues != self._consumed:
+            self._due.reasons_mono_s, self._consumed = now_mono_s + REASONS_S, queues
             self._tell_reasons(queues)
 
     def _listen(self, stop: threading.Event) -> bool:
@@ -248,92 +254,94 @@ class Service:
     def _wait_s(self) -> float:
         if self._desk.has_more or self._desk.heard or self._desk.is_restart:
             return 0.0
-        next_due = min(self._due.poll, self._due.sweep, self._due.unsent, self._due.reasons)
-        wait_s = max(0.001, next_due - time.monotonic())
+        next_mono_s = min(
+            self._due.poll_mono_s, self._due.sweep_mono_s, self._due.unsent_mono_s, self._due.reasons_mono_s
+        )
+        wait_s = max(0.001, next_mono_s - time.monotonic())
         return min(wait_s, MARK_S) if self._desk.sent else wait_s
 
-    def _is_poll(self, clock_s: float, *, is_wake: bool) -> bool:
+    def _is_poll(self, now_mono_s: float, *, is_wake: bool) -> bool:
         """Whether the record is to be asked for what this process does not know."""
         if is_wake or self._desk.is_restart:
-            self._due.sweep = 0.0  # a cancelled run has attempts to stop
+            self._due.sweep_mono_s = 0.0  # a cancelled run has attempts to stop
             return True
-        if clock_s < self._due.poll:
+        if now_mono_s < self._due.poll_mono_s:
             return False
-        if clock_s >= self._due.audit:
-            self._due.audit = clock_s + AUDIT_EVERY_S
+        if now_mono_s >= self._due.audit_mono_s:
+            self._due.audit_mono_s = now_mono_s + AUDIT_EVERY_S
             return True
         with self._store.reading() as book:
             has_news = self._scheduler.has_news(book, now=_now())
         if has_news:
-            self._due.sweep = 0.0
+            self._due.sweep_mono_s = 0.0
         else:
-            self._due.poll = clock_s + POLL_S
+            self._due.poll_mono_s = now_mono_s + POLL_S
         return has_news
 
-    def _turn(self, clock_s: float, *, is_poll: bool) -> None:
+    def _turn(self, now_mono_s: float, *, is_poll: bool) -> None:
         """One transaction, then the messages that it recorded."""
         heard, sent = self._desk.heard[:MERGE_MAX], list(self._desk.sent)
         with self._store.writing() as book:
             now = _now()
             book.hold(ROLE, self._holder, lease_s=LEASE_S, now=now)
             book.mark_sent(sent, at=now)
-            result = self._scheduler.turn(book, heard, now=now, clock_s=clock_s, is_poll=is_poll)
+            result = self._scheduler.turn(book, heard, now=now, now_mono_s=now_mono_s, is_poll=is_poll)
             retry_at = book.next_retry_at() if is_poll else result.retry_at
         del self._desk.heard[: len(heard)]
         del self._desk.sent[: len(sent)]
-        self._due.renew = clock_s + RENEW_S
+        self._due.renew_mono_s = now_mono_s + RENEW_S
         self._desk.has_more = result.has_more
         if is_poll:
             self._desk.is_restart = False
-            self._due.poll = clock_s + POLL_S
+            self._due.poll_mono_s = now_mono_s + POLL_S
         if retry_at is not None:
-            self._due.poll = min(self._due.poll, clock_s + max(0.0, (retry_at - now).total_seconds()))
+            self._due.poll_mono_s = min(self._due.poll_mono_s, now_mono_s + max(0.0, (retry_at - now).total_seconds()))
         if result.unsent:
-            self._send(result.unsent, clock_s)
+            self._send(result.unsent, now_mono_s)
 
-    def _send(self, unsent: Sequence[entries.Unsent], clock_s: float, *, again: bool = False) -> None:
+    def _send(self, unsent: Sequence[entries.Unsent], now_mono_s: float, *, again: bool = False) -> None:
         """Send what is recorded; what cannot be sent stays `recorded` and is found by `_send_unsent`."""
         try:
             self._sender.send(unsent, again=again)
             if self._broker.end():
                 self._sweeper.suspect(now=_now())
         except sender.BrokerUnavailable as error:
-            self._due.unsent = clock_s + self._broker.fail(error)
+            self._due.unsent_mono_s = now_mono_s + self._broker.fail(error)
             self._desk.owes_all = True
             return
         self._desk.sent.extend(attempt.id for attempt in unsent)
 
-    def _send_unsent(self, clock_s: float) -> None:
+    def _send_unsent(self, now_mono_s: float) -> None:
         """Send messages again of which it is not known that the broker has them."""
         if self._desk.sent:
-            self._due.unsent = clock_s + MARK_S  # the record does not know of those yet
+            self._due.unsent_mono_s = now_mono_s + MARK_S  # the record does not know of those yet
             return
         with self._store.reading() as book:
             before = _now() - timedelta(seconds=0 if self._desk.owes_all else UNSENT_S)
             unsent = book.unsent(before=before, limit=sender.BATCH)
-        self._due.unsent = clock_s + UNSENT_S
+        self._due.unsent_mono_s = now_mono_s + UNSENT_S
         if unsent:
-            self._send(unsent, clock_s, again=True)
+            self._send(unsent, now_mono_s, again=True)
         if len(unsent) < sender.BATCH and not self._broker.is_on:
             self._desk.owes_all = False
         elif not self._broker.is_on:
-            self._due.unsent = clock_s
+            self._due.unsent_mono_s = now_mono_s
 
     # --- backstops
 
-    def _sweep(self, clock_s: float) -> None:
+    def _sweep(self, now_mono_s: float) -> None:
         """Look at a page of open attempts, whether anybody reported or not."""
         with self._store.reading() as book:
             rows = book.open_attempts(
                 after=self._sweep_after, limit=SWEEP_PAGE, told_before=_now() - timedelta(seconds=sweeper.TOLD_S)
             )
         is_last = len(rows) < SWEEP_PAGE
-        self._due.sweep = clock_s + (self._settings.scheduler.sweep_s if is_last else 0.0)
+        self._due.sweep_mono_s = now_mono_s + (self._settings.scheduler.sweep_s if is_last else 0.0)
         self._sweep_after = "" if is_last else rows[-1].id
         if not rows:
             return
         try:
-            found = self._sweeper.inspect(rows, now=_now(), clock_s=clock_s, backlog=self._sender.backlog)
+            found = self._sweeper.inspect(rows, now=_now(), now_mono_s=now_mono_s, backlog=self._sender.backlog)
             self._desk.heard.extend(found.outcomes)
             self._resend(found.resend)
             if found.revoke:

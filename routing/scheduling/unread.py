@@ -99,7 +99,7 @@ class Unread:
             kind=kind,
             reason=_REASONS.get(kind),
             detail=one.waiting_reason,
-            since_s=0.0,
+            since_mono_s=0.0,
             rule=wait_rules.Rule(
                 action=wait_rules.action(one.at_deadline), after_s=self._rule(kind, one.queue).after_s
             ),

@@ -45,12 +45,12 @@ def run(wish: standalone.Wish, *, console: Console | None = None) -> bool:
         raise part_errors.EmbeddedError(
             f"the example is not installed ({EXAMPLES}): install podyard again, or run the demo from a source checkout"
         )
-    began = time.monotonic()
+    begun_mono_s = time.monotonic()
     wish = replace(wish, dags=EXAMPLES, flower_port=0 if wish.flower_port is None else wish.flower_port)
     console.print("starting Valkey, SQLite, a local Kubernetes API, scheduler, worker, dispatcher and Flower …")
     with standalone.Stop().listening() as stop:
         with standalone.started(wish, say=_quietly(console)) as installation:
-            ended = _Show(installation, stop, console, began).play()
+            ended = _Show(installation, stop, console, begun_mono_s).play()
             if ended is not None:
                 _conclude(console, installation, ended)
         console.print("[dim]all parts are stopped[/]" if ended else "stopped before the end")
@@ -61,19 +61,19 @@ class _Show:
     """One play of the demo; None wherever somebody asked to stop."""
 
     def __init__(
-        self, installation: standalone.Installation, stop: standalone.Stop, console: Console, began: float
+        self, installation: standalone.Installation, stop: standalone.Stop, console: Console, begun_mono_s: float
     ) -> None:
         self.installation = installation
         self.stop = stop
         self.console = console
-        self.began = began
+        self.begun_mono_s = begun_mono_s
 
     def play(self) -> rows.RunRow | None:
         """Wait for the parts, trigger the example, and follow it to its end."""
         store, home = self.installation.store, self.installation.settings.home
         if not self._wait(self._is_loaded, START_TIMEOUT_S, self._why_not_started):
             return None
-        self.console.print(f"all parts are ready after {time.monotonic() - self.began:.1f} s")
+        self.console.print(f"all parts are ready after {time.monotonic() - self.begun_mono_s:.1f} s")
         now = datetime.now(UTC)
         conf = {"report": str(home / REPORT_FILE)}
         run = store.create_run(DAG_ID, run_id=f"demo-{now:%Y%m%d-%H%M%S}", conf=conf, at=now)
@@ -91,12 +91,12 @@ class _Show:
 
     def _wait(self, condition: Callable[[], bool], timeout_s: float, complaint: Callable[[], str]) -> bool:
         """Tick until the condition holds; False if somebody asked to stop."""
-        deadline = time.monotonic() + timeout_s
+        deadline_mono_s = time.monotonic() + timeout_s
         while not self.stop.asked:
             self.installation.tick()
             if condition():
                 return True
-            if time.monotonic() > deadline:
+            if time.monotonic() > deadline_mono_s:
                 raise part_errors.EmbeddedError(complaint())
             time.sleep(supervisor.TICK_S)
         return False

@@ -31,8 +31,8 @@ def main() -> None:
 def end(groups: list[int]) -> None:
     """SIGTERM to every group, SIGKILL to those that still exist after the grace time."""
     send(groups, signal.SIGTERM)
-    deadline = time.monotonic() + GRACE_S
-    while any_exists(groups) and time.monotonic() < deadline:
+    deadline_mono_s = time.monotonic() + GRACE_S
+    while any_exists(groups) and time.monotonic() < deadline_mono_s:
         time.sleep(0.05)
     send(groups, signal.SIGKILL)
 

@@ -73,11 +73,11 @@ def _quoted(value: object) -> str:
 
 def _take(lock: IO[str], folder: Path) -> None:
     """Lock the file; where its holder is dead, wait for the guard that ends what the holder left running."""
-    deadline = time.monotonic() + guard.GRACE_S + 2
+    deadline_mono_s = time.monotonic() + guard.GRACE_S + 2
     while not _is_taken(lock):
         lock.seek(0)
         pid = lock.read().strip() or "unknown"
-        if _is_alive(pid) or time.monotonic() > deadline:
+        if _is_alive(pid) or time.monotonic() > deadline_mono_s:
             raise part_errors.EmbeddedError(
                 f"podyard runs in {folder} already (pid {pid}):"
                 " use that one, stop it, or choose another folder with --home"

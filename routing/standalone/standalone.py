@@ -116,7 +116,7 @@ def run(wish: Wish, *, say: Say) -> None:
 
     Raises EmbeddedError, SettingsError or RecordError for what cannot be started.
     """
-    began = time.monotonic()
+    begun_mono_s = time.monotonic()
     say = _stamped(say)
     with Stop().listening() as stop:
         with started(wish, say=say) as installation:
@@ -125,7 +125,7 @@ def run(wish: Wish, *, say: Say) -> None:
                 installation.tick()
                 if installation.is_ready and not said:
                     said = True
-                    say(f"all parts are ready after {time.monotonic() - began:.1f} s; Ctrl-C stops them")
+                    say(f"all parts are ready after {time.monotonic() - begun_mono_s:.1f} s; Ctrl-C stops them")
                     for line in _where_to_look(installation):
                         say(line)
                 time.sleep(supervisor.TICK_S)

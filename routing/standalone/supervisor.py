@@ -36,7 +36,7 @@ class _Child:
     part: part.Part
     state: State = "waiting"
     process: "subprocess.Popen[bytes] | None" = None
-    since: float = 0.0
+    since_mono_s: float = 0.0
     """When `state` was entered; of `paused`: when it ends."""
     failures: int = 0
     was_ready: bool = False
@@ -79,9 +79,9 @@ class Supervisor:
         """
         if self._guard is None or self._guard.poll() is not None:
             self._start_guard()
-        now = time.monotonic()
+        now_mono_s = time.monotonic()
         for child in self._children.values():
-            _MOVES[child.state](self, child, now)
+            _MOVES[child.state](self, child, now_mono_s)
 
     def stop(self) -> None:
         """Stop all parts, those first that no other needs; bounded by the sum of the stop times along the order."""
@@ -95,42 +95,42 @@ class Supervisor:
 
     # What a tick does in each state.
 
-    def _wait(self, child: _Child, now: float) -> None:
+    def _wait(self, child: _Child, now_mono_s: float) -> None:
         if all(self._children[name].state == "ready" for name in child.part.after if name in self._children):
-            self._spawn(child, now)
+            self._spawn(child, now_mono_s)
 
-    def _start(self, child: _Child, now: float) -> None:
+    def _start(self, child: _Child, now_mono_s: float) -> None:
         if (end := _end_of(child)) is not None:
-            self._failed(child, now, f"ended while it started ({end})")
+            self._failed(child, now_mono_s, f"ended while it started ({end})")
         elif child.part.is_ready():
-            self._say(f"{child.part.name} is ready (pid {_pid(child)}, {now - child.since:.1f} s)")
-            child.state, child.since, child.was_ready = "ready", now, True
-        elif now - child.since > child.part.start_timeout_s:
-            self._failed(child, now, f"is not ready after {child.part.start_timeout_s:g} s")
+            self._say(f"{child.part.name} is ready (pid {_pid(child)}, {now_mono_s - child.since_mono_s:.1f} s)")
+            child.state, child.since_mono_s, child.was_ready = "ready", now_mono_s, True
+        elif now_mono_s - child.since_mono_s > child.part.start_timeout_s:
+            self._failed(child, now_mono_s, f"is not ready after {child.part.start_timeout_s:g} s")
 
-    def _keep(self, child: _Child, now: float) -> None:
+    def _keep(self, child: _Child, now_mono_s: float) -> None:
         if (end := _end_of(child)) is not None:
-            if now - child.since > STEADY_S:
+            if now_mono_s - child.since_mono_s > STEADY_S:
                 child.failures = 0
-            self._failed(child, now, f"ended ({end})")
+            self._failed(child, now_mono_s, f"ended ({end})")
 
-    def _pause(self, child: _Child, now: float) -> None:
-        if now >= child.since:
+    def _pause(self, child: _Child, now_mono_s: float) -> None:
+        if now_mono_s >= child.since_mono_s:
             child.state = "waiting"
 
-    def _failed(self, child: _Child, now: float, what: str) -> None:
+    def _failed(self, child: _Child, now_mono_s: float, what: str) -> None:
         self._end_group(child)
         if not child.was_ready:
             child.state = "stopped"
             raise part_errors.EmbeddedError(f"{child.part.name} {what}: {_last_words(child.part.log)}")
         pause_s = BACKOFF_S[min(child.failures, len(BACKOFF_S) - 1)]
         child.failures += 1
-        child.state, child.since = "paused", now + pause_s
+        child.state, child.since_mono_s = "paused", now_mono_s + pause_s
         self._say(f"{child.part.name} {what}; it starts again in {pause_s:g} s; its log is {child.part.log}")
 
     # Processes.
 
-    def _spawn(self, child: _Child, now: float) -> None:
+    def _spawn(self, child: _Child, now_mono_s: float) -> None:
         child.part.log.parent.mkdir(parents=True, exist_ok=True)
         _keep_log_short(child.part.log)
         with child.part.log.open("ab") as log:
@@ -147,18 +147,18 @@ class Supervisor:
             except OSError as error:
                 raise part_errors.EmbeddedError(f"{child.part.name} cannot be started: {error}") from error
         self._tell_guard(f"+{child.process.pid}\n")
-        child.state, child.since = "starting", now
+        child.state, child.since_mono_s = "starting", now_mono_s
 
     def _stop_together(self, children: Sequence[_Child]) -> None:
-        began = time.monotonic()
+        begun_mono_s = time.monotonic()
         for child in children:
             if child.process is not None:
                 child.process.terminate()
         waiting = list(children)
         while waiting:
-            now = time.monotonic()
+            now_mono_s = time.monotonic()
             for child in list(waiting):
-                is_late = now - began > child.part.stop_timeout_s
+                is_late = now_mono_s - begun_mono_s > child.part.stop_timeout_s
                 if child.process is None or child.process.poll() is not None or is_late:
                     how = f"killed after {child.part.stop_timeout_s:g} s" if is_late else "stopped"
                     self._end_group(child)
@@ -213,7 +213,7 @@ _MOVES: Mapping[State, Callable[[Supervisor, _Child, float], None]] = {
     "starting": Supervisor._start,
     "ready": Supervisor._keep,
     "paused": Supervisor._pause,
-    "stopped": lambda supervisor, child, now: None,
+    "stopped": lambda supervisor, child, now_mono_s: None,
 }
 
 

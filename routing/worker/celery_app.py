@@ -136,7 +136,6 @@ def dispatcher_options(settings: Settings) -> options.Options:
     profiles = {rule.name: rule.profile for rule in settings.queues.values() if rule.side == "kubernetes"}
     return reading.options(
         {name: getattr(settings, name) for name in sections.SECTIONS},
-        is_set=lambda _: True,
         deployment=settings.deployment,
         app_path=settings.kubernetes.app,
         profile_for=profile_for,

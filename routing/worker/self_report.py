@@ -1,6 +1,6 @@
-"""The self-report of a Celery worker: its broker and result backend asked for signs of life, beside its own work.
+"""The self-report of a Celery worker: its broker and result backend checked beside its own work.
 
-As the pulse it speaks from a thread of the worker's main process, because the worker's event loop stands still while
+As the heartbeat it runs in a thread of the worker's main process, because the worker's event loop stands still while
 the broker is away. What is found stands in a file for `podyard health` (`dispatcher.worker.process_health`).
 """
 
@@ -22,24 +22,21 @@ def step_into(folder: Path) -> type[bootsteps.StartStopStep]:
 
         def __init__(self, parent: Any, **kwargs: Any) -> None:
             super().__init__(parent, **kwargs)
-            self._vitals = process_health.Vitals(
+            self._health = process_health.HealthReporter(
                 kind="worker",
                 name=parent.hostname,
                 folder=folder,
-                asks={
-                    "broker": lambda: health_checks.of_broker(parent.app),
-                    "result backend": lambda: health_checks.of_results(parent.app),
-                },
+                checks=[health_checks.BrokerCheck(parent.app), health_checks.ResultBackendCheck(parent.app)],
             )
 
         def start(self, parent: Any) -> None:
-            """Begins to ask and to write."""
-            parent.timer.call_repeatedly(TURN_S, self._vitals.turned)
-            self._vitals.start()
+            """Begins to check and to write."""
+            parent.timer.call_repeatedly(TURN_S, self._health.turned)
+            self._health.start()
 
         def stop(self, parent: Any) -> None:
             """Takes the file away."""
-            self._vitals.stop()
+            self._health.stop()
 
         terminate = stop
 

@@ -180,9 +180,11 @@ def waiting(attempt_id: str, **fields: Any) -> entries.Waiting:
 
 
 def inspect(
-    sweeping: sweeper.Sweeper, *rows: entries.Waiting, clock_s: float = 0, after_s: float = 0, backlog: int = 0
+    sweeping: sweeper.Sweeper, *rows: entries.Waiting, now_mono_s: float = 0, after_s: float = 0, backlog: int = 0
 ) -> sweeper.Findings:
-    return sweeping.inspect(rows, now=NOW + timedelta(seconds=after_s), clock_s=clock_s, backlog=lambda _queue: backlog)
+    return sweeping.inspect(
+        rows, now=NOW + timedelta(seconds=after_s), now_mono_s=now_mono_s, backlog=lambda _queue: backlog
+    )
 
 
 def test_attempts_of_a_worker_without_a_pulse_are_lost(
@@ -192,9 +194,9 @@ def test_attempts_of_a_worker_without_a_pulse_are_lost(
     sweeping = sweeper.Sweeper(collecting, lost_after_s=10)
     reporting.claim("a", "w")
     row = waiting("a", state="running")
-    assert inspect(sweeping, row, clock_s=0).outcomes == []
-    assert inspect(sweeping, row, clock_s=9).outcomes == []
-    [end] = inspect(sweeping, row, clock_s=11).outcomes
+    assert inspect(sweeping, row, now_mono_s=0).outcomes == []
+    assert inspect(sweeping, row, now_mono_s=9).outcomes == []
+    [end] = inspect(sweeping, row, now_mono_s=11).outcomes
     assert isinstance(end, reported.EndReport)
     assert (end.attempt_id, end.verdict, end.cause) == ("a", "lost", "infrastructure")
 
@@ -213,12 +215,12 @@ def test_a_pulse_that_comes_back_saves_its_attempts(
     sweeping = sweeper.Sweeper(collecting, lost_after_s=10)
     reporting.claim("a", "w")
     row = waiting("a", state="running")
-    inspect(sweeping, row, clock_s=0)
+    inspect(sweeping, row, now_mono_s=0)
     heart = pulse_of(reporting)
     heart.beat()
-    assert inspect(sweeping, row, clock_s=11).outcomes == []
+    assert inspect(sweeping, row, now_mono_s=11).outcomes == []
     heart.end()
-    assert inspect(sweeping, row, clock_s=12).outcomes == []
+    assert inspect(sweeping, row, now_mono_s=12).outcomes == []
 
 
 @pytest.mark.parametrize(
@@ -265,13 +267,13 @@ def test_b4_a_running_attempt_whose_claim_and_result_are_lost_does_not_run_for_e
     worker.claim("a", "w")
     reporting.client.flushdb()
     heart, sweeping, row = pulse_of(worker), sweeper.Sweeper(collecting, lost_after_s=10), waiting("a", state="running")
-    assert inspect(sweeping, row, clock_s=0).outcomes == []
+    assert inspect(sweeping, row, now_mono_s=0).outcomes == []
     heart.beat(["a"])
-    assert inspect(sweeping, row, clock_s=31).outcomes == []
+    assert inspect(sweeping, row, now_mono_s=31).outcomes == []
     reporting.client.delete(reporting.keys.body("a"))
-    assert inspect(sweeping, row, clock_s=40).outcomes == []
-    assert inspect(sweeping, waiting("pod", state="running", side="kubernetes"), clock_s=200).outcomes == []
-    [end] = inspect(sweeping, row, clock_s=71).outcomes
+    assert inspect(sweeping, row, now_mono_s=40).outcomes == []
+    assert inspect(sweeping, waiting("pod", state="running", side="kubernetes"), now_mono_s=200).outcomes == []
+    [end] = inspect(sweeping, row, now_mono_s=71).outcomes
     assert isinstance(end, reported.EndReport)
     assert (end.attempt_id, end.verdict, end.cause) == ("a", "lost", "infrastructure")
 

@@ -108,8 +108,8 @@ class Player:
 
     async def _look(self) -> None:
         while True:
-            asked_at = time.monotonic()
-            self.ledger.saw(self.world.foreign(self.name), asked_at)
+            asked_mono_s = time.monotonic()
+            self.ledger.saw(self.world.foreign(self.name), asked_mono_s)
             await asyncio.sleep(0.2)
 
 

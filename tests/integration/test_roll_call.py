@@ -63,7 +63,7 @@ class Follower:
         """As `PodHandler.saw`."""
         found = self.attempts.of_pod("default", pod["metadata"]["name"])
         if found is not None and found.state is not State.ENDED:
-            seen = sightings.sighting(found, pod, kind, now_s=time.monotonic())
+            seen = sightings.sighting(found, pod, kind, now_mono_s=time.monotonic())
             self.attempts.saw(found, seen, uid=sightings.uid_of(pod))
 
     def listed(self, namespace: str, pods: Sequence[Mapping[str, Any]], *, asked_mono_s: float) -> None:

@@ -38,18 +38,20 @@ class Turner:
         self._scheduler = scheduler.Scheduler(
             router=Router.from_mapping({}), limits=Limits(), render=renderer.Renderer()
         )
-        self.clock_s = 0.0
+        self.now_mono_s = 0.0
 
     def turn(self, *heard: reported.Outcome, is_poll: bool = False) -> list[str]:
         """One turn; gives the attempts that it records."""
         with self._store.writing() as book:
-            now = AT + timedelta(seconds=self.clock_s)
-            result = self._scheduler.turn(book, heard, now=now, clock_s=self.clock_s, is_poll=is_poll)
+            now = AT + timedelta(seconds=self.now_mono_s)
+            result = self._scheduler.turn(book, heard, now=now, now_mono_s=self.now_mono_s, is_poll=is_poll)
             book.mark_sent([one.id for one in result.unsent], at=now)
         return [one.id for one in result.unsent]
 
     def success(self, attempt_id: str) -> reported.EndReport:
-        return reported.EndReport(attempt_id=attempt_id, verdict="succeeded", at=AT + timedelta(seconds=self.clock_s))
+        return reported.EndReport(
+            attempt_id=attempt_id, verdict="succeeded", at=AT + timedelta(seconds=self.now_mono_s)
+        )
 
 
 def test_an_end_that_comes_in_the_turn_in_which_its_run_is_read_again_is_followed(store: Store) -> None:
@@ -57,9 +59,9 @@ def test_an_end_that_comes_in_the_turn_in_which_its_run_is_read_again_is_followe
     turner = Turner(store)
     run = store.create_run("d", at=AT)
     (first,) = turner.turn(is_poll=True)
-    turner.clock_s += scheduler.AUDIT_S + 1
+    turner.now_mono_s += scheduler.AUDIT_S + 1
     (second,) = turner.turn(turner.success(first), is_poll=True)
-    turner.clock_s += scheduler.AUDIT_S + 1
+    turner.now_mono_s += scheduler.AUDIT_S + 1
     turner.turn(turner.success(second), is_poll=True)
     with store.reading() as book:
         found = book.run(run.id)

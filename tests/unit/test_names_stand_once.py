@@ -45,16 +45,6 @@ SAME_CLASSES = {
     "Waiting": "an attempt that waits",
     "Worker": "a Celery worker: its settings, and as a check sees it",
 }
-LEFT_CLASSES = {
-    "Access": "to the API server, and of a volume",
-    "Entry": "of the ledger of shares, and of the outbox of results",
-    "Facts": "of a pod, of an installation under Airflow, and of an attempt while it is merged",
-    "Now": "what a row is written from, and what a decision is made from",
-    "Part": "of a process that is judged, and of an installation on one machine",
-    "Seen": "messages that a collector read, and processes that are there",
-    "_Version": "of the API server, and of a DAG file",
-}
-"""Different nouns under one name; each is written with its module. Known, and not to grow: docs/critiques.md."""
 
 
 def _modules() -> Iterator[Path]:
@@ -90,6 +80,6 @@ def test_no_file_name_stands_twice_for_two_nouns() -> None:
 def test_no_class_name_stands_twice_for_two_nouns() -> None:
     """The same of classes at the top of a module."""
     twice = _twice(_classes())
-    known = {*SAME_CLASSES, *LEFT_CLASSES}
+    known = {*SAME_CLASSES}
     assert {name: paths for name, paths in twice.items() if name not in known} == {}
     assert known - set(twice) == set()

@@ -115,7 +115,7 @@ class Taking:
         channel.handlers["BRPOP"] = self.read
         channel.qos.append = self.append
         self._timer = hub.call_repeatedly(UNTOLD_LOOK_S, self._look_now_and_then)
-        self._looked_mono = 0.0
+        self._looked_mono_s = 0.0
 
     def close(self) -> None:
         """Ends the timer and the bell."""
@@ -135,7 +135,7 @@ class Taking:
         script = ("EVALSHA", self._digest) if self._is_loaded else ("EVAL", _TAKE)
         commands: list[tuple[Any, ...]] = [(*script, len(keys), *keys, time.time())]
         self._is_asked = self._is_idle = self._has_rung = False
-        self._looked_mono = time.monotonic()
+        self._looked_mono_s = time.monotonic()
         if self._is_told and self._told_socket is not connection._sock:
             commands = [*self._tracking(), *commands]
         self._told_socket = connection._sock
@@ -217,7 +217,7 @@ class Taking:
 
     def _look_now_and_then(self) -> None:
         every_s = self._look_s if self._is_told and self._bell is not None else UNTOLD_LOOK_S
-        if self._is_idle and time.monotonic() - self._looked_mono >= every_s - UNTOLD_LOOK_S / 2:
+        if self._is_idle and time.monotonic() - self._looked_mono_s >= every_s - UNTOLD_LOOK_S / 2:
             self.ring()
 
     # The bell: a subscription of its own, on which the server tells of lists that were found empty.

@@ -15,8 +15,8 @@ killed or cut off just then leaves it behind, and for kombu's five minutes nobod
 old after `LOCK_S`.
 """
 
+import contextlib
 import logging
-import time
 from collections.abc import Callable
 from functools import wraps
 from typing import Any
@@ -25,12 +25,14 @@ from celery import bootsteps
 from celery.worker import state
 from kombu.transport import redis
 
+from dispatcher import retry
+
 logger = logging.getLogger(__name__)
 
 LOCK_S = 10
 """What is put back at once takes milliseconds. A second worker that does the same at the same time does no harm: each
 message is moved by a transaction."""
-FIRST_WAIT_S, LAST_WAIT_S = 0.2, 1.0
+BACKOFF = retry.Backoff(first_s=0.2, last_s=1.0, has_jitter=False)
 PROBE = "podyard-takes-writes"
 """The key of a write that says nothing; it lives for a second."""
 _CALLS = ("restore_unacked_once", "ack", "reject")
@@ -71,24 +73,18 @@ def patient(connect: Callable[..., Any]) -> Callable[..., Any]:
 
 def await_writes(channel: Any) -> None:
     """Returns once a Redis broker takes writes. Raises what says that the connection is gone, or that Celery stops."""
-    is_told, pause_s = False, FIRST_WAIT_S
-    while True:
-        try:
-            with channel.conn_or_acquire() as client:
-                client.set(PROBE, "", px=1000)
-        except redis.redis.exceptions.NoPermissionError:
-            return  # that key is not ours to write: nobody knows of others
-        except redis.redis.exceptions.ResponseError as error:
-            if not is_told:
-                logger.warning("the broker refuses writes, it is waited for: %s", error)
-            is_told = True
-        else:
-            if is_told:
-                logger.warning("the broker takes writes again")
-            return
-        state.maybe_shutdown()
-        time.sleep(pause_s)
-        pause_s = min(2 * pause_s, LAST_WAIT_S)
+    exceptions, is_logged = redis.redis.exceptions, False
+    for one in retry.Tries(exceptions.ResponseError, backoff=BACKOFF):
+        # A key that is not ours to write says nothing of others.
+        with one, contextlib.suppress(exceptions.NoPermissionError), channel.conn_or_acquire() as client:
+            client.set(PROBE, "", px=1000)
+        if one.error is not None:
+            if not is_logged:
+                logger.warning("the broker refuses writes, it is waited for: %s", one.error)
+            is_logged = True
+            state.maybe_shutdown()
+    if is_logged:
+        logger.warning("the broker takes writes again")
 
 
 def forget_locks(channel: Any) -> None:

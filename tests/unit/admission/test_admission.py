@@ -91,24 +91,24 @@ def admission(
     return found
 
 
-def answered(found: Admission, one: Attempt, *, is_in_doubt: bool = False, until_s: float | None = None) -> None:
+def answered(found: Admission, one: Attempt, *, is_in_doubt: bool = False, until_mono_s: float | None = None) -> None:
     """A create came to nothing: the attempt is parked, with its slot where its pod may have been made."""
     REGISTRY[0].park(one, Hold("Refused", ""), Launch(manifest=b"{}", is_in_doubt=is_in_doubt))
-    found.park(one, until_s=until_s)
+    found.park(one, until_mono_s=until_mono_s)
     found.answered(one, keeps_slot=is_in_doubt)
 
 
-def taken(found: Admission, now_s: float = 0.0) -> list[str]:
+def taken(found: Admission, now_mono_s: float = 0.0) -> list[str]:
     """All that may be created now."""
     out = []
-    while (one := found.take(now_s)) is not None:
+    while (one := found.take(now_mono_s)) is not None:
         out.append(one.id)
     return out
 
 
-def held(found: Admission, one: Attempt, now_s: float = 0.0) -> Hold:
+def held(found: Admission, one: Attempt, now_mono_s: float = 0.0) -> Hold:
     """Why it waits."""
-    hold = found.hold(one, now_s)
+    hold = found.hold(one, now_mono_s)
     assert hold is not None
     return hold
 
@@ -164,15 +164,15 @@ def test_a_namespace_that_pauses_holds_no_other_one_of_its_queue() -> None:
     ones = [attempt(number, namespace="ab"[number % 2]) for number in range(6)]
     found = admission(*ones)
     quota = Hold("QuotaExceeded", "exceeded quota")
-    found.holdoff.pause("a", quota, begun_at=0.0, now_s=1.0, wanted_s=5.0, jitter=0.0)
+    found.holdoff.pause("a", quota, begun_mono_s=0.0, now_mono_s=1.0, wanted_s=5.0, jitter=0.0)
     assert taken(found, 2.0) == ["1", "3", "5"]
     assert held(found, ones[0], 2.0) == quota
     assert found.again_in_s(2.0) == 4.0
     assert taken(found, 6.0) == ["0"], "one goes ahead"
-    found.created(ones[0], uid="u", now_s=6.1)
+    found.created(ones[0], uid="u", now_mono_s=6.1)
     REGISTRY[0].launched(ones[0], ones[0].pod)
     found.answered(ones[0])
-    found.holdoff.worked("a", now_s=6.1)
+    found.holdoff.worked("a", now_mono_s=6.1)
     assert taken(found, 6.1) == ["2", "4"]
 
 
@@ -181,7 +181,7 @@ def test_a_stop_holds_everybody() -> None:
     busy = Hold("TooManyRequests", "slow down")
     one = attempt(0)
     found = admission(one)
-    found.holdoff.pause(EVERYWHERE, busy, begun_at=0.0, now_s=0.0, wanted_s=2.0, jitter=0.0)
+    found.holdoff.pause(EVERYWHERE, busy, begun_mono_s=0.0, now_mono_s=0.0, wanted_s=2.0, jitter=0.0)
     assert held(found, one, 1.0) == busy
     assert taken(found, 2.0) == ["0"]
 
@@ -227,7 +227,7 @@ def test_what_waits_by_itself_holds_nobody_and_comes_back_to_its_place() -> None
     first, second, third = attempt(0), attempt(1), attempt(2)
     found = admission(first, second, third, overall=1)
     assert found.take(0.0) is first
-    answered(found, first, until_s=2.0)
+    answered(found, first, until_mono_s=2.0)
     assert found.take(0.5) is second
     assert found.again_in_s(0.5) == 1.5
     found.answered(second)
@@ -239,7 +239,7 @@ def test_what_waits_by_itself_can_be_withdrawn() -> None:
     one = attempt(0)
     found = admission(one)
     assert found.take(0.0) is one
-    answered(found, one, is_in_doubt=True, until_s=2.0)
+    answered(found, one, is_in_doubt=True, until_mono_s=2.0)
     assert found.withdraw(one)
     assert found.slots.count(limits.ALL) == 0
     assert found.take(2.0) is None
@@ -260,7 +260,7 @@ def test_what_could_use_no_slot_wants_none() -> None:
     full = [attempt(number, queue="full", max_pods=2) for number in range(9)]
     paused = [attempt(number, namespace="paused") for number in range(20, 25)]
     found = admission(*full, *paused, overall=100)
-    found.holdoff.pause("paused", Hold("QuotaExceeded", ""), begun_at=0.0, now_s=0.0, wanted_s=9.0, jitter=0.0)
+    found.holdoff.pause("paused", Hold("QuotaExceeded", ""), begun_mono_s=0.0, now_mono_s=0.0, wanted_s=9.0, jitter=0.0)
     assert taken(found, 1.0) == ["0", "1"]
     needs = found.needs(START + timedelta(seconds=12), 1.0)
     assert needs["all"] == Need(used=2, waits=0, oldest_s=10.0)

@@ -33,11 +33,11 @@ def test_a_pod_counts_from_its_create_to_its_end() -> None:
     slots = Slots()
     slots.begin("n", "a", "q")
     assert slots.used() == {"queue/q": 1, "namespace/n": 1, "all": 1}
-    slots.created("n", "a", "q", uid="uid-a", now_s=1.0)
-    slots.see(pod("a", phase="Pending"), "ADDED", now_s=1.1)
+    slots.created("n", "a", "q", uid="uid-a", now_mono_s=1.0)
+    slots.see(pod("a", phase="Pending"), "ADDED", now_mono_s=1.1)
     slots.give_back("n", "a")
     assert (counted(slots), slots.freed) == (1, 0)
-    slots.see(pod("a", phase="Succeeded"), "MODIFIED", now_s=2.0)
+    slots.see(pod("a", phase="Succeeded"), "MODIFIED", now_mono_s=2.0)
     assert (slots.used(), slots.freed) == ({}, 1)
 
 
@@ -46,7 +46,7 @@ def test_a_create_that_made_nothing_gives_its_slot_back() -> None:
     slots = Slots()
     slots.begin("n", "a", "q")
     slots.begin("n", "b", "q")
-    slots.see(pod("b"), "ADDED", now_s=1.0)
+    slots.see(pod("b"), "ADDED", now_mono_s=1.0)
     slots.give_back("n", "a")
     slots.give_back("n", "b")
     assert not slots.has("n", "a")
@@ -56,19 +56,19 @@ def test_a_create_that_made_nothing_gives_its_slot_back() -> None:
 def test_pods_that_nobody_here_knows_count_too() -> None:
     """Those of a dispatcher before us, before they are adopted; those in their grace period."""
     slots = Slots()
-    slots.see(pod("old"), "ADDED", now_s=1.0)
+    slots.see(pod("old"), "ADDED", now_mono_s=1.0)
     assert counted(slots) == 1
-    slots.see(pod("old"), "DELETED", now_s=2.0)
+    slots.see(pod("old"), "DELETED", now_mono_s=2.0)
     assert counted(slots) == 0
 
 
 def test_what_a_list_lacks_is_gone() -> None:
     """But not what was made after the list was asked for, what is being made, and other namespaces."""
     slots = Slots()
-    slots.created("n", "lost", "q", uid="1", now_s=1.0)
-    slots.created("n", "kept", "q", uid="2", now_s=1.0)
-    slots.created("n", "new", "q", uid="3", now_s=5.0)
-    slots.created("m", "elsewhere", "q", uid="4", now_s=1.0)
+    slots.created("n", "lost", "q", uid="1", now_mono_s=1.0)
+    slots.created("n", "kept", "q", uid="2", now_mono_s=1.0)
+    slots.created("n", "new", "q", uid="3", now_mono_s=5.0)
+    slots.created("m", "elsewhere", "q", uid="4", now_mono_s=1.0)
     slots.begin("n", "coming", "q")
     slots.sync("n", {"kept"}, asked_mono_s=4.0)
     assert [name for name in ("lost", "kept", "new", "coming") if slots.has("n", name)] == ["kept", "new", "coming"]
@@ -79,10 +79,10 @@ def test_the_end_of_an_older_pod_of_the_name_frees_nothing() -> None:
     """Events of another uid are not about this one."""
     slots = Slots()
     slots.begin("n", "a", "q")
-    slots.see(pod("a", uid="old"), "DELETED", now_s=1.0)
+    slots.see(pod("a", uid="old"), "DELETED", now_mono_s=1.0)
     assert counted(slots) == 1
-    slots.created("n", "a", "q", uid="new", now_s=1.0)
-    slots.see(pod("a", uid="old"), "DELETED", now_s=2.0)
+    slots.created("n", "a", "q", uid="new", now_mono_s=1.0)
+    slots.see(pod("a", uid="old"), "DELETED", now_mono_s=2.0)
     assert counted(slots) == 1
 
 
@@ -101,17 +101,17 @@ def test_what_is_counted_is_what_is_there(story: list[tuple[str, str]]) -> None:
         if what == "begin":
             slots.begin("n", name, "q")
         elif what == "created":
-            slots.created("n", name, "q", uid=f"uid-{name}", now_s=1.0)
+            slots.created("n", name, "q", uid=f"uid-{name}", now_mono_s=1.0)
         elif what == "give_back":
             slots.give_back("n", name)
         elif what == "sync":
             slots.sync("n", (), asked_mono_s=2.0)
         else:
             phase = "Succeeded" if what == "Succeeded" else "Running"
-            slots.see(pod(name, phase=phase), "MODIFIED" if what == "Succeeded" else what, now_s=1.0)
+            slots.see(pod(name, phase=phase), "MODIFIED" if what == "Succeeded" else what, now_mono_s=1.0)
         there = sum(slots.has("n", name) for name in "abc")
         assert slots.count("queue/q") == slots.count("namespace/n") == counted(slots) == there
     for name in "abc":
-        slots.created("n", name, "q", uid=f"uid-{name}", now_s=1.0)
+        slots.created("n", name, "q", uid=f"uid-{name}", now_mono_s=1.0)
     slots.sync("n", (), asked_mono_s=2.0)
     assert slots.used() == {}

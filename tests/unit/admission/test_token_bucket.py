@@ -8,12 +8,12 @@ from dispatcher.admission.token_bucket import TokenBucket
 
 def taken(bucket: TokenBucket, *, until_s: float, step_s: float = 0.01) -> int:
     """How many tokens somebody gets who always wants one."""
-    count, now_s = 0, 0.0
-    while now_s <= until_s:
-        while bucket.wait_s(now_s) == 0:
-            bucket.take(now_s)
+    count, now_mono_s = 0, 0.0
+    while now_mono_s <= until_s:
+        while bucket.wait_s(now_mono_s) == 0:
+            bucket.take(now_mono_s)
             count += 1
-        now_s += max(step_s, bucket.wait_s(now_s))
+        now_mono_s += max(step_s, bucket.wait_s(now_mono_s))
     return count
 
 

@@ -29,7 +29,8 @@ class One:
 def drained(lines: WaitQueues[One], may_go: Callable[[One], bool] = lambda _: True) -> list[One]:
     """All that may go, in the order in which it goes."""
     found = []
-    while (one := lines.take(may_go)) is not None:
+    while (one := next(filter(may_go, lines.heads()), None)) is not None:
+        lines.take(one)
         found.append(one)
     return found
 

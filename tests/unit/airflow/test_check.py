@@ -19,7 +19,7 @@ def found(text: str = "") -> rules.Rules:
 
 DISPATCHER = check.Worker(queues=("kubernetes",), is_dispatcher=True)
 WORKER = check.Worker(queues=("default",), is_dispatcher=False)
-GOOD = check.Facts(
+GOOD = check.AirflowFacts(
     airflow="3.3.2",
     provider="3.26.0",
     celery="5.6.3",

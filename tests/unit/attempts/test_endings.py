@@ -57,7 +57,7 @@ def test_a_deadline_names_the_wait_its_rule_and_what_to_do(
         kind="image",
         reason="ImagePullBackOff",
         detail="no such tag",
-        since_s=0.0,
+        since_mono_s=0.0,
         rule=wait_rules.Rule(action=action, after_s=600.0),
         said_by="waits.image of the queue q",
     )

@@ -38,10 +38,10 @@ def test_the_start_that_was_seen_first_stands() -> None:
     """A kubelet that restarts may tell another one; an end without a start takes what is known."""
     attempts = Attempts(is_strict=True)
     one = builders.launched(attempts)
-    first = builders.seen(one, builders.running(), now_s=1.0)
+    first = builders.seen(one, builders.running(), now_mono_s=1.0)
     assert (first.started_at, first.ended_at, first.phase, first.at_mono_s) == (AT_1S, None, "Running", 1.0)
     attempts.saw(one, first, uid="u")
-    later = builders.seen(one, builders.running("2026-01-01T00:00:09Z"), now_s=2.0)
+    later = builders.seen(one, builders.running("2026-01-01T00:00:09Z"), now_mono_s=2.0)
     assert later.started_at == AT_1S
     last = builders.seen(one, builders.ended())
     assert (last.started_at, last.ended_at, last.seen.verdict) == (AT_1S, AT_2S, "succeeded")
@@ -59,10 +59,10 @@ def test_when_the_node_was_known_first_is_remembered() -> None:
     attempts = Attempts(is_strict=True)
     one = builders.launched(attempts)
     scheduled = {"phase": "Pending", "conditions": [{"type": "PodScheduled", "status": "True"}]}
-    assert builders.seen(one, now_s=1.0).scheduled_mono_s is None
-    attempts.saw(one, builders.seen(one, scheduled, now_s=2.0), uid="u")
-    assert builders.seen(one, scheduled, now_s=3.0).scheduled_mono_s == 2.0
-    assert builders.seen(one, now_s=4.0).scheduled_mono_s == 2.0
+    assert builders.seen(one, now_mono_s=1.0).scheduled_mono_s is None
+    attempts.saw(one, builders.seen(one, scheduled, now_mono_s=2.0), uid="u")
+    assert builders.seen(one, scheduled, now_mono_s=3.0).scheduled_mono_s == 2.0
+    assert builders.seen(one, now_mono_s=4.0).scheduled_mono_s == 2.0
 
 
 @pytest.mark.parametrize(
@@ -87,7 +87,7 @@ def test_a_deleted_pod_is_the_last_that_is_seen() -> None:
     one = builders.launched(Attempts(is_strict=True))
     assert builders.seen(one, kind="DELETED").seen.verdict == "gone"
     pod = builders.pod_of(one, deletionTimestamp="2026-01-01T00:00:05Z")
-    found = sightings.sighting(one, pod, "DELETED", now_s=0.0)
+    found = sightings.sighting(one, pod, "DELETED", now_mono_s=0.0)
     assert (found.is_last, found.seen.verdict, found.seen.cause) == (True, "failed", "infrastructure")
 
 
@@ -97,7 +97,7 @@ def test_a_result_sidecar_is_awaited_from_the_first_time_it_is_missing() -> None
     asked = {"name": "a", "image": "i", "do_xcom_push": True}
     one = builders.launched(attempts, message=Message(name=builder.ANY_IMAGE_TASK, id="a", kwargs=asked))
     running = {**builders.ended(), "phase": "Running"}
-    attempts.saw(one, builders.seen(one, running, now_s=5.0), uid="u")
-    assert builders.seen(one, running, now_s=9.0).result_awaited_mono_s == 5.0
+    attempts.saw(one, builders.seen(one, running, now_mono_s=5.0), uid="u")
+    assert builders.seen(one, running, now_mono_s=9.0).result_awaited_mono_s == 5.0
     assert builders.seen(one, running, kind="MODIFIED").is_result_awaited
     assert not builders.seen(one, running, kind="DELETED").is_result_awaited

@@ -12,7 +12,7 @@ from dispatcher.attempts.registry import Attempts
 from dispatcher.attempts.states import State
 from tests import builders
 
-NOW = status_row.Now(builders.START + timedelta(seconds=60), 100.0)
+NOW = status_row.Instant(builders.START + timedelta(seconds=60), 100.0)
 FINAL = {"Succeeded", "Failed", "Lost", "Revoked"}
 
 
@@ -50,7 +50,7 @@ def test_a_wait_stands_in_the_row_with_its_times(attempts: Attempts) -> None:
     """By the clock of people."""
     one = builders.queued(attempts)
     attempts.block(one, Hold("QuotaExceeded", "pods"))
-    attempts.waits(one, current_wait.look(one, now_s=90.0))
+    attempts.waits(one, current_wait.look(one, now_mono_s=90.0))
     found = row(one)
     assert (found.reason, found.message, found.at_deadline) == ("QuotaExceeded", "pods", "wait")
     assert found.waiting_since == NOW.at - timedelta(seconds=10)

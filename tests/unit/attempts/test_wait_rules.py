@@ -135,10 +135,12 @@ def test_every_error_that_is_waited_out_has_its_kind() -> None:
 
 
 def test_a_wait_is_over_at_its_deadline() -> None:
-    wait = Wait(kind="image", reason="r", detail=None, since_s=10, rule=Rule(action="fail", after_s=5), said_by="s")
-    assert (wait.deadline_s, wait.is_expired(14.9), wait.is_expired(15)) == (15, False, True)
-    endless = Wait(kind="image", reason="r", detail=None, since_s=10, rule=Rule(), said_by="s")
-    assert (endless.deadline_s, endless.is_expired(1e9)) == (None, False)
+    wait = Wait(
+        kind="image", reason="r", detail=None, since_mono_s=10, rule=Rule(action="fail", after_s=5), said_by="s"
+    )
+    assert (wait.deadline_mono_s, wait.is_expired(14.9), wait.is_expired(15)) == (15, False, True)
+    endless = Wait(kind="image", reason="r", detail=None, since_mono_s=10, rule=Rule(), said_by="s")
+    assert (endless.deadline_mono_s, endless.is_expired(1e9)) == (None, False)
 
 
 @pytest.mark.parametrize("kind", wait_rules.KINDS)
@@ -147,7 +149,7 @@ def test_an_end_names_kind_time_setting_and_way_out(kind: str) -> None:
         kind=kind,
         reason="Why",
         detail="in detail",
-        since_s=0,
+        since_mono_s=0,
         rule=Rule(action="fail", after_s=600),
         said_by=wait_rules.said_by(kind, profile=PLAIN, queue="q"),
     )

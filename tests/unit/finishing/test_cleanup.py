@@ -254,7 +254,7 @@ def test_a_log_that_cannot_be_had_keeps_no_pod(tmp_path: Path) -> None:
         world.cleanup.take(world.ended())
         await world.settle()
         assert (world.api.pods, world.saved()) == ({}, None)
-        assert world.api.calls["read_log"] == cleanup.TRIES
+        assert world.api.calls["read_log"] == cleanup.BACKOFF.tries
 
     using(test, tmp_path)
 
@@ -268,7 +268,7 @@ def test_a_pod_that_cannot_be_deleted_is_counted(tmp_path: Path, error: Exceptio
         world.api.fail("delete_pod", error, times=99)
         getattr(world.cleanup, order)(world.ended())
         await world.settle()
-        assert (world.cleanup.leftovers, world.api.calls["delete_pod"]) == (1, cleanup.TRIES)
+        assert (world.cleanup.leftovers, world.api.calls["delete_pod"]) == (1, cleanup.BACKOFF.tries)
 
     using(test, tmp_path)
 

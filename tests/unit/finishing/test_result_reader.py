@@ -106,7 +106,7 @@ def test_a_log_that_cannot_be_read_now_is_read_again() -> None:
         message, log = large(world.one)
         world.status = builders.ended(message=message)
         world.log(log)
-        world.api.fail("read_log", AWAY, times=result_reader.TRIES - 1)
+        world.api.fail("read_log", AWAY, times=result_reader.BACKOFF.tries - 1)
         return (await world.read())[0].value
 
     assert run(call) == "x" * 9000
@@ -126,7 +126,7 @@ def test_a_log_that_is_gone_is_no_outcome_and_it_says_so(error: Exception) -> No
     result, tries, seconds = run(call)
     assert (result.details["reason"], result.details["cause"]) == ("NoOutcome", "application")
     assert str(error) in str(result)
-    assert tries == result_reader.TRIES
+    assert tries == result_reader.BACKOFF.tries
     assert seconds < 15
 
 

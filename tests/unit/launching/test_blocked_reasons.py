@@ -45,9 +45,9 @@ def fill(side: ClusterSide, queue: str = "kubernetes") -> None:
     side.parts.capacity.admission.slots.begin("default", f"there-{queue}", queue)
 
 
-def explain(side: ClusterSide, reasons: BlockedReasons, now_s: float) -> None:
+def explain(side: ClusterSide, reasons: BlockedReasons, now_mono_s: float) -> None:
     """As the launcher does now and then."""
-    reasons.explain(side.parts.capacity.admission, side.attempts, now_s=now_s)
+    reasons.explain(side.parts.capacity.admission, side.attempts, now_mono_s=now_mono_s)
 
 
 def test_everybody_in_a_wait_queue_has_the_reason_of_its_head() -> None:
@@ -122,7 +122,7 @@ def test_one_that_was_just_taken_in_is_explained_by_itself() -> None:
         fill(side)
         side.attempts.changed.take_now()
         for one in (held, free):
-            blocked_reasons.explain(one, side.parts.capacity.admission, side.attempts, now_s=NOW_S)
+            blocked_reasons.explain(one, side.parts.capacity.admission, side.attempts, now_mono_s=NOW_S)
         assert held.blocked is not None
         assert (held.blocked.reason, free.blocked) == ("QueueLimit", None)
         assert set(side.attempts.changed.take_now()) == {held, free}
@@ -139,7 +139,7 @@ def test_what_waits_no_more_or_says_why_already_is_left_alone() -> None:
         others = [builders.in_state(side.attempts, state) for state in (State.LAUNCHING, State.PENDING, State.ENDED)]
         side.attempts.changed.take_now()
         for one in (said, *others):
-            blocked_reasons.explain(one, side.parts.capacity.admission, side.attempts, now_s=NOW_S)
+            blocked_reasons.explain(one, side.parts.capacity.admission, side.attempts, now_mono_s=NOW_S)
         assert side.attempts.changed.take_now() == []
         assert said.blocked == Hold("Conflict", "try again")
 

@@ -37,7 +37,7 @@ class World:
         if state is State.QUEUED:
             self.admission.add(made)
         else:
-            self.admission.park(made, until_s=time.monotonic() + 3600)
+            self.admission.park(made, until_mono_s=time.monotonic() + 3600)
         self.wait(made, "slot", reason="QueueLimit", detail="max_pods of the queue kubernetes is 1")
         return made
 
@@ -51,7 +51,9 @@ class World:
     def wait(self, made: Attempt, kind: str, *, reason: str, detail: str | None) -> None:
         """It has waited for that since the world began."""
         rule = wait_rules.Rule(action="fail", after_s=60.0)
-        wait = wait_rules.Wait(kind=kind, reason=reason, detail=detail, since_s=0.0, rule=rule, said_by="a setting")
+        wait = wait_rules.Wait(
+            kind=kind, reason=reason, detail=detail, since_mono_s=0.0, rule=rule, said_by="a setting"
+        )
         self.attempts.waits(made, wait)
         self.attempts.changed.take_now()
 

@@ -35,10 +35,10 @@ def attempts() -> Attempts:
     return Attempts(is_strict=True)
 
 
-def wait(*, kind: str = "start", action: Any = "retry", since_s: float = 0.0) -> Wait:
+def wait(*, kind: str = "start", action: Any = "retry", since_mono_s: float = 0.0) -> Wait:
     """A wait of 100 seconds."""
     rule = Rule(action=action, after_s=100.0)
-    return Wait(kind=kind, reason=None, detail=None, since_s=since_s, rule=rule, said_by="a test")
+    return Wait(kind=kind, reason=None, detail=None, since_mono_s=since_mono_s, rule=rule, said_by="a test")
 
 
 def sighting(verdict: Any, **fields: Any) -> Sighting:
@@ -205,7 +205,7 @@ waits = st.none() | st.builds(
     wait,
     kind=st.sampled_from(["start", "volume", "image", "slot", "quota"]),
     action=st.sampled_from(["wait", "retry", "fail"]),
-    since_s=st.sampled_from([0.0, 999.0]),
+    since_mono_s=st.sampled_from([0.0, 999.0]),
 )
 
 

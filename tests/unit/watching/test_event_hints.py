@@ -33,8 +33,8 @@ class World:
     async def starting(self, **fields: Any) -> Attempt:
         """Its pod has had a node since time 0, and does not start."""
         made = await self.side.launched(**fields)
-        self.attempts.saw(made, builders.seen(made, SCHEDULED, now_s=0.0), uid=made.pod.uid or "")
-        self.attempts.waits(made, current_wait.look(made, now_s=0.0))
+        self.attempts.saw(made, builders.seen(made, SCHEDULED, now_mono_s=0.0), uid=made.pod.uid or "")
+        self.attempts.waits(made, current_wait.look(made, now_mono_s=0.0))
         assert made.wait is not None
         assert made.wait.kind == "start"
         return made
@@ -44,9 +44,9 @@ class World:
         self.api.add_event(self.api.pods[made.namespace, made.pod.name], reason=reason, message=f"of {reason}", **more)
         self.api.events[-1] |= {"firstTimestamp": at, "lastTimestamp": at}
 
-    async def look(self, made: Attempt, now_s: float) -> str | None:
+    async def look(self, made: Attempt, now_mono_s: float) -> str | None:
         """What is known after a look at that time."""
-        self.hints.look(made, now_s=now_s)
+        self.hints.look(made, now_mono_s=now_mono_s)
         await self.side.settle()
         return None if made.event is None else made.event.reason
 
@@ -205,7 +205,7 @@ def test_a_few_are_asked_for_at_a_time() -> None:
         crowd = [await world.starting() for _ in range(3 * event_hints.AT_ONCE)]
         gate = world.api.hold("list_events")
         for one in crowd:
-            world.hints.look(one, now_s=10.0)
+            world.hints.look(one, now_mono_s=10.0)
         await asyncio.sleep(1)
         assert world.api.calls["list_events"] == event_hints.AT_ONCE
         gate.set()
@@ -223,7 +223,7 @@ def test_what_has_started_or_ended_meanwhile_takes_no_hint() -> None:
         gate = world.api.hold("list_events")
         for one in (started, closed):
             world.add_event(one, "FailedMount")
-            world.hints.look(one, now_s=10.0)
+            world.hints.look(one, now_mono_s=10.0)
         world.side.saw(started, builders.running())
         world.attempts.started(started)
         world.attempts.close(closed, Closed.TERMINATED)
@@ -272,8 +272,8 @@ def test_a_clock_that_jumps_ahead_costs_one_call() -> None:
 
     async def test(world: World) -> None:
         one = await world.starting()
-        for now_s in (1e5, 1e5 + 1, 1e5 + 2):
-            await world.look(one, now_s)
+        for now_mono_s in (1e5, 1e5 + 1, 1e5 + 2):
+            await world.look(one, now_mono_s)
         assert world.api.calls["list_events"] == 1
 
     using(test)

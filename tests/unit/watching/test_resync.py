@@ -54,7 +54,7 @@ class World:
     def see(self, made: Attempt) -> None:
         """The watch tells how its pod is."""
         pod = self.api.pods[made.namespace, made.pod.name]
-        found = sightings.sighting(made, pod, "MODIFIED", now_s=time.monotonic())
+        found = sightings.sighting(made, pod, "MODIFIED", now_mono_s=time.monotonic())
         self.attempts.saw(made, found, uid=pod["metadata"]["uid"])
 
 

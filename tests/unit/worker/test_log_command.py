@@ -1,7 +1,7 @@
 """The control command for logs: it never waits, it is bounded, and what nobody fetches is given up."""
 
 import concurrent.futures
-from collections.abc import Callable, Coroutine
+from collections.abc import Coroutine
 from typing import Any
 
 from celery.worker.control import Panel
@@ -14,24 +14,23 @@ Future = concurrent.futures.Future[Page | None]
 
 
 class Loop:
-    """Stands for the other thread: readings are done when the test says so."""
+    """Stands for the other thread and what reads there: readings are done when the test says so."""
 
     def __init__(self) -> None:
         self.begun: list[Future] = []
 
-    def start(self, question: Callable[[], Coroutine[Any, Any, Page | None]]) -> Future:
-        question().close()
+    def start_asking(self, question: Coroutine[Any, Any, Page | None]) -> Future:
+        question.close()
         self.begun.append(concurrent.futures.Future())
         return self.begun[-1]
 
-
-async def read(task_id: str, offset: int) -> Page | None:
-    raise AssertionError(f"not on this thread: {task_id} {offset}")
+    async def log_page(self, task_id: str, offset: int) -> Page | None:
+        raise AssertionError(f"not on this thread: {task_id} {offset}")
 
 
 def desk() -> tuple[log_command.LogDesk, Loop]:
     loop = Loop()
-    return log_command.LogDesk(start=loop.start, read=read), loop
+    return log_command.LogDesk(loop, loop), loop
 
 
 def test_the_first_answer_is_that_it_is_read_and_a_later_one_has_it() -> None:

@@ -19,7 +19,7 @@ def reading(
     *, away: bool = False, written_s: float = 1, turned_s: float | None = 1, since_s: float = 600
 ) -> process_health.Reading:
     """A process that has run for ten minutes, so many seconds after it wrote and its loop turned."""
-    part = process_health.Part(
+    part = process_health.PartHealth(
         name="broker", is_ok=not away, since=NOW - timedelta(seconds=since_s), why="gone" if away else None
     )
     return process_health.Reading(
@@ -37,7 +37,7 @@ def reading(
     ("one", "trouble"),
     [
         (reading(), None),
-        (reading(written_s=31), "no sign of life for 31 s"),
+        (reading(written_s=31), "it has reported nothing for 31 s"),
         (reading(turned_s=61), "its loop has not turned for 61 s"),
         (reading(turned_s=300, away=True), None),
         (reading(turned_s=300, since_s=30), None),
@@ -65,7 +65,9 @@ class Server:
         self.answers = threading.Event()
         self.answers.set()
 
-    def ask(self) -> None:
+    part = "broker"
+
+    def run(self) -> None:
         self.answers.wait(30)
         if self.is_away:
             raise ConnectionError("refused\nand more")
@@ -77,12 +79,10 @@ def server() -> Server:
 
 
 @pytest.fixture
-def process(tmp_path: Path, server: Server) -> Iterator[process_health.Vitals]:
+def process(tmp_path: Path, server: Server) -> Iterator[process_health.HealthReporter]:
     """A process that needs one part, and looks often."""
     pace = process_health.Pace(every_s=0.02, hangs_s=0.1, write_s=0.02)
-    one = process_health.Vitals(
-        kind="worker", name="worker@here", folder=tmp_path, asks={"broker": server.ask}, pace=pace
-    )
+    one = process_health.HealthReporter(kind="worker", name="worker@here", folder=tmp_path, checks=[server], pace=pace)
     one.start()
     one.turned()
     yield one
@@ -95,7 +95,7 @@ def told(folder: Path) -> process_health.Reading:
 
 
 def test_what_refuses_and_what_hangs_is_named_and_is_back(
-    tmp_path: Path, server: Server, process: process_health.Vitals
+    tmp_path: Path, server: Server, process: process_health.HealthReporter
 ) -> None:
     """In the file, with the first line of the reason; and once each in the log."""
     parts.eventually(
@@ -112,7 +112,7 @@ def test_what_refuses_and_what_hangs_is_named_and_is_back(
     parts.eventually(lambda: not told(tmp_path).away)
 
 
-def test_a_process_that_ends_takes_its_file_away(tmp_path: Path, process: process_health.Vitals) -> None:
+def test_a_process_that_ends_takes_its_file_away(tmp_path: Path, process: process_health.HealthReporter) -> None:
     """One that is killed cannot: its file says a process that is gone."""
     parts.eventually(lambda: list(process_health.read(tmp_path)))
     process.stop()
@@ -124,7 +124,7 @@ def test_a_folder_that_cannot_be_written_is_told_and_hurts_nobody(
 ) -> None:
     """A file stands where the folder should be."""
     (tmp_path / "health").write_text("")
-    one = process_health.Vitals(kind="worker", name="w", folder=tmp_path / "health", asks={})
+    one = process_health.HealthReporter(kind="worker", name="w", folder=tmp_path / "health", checks=[])
     one.start()
     parts.eventually(lambda: "set health.folder" in caplog.text)
     one.stop()

@@ -6,7 +6,7 @@ from dispatcher.worker.stall_detector import EVERY_S, LIMIT_S, Moment, StallDete
 
 
 def at(mono_s: float, *, suspended_s: float = 0.0) -> Moment:
-    return Moment(mono_s=mono_s, boot_s=mono_s + suspended_s)
+    return Moment(mono_s=mono_s, boot_mono_s=mono_s + suspended_s)
 
 
 def test_one_that_turns_has_no_doubt() -> None:
