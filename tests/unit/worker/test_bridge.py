@@ -41,11 +41,6 @@ class Loop:
         return [command for batch in self.batches for command in batch]
 
 
-def started(bridge: Bridge, main: Any) -> None:
-    """Its thread runs."""
-    bridge.start(main)
-
-
 @pytest.fixture
 def bridge() -> Iterator[Bridge]:
     """One, which is stopped in the end."""
@@ -58,7 +53,7 @@ def bridge() -> Iterator[Bridge]:
 def loop(bridge: Bridge) -> Loop:
     """A side that listens."""
     made = Loop(bridge)
-    started(bridge, made.main)
+    bridge.start(made.main())
     assert made.is_up.wait(5)
     return made
 
@@ -97,7 +92,7 @@ def test_commands_that_were_sent_before_the_start_are_the_first_to_arrive(bridge
     """Celery may deliver before the thread runs."""
     bridge.send(SetLimit(limit=1))
     loop = Loop(bridge)
-    started(bridge, loop.main)
+    bridge.start(loop.main())
     assert loop.has_news.wait(5)
     bridge.send(SetLimit(limit=2))
     until(lambda: len(loop.commands) == 2)
@@ -112,7 +107,7 @@ def test_one_wake_up_carries_all_commands_that_wait(bridge: Bridge) -> None:
         await asyncio.to_thread(go.wait, 5)
         batches.append(await bridge.commands())
 
-    started(bridge, main)
+    bridge.start(main())
     sent: list[Any] = [Close(delivery=str(number), is_success=True) for number in range(10)]
     for command in sent:
         bridge.send(command)
@@ -174,17 +169,12 @@ async def trouble() -> int:
     raise LookupError("no")
 
 
-def asked(question: Any) -> Any:
-    """As `ask` wants it."""
-    return question
-
-
 def test_a_question_is_answered_by_the_other_side(bridge: Bridge, loop: Loop) -> None:
     """Its errors are those of whoever asks."""
-    assert bridge.ask(asked(answer), timeout_s=5) == 42
+    assert bridge.ask(answer(), timeout_s=5) == 42
     with pytest.raises(LookupError):
-        bridge.ask(asked(trouble), timeout_s=5)
-    assert bridge.start_asking(asked(answer)).result(5) == 42
+        bridge.ask(trouble(), timeout_s=5)
+    assert bridge.start_asking(answer()).result(5) == 42
 
 
 def test_a_question_that_takes_too_long_is_given_up_on_both_sides(bridge: Bridge, loop: Loop) -> None:
@@ -198,7 +188,7 @@ def test_a_question_that_takes_too_long_is_given_up_on_both_sides(bridge: Bridge
             ended.set()
 
     with pytest.raises(TimeoutError):
-        bridge.ask(asked(slow), timeout_s=0.01)
+        bridge.ask(slow(), timeout_s=0.01)
     assert ended.wait(5)
 
 
@@ -215,8 +205,8 @@ def test_a_stop_cancels_the_main_work_and_then_everything_else(bridge: Bridge, l
         finally:
             order.append("beside, after main" if loop.was_cancelled else "beside, before main")
 
-    waiting = bridge.start_asking(asked(beside))
-    bridge.ask(asked(answer), timeout_s=5)
+    waiting = bridge.start_asking(beside())
+    bridge.ask(answer(), timeout_s=5)
     bridge.stop()
     assert (loop.was_cancelled, order) == (True, ["beside, after main"])
     assert not bridge._thread.is_alive()
@@ -252,7 +242,7 @@ def test_a_stop_does_not_wait_for_ever(
         finally:
             go.wait(5)  # it blocks its own loop
 
-    started(bridge, stuck)
+    bridge.start(stuck())
     assert is_up.wait(5)
     with caplog.at_level(logging.WARNING):
         bridge.stop()
@@ -268,7 +258,7 @@ def test_a_main_work_that_ends_by_itself_ends_the_thread(bridge: Bridge) -> None
     async def short() -> None:
         return
 
-    started(bridge, short)
+    bridge.start(short())
     bridge._thread.join(5)
     assert not bridge._thread.is_alive()
     bridge.stop()

@@ -1,4 +1,4 @@
-"""Held requests: what Celery waits for is found by its delivery, and its time limit counts from the container's start."""
+"""Held requests: what Celery waits for is found by its delivery; its time limit counts from its container's start."""
 
 from datetime import UTC, datetime, timedelta
 from typing import Any

@@ -14,13 +14,15 @@ AWAY = ConnectionError("the result backend is away")
 class Backend:
     """Answers probes, or does not."""
 
+    part = "result backend"
+
     def __init__(self) -> None:
         self.trouble: Exception | None = None
         self.probes = 0
         self.gate = threading.Event()
         self.gate.set()
 
-    def probe(self) -> None:
+    def run(self) -> None:
         self.probes += 1
         self.gate.wait(10)
         if self.trouble is not None:
@@ -32,20 +34,20 @@ class Box:
 
     def __init__(self) -> None:
         self.backend = Backend()
-        self.outbox = ResultOutbox(self.backend.probe)
-        self.now_s = 100.0
+        self.outbox = ResultOutbox(self.backend)
+        self.now_mono_s = 100.0
 
     def failed(self, what: Any, *, failures: int = 0, error: Exception = AWAY) -> None:
         """It was tried, and not stored."""
-        self.outbox.failed(what, failures=failures, error=error, now_s=self.now_s)
+        self.outbox.failed(what, failures=failures, error=error, now_mono_s=self.now_mono_s)
 
     def turn(self) -> list[tuple[Any, int]]:
         """What may be tried now."""
-        return [(entry.what, entry.failures) for entry in self.outbox.turn(now_s=self.now_s)]
+        return [(entry.what, entry.failures) for entry in self.outbox.turn(now_mono_s=self.now_mono_s)]
 
     def probed(self) -> None:
         """A probe is sent, and answered or not."""
-        self.now_s += result_outbox.LAST_S
+        self.now_mono_s += result_outbox.LAST_S
         before = self.backend.probes
         assert self.turn() == []
         assert self.outbox._probing is not None
@@ -92,10 +94,10 @@ def test_probes_are_sent_one_at_a_time_and_not_at_once(box: Box) -> None:
     box.turn()
     assert box.backend.probes == 0
     box.backend.gate.clear()
-    box.now_s += result_outbox.LAST_S
+    box.now_mono_s += result_outbox.LAST_S
     for _ in range(5):
         box.turn()
-        box.now_s += 60
+        box.now_mono_s += 60
     assert box.backend.probes == 1
     box.backend.gate.set()
 
@@ -108,7 +110,7 @@ def test_while_probes_fail_they_become_fewer_and_nothing_is_given_out(box: Box) 
     for _ in range(8):
         before = box.outbox._probe_mono_s
         box.probed()
-        pauses.append(box.outbox._probe_mono_s - box.now_s)
+        pauses.append(box.outbox._probe_mono_s - box.now_mono_s)
         assert box.outbox._probe_mono_s > before
     assert pauses[0] < pauses[-1] <= result_outbox.LAST_S
     assert box.outbox.is_away
@@ -126,7 +128,7 @@ def test_what_fails_although_the_backend_answers_waits_alone(box: Box) -> None:
     box.failed("bad", failures=1, error=ValueError("it has a trouble of its own"))
     assert (box.outbox.is_away, len(box.outbox)) == (False, 1)
     assert box.turn() == []
-    box.now_s += result_outbox.ALONE_LAST_S
+    box.now_mono_s += result_outbox.ALONE_LAST_S
     assert box.turn() == [("bad", 2)]
 
 
@@ -139,9 +141,9 @@ def test_a_second_failure_after_an_answer_means_that_it_is_away_again(box: Box) 
     box.turn()
     box.failed("a")
     box.failed("b")
-    box.outbox.put_back([result_outbox.Entry("c")])
+    box.outbox.put_back([result_outbox.OutboxEntry("c")])
     assert box.outbox.is_away
-    box.now_s += result_outbox.ALONE_LAST_S
+    box.now_mono_s += result_outbox.ALONE_LAST_S
     box.probed()
     assert [what for what, _ in box.turn()] == ["a", "c", "b"]
 
@@ -160,7 +162,7 @@ def test_what_a_turn_gave_and_was_not_tried_keeps_its_place(box: Box) -> None:
     """Before what came later."""
     for what in ("a", "b", "c"):
         box.outbox.keep(what)
-    entries = box.outbox.turn(now_s=box.now_s)
+    entries = box.outbox.turn(now_mono_s=box.now_mono_s)
     box.outbox.keep("d")
     box.outbox.put_back(entries[1:])
     assert [what for what, _ in box.turn()] == ["b", "c", "d"]
@@ -185,4 +187,4 @@ def test_a_backend_that_goes_away_again_is_waited_for_anew(box: Box) -> None:
     box.turn()
     box.outbox.tried()
     box.failed("a", failures=1)
-    assert box.outbox._probe_mono_s - box.now_s <= result_outbox.FIRST_S
+    assert box.outbox._probe_mono_s - box.now_mono_s <= result_outbox.FIRST_S
