@@ -76,6 +76,8 @@ class SharedLimits:
         """The last one that was written, lowered by one that is being written."""
         self._valid_until_mono_s = 0.0
         self._is_denied = False
+        self._is_warned = False
+        """Since it has worked last."""
         self.kicked = Signal()
         self.trouble: str | None = "nothing was written yet"
 
@@ -109,9 +111,10 @@ class SharedLimits:
         except errors.ApiUnavailable as error:
             self._failed(error)
         except errors.ApiError as error:
-            self._failed(error)
             if error.status in (403, 404, 405, 413, 422):
-                self._deny()
+                self._deny(error)
+            else:
+                self._failed(error)
             return AGAIN_S if self._is_denied else self._pace.every_s
         except Exception as error:
             logger.exception("the slots of the limits could not be shared out")
@@ -170,19 +173,17 @@ class SharedLimits:
 
     def _worked(self, plan: Plan, sent_mono_s: float) -> None:
         self._plan, self._valid_until_mono_s = plan, sent_mono_s + self._pace.valid_s
-        self._is_denied, self.trouble = False, None
+        self._is_denied, self._is_warned, self.trouble = False, False, None
 
     def _failed(self, error: BaseException) -> None:
-        if self.trouble is None:
+        if not self._is_warned:
             logger.warning("the slots of the limits were not shared out: %s", error)
-        self.trouble = str(error)
+        self._is_warned, self.trouble = True, str(error)
 
-    def _deny(self) -> None:
+    def _deny(self, error: errors.ApiError) -> None:
         if not self._is_denied:
-            logger.error(
-                "limits hold for each dispatcher alone, the ConfigMap %s cannot be used: %s", self._name, self.trouble
-            )
-        self._is_denied = True
+            logger.error("limits hold for each dispatcher alone, the ConfigMap %s cannot be used: %s", self._name, error)
+        self._is_denied, self.trouble = True, str(error)
 
 
 def _entries(found: Mapping[str, Any] | None) -> dict[str, Entry]:
