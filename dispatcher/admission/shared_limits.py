@@ -182,7 +182,8 @@ class SharedLimits:
 
     def _deny(self, error: errors.ApiError) -> None:
         if not self._is_denied:
-            logger.error("limits hold for each dispatcher alone, the ConfigMap %s cannot be used: %s", self._name, error)
+            text = "limits hold for each dispatcher alone, the ConfigMap %s cannot be used: %s"
+            logger.error(text, self._name, error)
         self._is_denied, self.trouble = True, str(error)
 
 

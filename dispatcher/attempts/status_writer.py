@@ -78,11 +78,18 @@ class StatusWriter:
         try:
             if rows:
                 await asyncio.to_thread(self._save, list(rows.values()))
+        except asyncio.CancelledError:
+            self._rows = {**rows, **self._rows}  # its thread may write them yet: rows may be written twice
+            self._events = [*events, *self._events]
+            raise
         except errors.StoreUnavailable as error:
-            self._rows = {**rows, **self._rows}
             if not self._is_away:
                 logger.warning("pod status is not stored for now: %s", error)
-            self._is_away = True
+            self._rows, self._is_away = {**rows, **self._rows}, True
+        except Exception:  # a driver that is not installed, a fault of ours: nobody waits for ever for a row
+            if not self._is_away:
+                logger.exception("pod status is not stored for now")
+            self._rows, self._is_away = {**rows, **self._rows}, True
         else:
             if self._is_away:
                 logger.info("pod status is stored again")

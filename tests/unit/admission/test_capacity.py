@@ -1,4 +1,4 @@
-"""How much a dispatcher may use: its slots as the cluster shows them, its share, and who is woken when there is room."""
+"""How much a dispatcher may use: its slots as the cluster shows them, its share, and who is woken by room."""
 
 import asyncio
 from collections.abc import Awaitable, Callable
