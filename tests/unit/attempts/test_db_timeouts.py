@@ -1,4 +1,4 @@
-"""No call to PostgreSQL waits for ever: shown by a server that speaks its protocol, and is silent where a test wants."""
+"""No call to PostgreSQL waits for ever: shown by a server that speaks its protocol, and is silent where a test asks."""
 
 import contextlib
 import socket
