@@ -1,7 +1,8 @@
 """The structure of `dispatcher/`, counted on the real code: `python -m tests.structure` prints the figures.
 
-Three things that no linter sees: constructors with many parameters, parameters that take a callable, and objects that
-reach each other at run time. A module graph without cycles says little where callbacks lead back up.
+Four things that no linter sees: constructors with many parameters, parameters that take a callable, objects that reach
+each other at run time, and modules without unit tests. A module graph without cycles says little where callbacks lead
+back up, and what cannot be constructed alone has no unit tests.
 `tests/unit/test_structure.py` holds the bars.
 """
 
@@ -32,6 +33,9 @@ ROOT = Path(__file__).parents[1] / "dispatcher"
 MOST_PARAMETERS = 6
 MOST_CALLABLES = 25
 MOST_IN_A_CYCLE = 2
+TESTED = ("attempts", "admission", "launching", "watching", "finishing")
+"""The packages of which every module has unit tests: `tests/unit/<package>/test_<module>.py`."""
+_PROCESSES = frozenset({"multiprocessing", "subprocess"})
 
 
 @dataclasses.dataclass(frozen=True)
@@ -116,6 +120,49 @@ def _is_callable(annotation: ast.expr, aliases: set[str]) -> bool:
 
 def _is_name(node: ast.AST) -> bool:
     return isinstance(node, ast.Name | ast.Attribute)
+
+
+# Unit tests
+
+
+def untested_modules(*, root: Path = ROOT, tests: Path = ROOT.parent / "tests" / "unit") -> list[str]:
+    """The modules of `TESTED` without unit tests, each with what is missing.
+
+    A test file counts if it has tests, uses the module (imported, or as a part of a dispatcher that is wired), and
+    starts no process.
+    """
+    return [
+        f"{package}/{path.name}: {missing}"
+        for package in TESTED
+        for path in sorted((root / package).glob("*.py"))
+        if path.stem != "__init__"
+        if (missing := _missing_tests(tests / package / f"test_{path.stem}.py", of=path.stem))
+    ]
+
+
+def _missing_tests(path: Path, *, of: str) -> str | None:
+    if not path.exists():
+        return f"there is no {path.parent.name}/{path.name}"
+    tree = ast.parse(path.read_text())
+    used = set(_used_names(tree))
+    if not any(name.startswith("test_") for name, _ in functions(tree)):
+        return f"{path.name} holds no test"
+    if of not in used:
+        return f"{path.name} does not use it"
+    if processes := sorted(_PROCESSES & used):
+        return f"{path.name} starts processes: it uses {', '.join(processes)}"
+    return None
+
+
+def _used_names(tree: ast.AST) -> Iterator[str]:
+    """The modules that are imported, and the names of what is held; a part's own name without its underscore."""
+    for node in ast.walk(tree):
+        match node:
+            case ast.Import() | ast.ImportFrom():
+                addresses = [getattr(node, "module", None) or "", *(one.name for one in node.names)]
+                yield from (name for address in addresses for name in address.split("."))
+            case ast.Attribute():
+                yield node.attr.removeprefix("_")
 
 
 # Objects at run time
@@ -260,11 +307,13 @@ def figures() -> dict[str, int]:
         "parameters that take a callable": len(callable_parameters()),
         "objects of a dispatcher that is wired": len(reaches),
         "objects in the largest cycle": len(found[0]) if found else 1,
+        "modules of the flow without unit tests": len(untested_modules()),
     }
 
 
 if __name__ == "__main__":
     for name, figure in figures().items():
         print(f"{name}: {figure}")  # noqa: T201 - it is a report
-    for line in (*large_constructors(), *map(str, callable_parameters()), *map(" <-> ".join, cycles(graph(wired())))):
+    found_cycles = map(" <-> ".join, cycles(graph(wired())))
+    for line in (*large_constructors(), *map(str, callable_parameters()), *found_cycles, *untested_modules()):
         print(f"  {line}")  # noqa: T201

@@ -42,6 +42,39 @@ def test_a_cycle_would_be_found() -> None:
     assert structure.cycles(structure.graph([first])) == [["Node", "Node", "Node"]]
 
 
+def test_every_module_of_the_flow_has_unit_tests() -> None:
+    """Of attempts, admission, launching, watching and finishing; in the file of its name, and without a process."""
+    assert structure.untested_modules() == []
+
+
+def test_a_module_without_unit_tests_would_be_found(tmp_path: Path) -> None:
+    """Whether the file is missing, is empty, is about something else, or starts processes."""
+    modules, tests = tmp_path / "dispatcher" / "watching", tmp_path / "tests" / "watching"
+    tests.mkdir(parents=True)
+    modules.mkdir(parents=True)
+    for name in ("__init__", "bare", "empty", "other", "process", "good", "goods", "named", "wired"):
+        (modules / f"{name}.py").touch()
+    test = "def test_it() -> None: ...\n"
+    files = {
+        "empty": "from dispatcher.watching import empty\n",
+        "other": "from dispatcher.watching import good\n" + test,
+        "process": "import subprocess\nfrom dispatcher.watching import process\n" + test,
+        "good": "from dispatcher.watching import good\n" + test,
+        "goods": "from dispatcher.watching import good\n" + test,
+        "named": "from dispatcher.watching.named import One\n" + test,
+        "wired": test + "side.parts._wired.run()\n",
+    }
+    for name, text in files.items():
+        (tests / f"test_{name}.py").write_text(text)
+    assert structure.untested_modules(root=tmp_path / "dispatcher", tests=tmp_path / "tests") == [
+        "watching/bare.py: there is no watching/test_bare.py",
+        "watching/empty.py: test_empty.py holds no test",
+        "watching/goods.py: test_goods.py does not use it",
+        "watching/other.py: test_other.py does not use it",
+        "watching/process.py: test_process.py starts processes: it uses subprocess",
+    ]
+
+
 def test_the_architecture_page_shows_these_figures() -> None:
     """None is better there than in the code: write what `python -m tests.structure` prints into the table."""
     page = (Path(__file__).parents[2] / "docs" / "architecture.md").read_text()
