@@ -6,7 +6,7 @@ from typing import Any
 from dispatcher import errors
 from dispatcher.attempts import wait_rules
 from dispatcher.attempts.attempt import Attempt, Ending
-from dispatcher.status import diagnosis, observation, pod_events
+from dispatcher.status import diagnosis, observation, pod_events, reasons
 
 _NO_EVENTS: tuple[pod_events.Event, ...] = ()
 
@@ -90,8 +90,16 @@ def details(attempt: Attempt, seen: observation.Observation) -> dict[str, Any]:
     return {key: value for key, value in known.items() if value is not None}
 
 
-def diagnosed(failure: errors.PodFailed, *, events: tuple[pod_events.Event, ...] = _NO_EVENTS) -> errors.PodFailed:
-    """The failure with `explanation` and `what_to_do` in its details. One that has them stays as it is."""
+def diagnosed(
+    failure: errors.PodFailed,
+    *,
+    events: tuple[pod_events.Event, ...] = _NO_EVENTS,
+    place: reasons.Place = "container",
+) -> errors.PodFailed:
+    """The failure with `explanation` and `what_to_do` in its details. One that has them stays as it is.
+
+    `place` is what failed: a container, or the body that ran in it.
+    """
     known = failure.details
     if "explanation" in known:
         return failure
@@ -104,6 +112,7 @@ def diagnosed(failure: errors.PodFailed, *, events: tuple[pod_events.Event, ...]
         node=known.get("node"),
         memory_limit=known.get("memory_limit"),
         events=events,
+        place=place,
     )
     found = diagnosis.diagnose(symptoms)
     node = {"is_of_node": True} if found.is_of_node else {}

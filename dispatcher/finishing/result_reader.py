@@ -49,7 +49,7 @@ async def read(
 async def explained(
     kube: client.KubeClient, attempt: Attempt, failure: errors.PodFailed
 ) -> tuple[errors.PodFailed, Epilogue]:
-    """The failure with the last warning about its pod in its message, and lines for its log with all events."""
+    """The failure with the warning that says more of it in its message, and lines for its log with all events."""
     uid = attempt.pod.uid
     if isinstance(failure, errors.PodSkipped) or uid is None:
         return endings.diagnosed(failure), ()
@@ -65,8 +65,9 @@ async def explained(
         f"that is: {details['explanation']}; to do: {details['what_to_do']}",
         *(event.line for event in events),
     )
-    warning = pod_events.last_warning(events)
-    if warning is None or warning.message in failure.message:
+    said = f"{failure.message} {details.get('message', '')}"
+    warning = pod_events.telling(events, reason=details.get("reason"), message=said)
+    if warning is None:
         return told, epilogue
     whole = errors.PodFailed(f"{told.message}; the cluster said: {warning.reason}: {warning.message}", details)
     return whole, epilogue

@@ -4,11 +4,12 @@ One path for everybody: the exception of a result, the record, `podyard tasks ex
 attempt goes in as `Symptoms`; the table of `dispatcher.status.reasons` says what it means.
 """
 
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from dispatcher.status import pod_events, reasons
-from dispatcher.status.reasons import Cause
+from dispatcher.status.reasons import Cause, Place
 
 DULL = frozenset({"ContainerCreating", "PodInitializing", "NotStarted", ""})
 """Reasons that say so little that the events of the pod say more."""
@@ -27,6 +28,8 @@ class Symptoms:
     node: str | None = None
     memory_limit: str | None = None
     """Of the container that ended, as a quantity."""
+    place: Place = "container"
+    """What failed: a container, or a body that ran in a pod or on a worker."""
     events: Sequence[pod_events.Event] = ()
     """What the cluster said about its pod, oldest first."""
 
@@ -48,9 +51,13 @@ def diagnose(symptoms: Symptoms) -> Diagnosis:
     """The diagnosis of what is known; a reason that nobody knows is told as it is."""
     told = _by_events(symptoms)
     reason, text = told.reason or "", told.message
-    found = list(_meanings(reason, exit_code=told.exit_code, text=text))
+    found = list(_meanings(reason, exit_code=told.exit_code, text=text, place=told.place))
+    image = _IMAGE.search(text) if reason in reasons.IMAGE_WAITS else None
     facts = {
         "container": told.container,
+        "who": _WHO[told.place] if told.place != "container" else f"the container {told.container or ''}".strip(),
+        "where": _WHERE[told.place],
+        "image": image and image[1],
         "node": told.node,
         "limit": told.memory_limit,
         "code": None if told.exit_code is None else str(told.exit_code),
@@ -59,7 +66,7 @@ def diagnose(symptoms: Symptoms) -> Diagnosis:
         return Diagnosis(
             reason=reason or "Unknown",
             cause=symptoms.cause,
-            explanation=f"it ended with {reason}" if reason else "nobody gives a reason",
+            explanation=f"{_UNKNOWN[told.place]} {reason}" if reason else "nobody gives a reason",
             what_to_do="its message, its error and its log say more: `podyard tasks logs`",
         )
     means = dict.fromkeys(worded(known.means, {**facts, **groups}) for known, groups in found)
@@ -73,9 +80,19 @@ def diagnose(symptoms: Symptoms) -> Diagnosis:
     )
 
 
+_WHO: Mapping[Place, str] = {"pod": "the task", "worker": "the task"}
+_WHERE: Mapping[Place, str] = {"container": "in its image", "pod": "in the image of its pod", "worker": "on its worker"}
+_UNKNOWN: Mapping[Place, str] = {
+    "container": "it ended with",
+    "pod": "the task's own code raised",
+    "worker": "the task's own code raised",
+}
+_IMAGE = re.compile(r'image "([^"]+)"')
+
+
 def cause_of(reason: str | None, *, message: str = "", exit_code: int | None = None) -> Cause | None:
     """Whose failure a reason usually is; None where the table does not know it, or it is no failure."""
-    found = next(_meanings(reason or "", exit_code=exit_code, text=message), None)
+    found = next(_meanings(reason or "", exit_code=exit_code, text=message, place="container"), None)
     return found[0].cause if found else None
 
 
@@ -98,16 +115,19 @@ def _fits(pattern: str, reason: str) -> bool:
 
 
 def _meanings(
-    reason: str, *, exit_code: int | None, text: str
+    reason: str, *, exit_code: int | None, text: str, place: Place
 ) -> Iterator[tuple[reasons.Known, Mapping[str, str | None]]]:
     """The entry that holds, with what its pattern found; for the scheduler's words all that hold, node by node."""
     entries = _entries(reason)
     if not entries and not reason and exit_code:
         entries = _entries("Error")
-    text = text.partition("preemption:")[0] if reason == reasons.UNSCHEDULABLE else text
+    if reason == reasons.UNSCHEDULABLE:
+        text = text.partition("preemption:")[0]
+    elif reason in reasons.IMAGE_WAITS:
+        text = _NAMES.sub(" ", text)
     is_found = False
     for known in entries:
-        if known.exit_code not in (None, exit_code):
+        if known.exit_code not in (None, exit_code) or place not in known.places:
             continue
         if known.says is None:
             if not is_found:
@@ -118,6 +138,12 @@ def _meanings(
             yield known, match.groupdict()
             if reason != reasons.UNSCHEDULABLE:
                 return
+
+
+_NAMES = re.compile(
+    r'"[^"]*"|(?<!\S)(?!(?:i/o|net/http|input/output)\b)[^\s"]+/[^\s"]*|(?<!\S)[\w.-]+:[\w.-]+:?(?=\s|$)'
+)
+"""Names of images and addresses, which may hold any word: one called rate-limiter is limited by nobody."""
 
 
 def _joined(reason: str, means: Sequence[str]) -> str:

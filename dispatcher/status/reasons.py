@@ -14,6 +14,8 @@ from dataclasses import dataclass
 from typing import Literal
 
 Cause = Literal["application", "infrastructure", "unknown"]
+Place = Literal["container", "pod", "worker"]
+"""What failed: a container of its pod, a body that ran in a pod, or a body that ran in a process of a worker."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,12 +31,16 @@ class Known:
     exit_code: int | None = None
     says: re.Pattern[str] | None = None
     """What the message must hold; its named groups are what the texts may name. With `|$` it need not hold it."""
+    places: tuple[Place, ...] = ("container", "pod", "worker")
+    """Where it means this."""
     is_of_node: bool = False
     """The node is at fault: the next attempt is better off on another one."""
 
 
 WORDED: Mapping[str, tuple[str, str]] = {
     "container": ("the container {}", "the container"),
+    "who": ("{}", "the container"),
+    "where": ("{}", "where it ran"),
     "limit": ("its memory limit of {}", "its memory limit"),
     "node": ("the node {}", "its node"),
     "code": ("exit code {}", "an exit code"),
@@ -57,6 +63,7 @@ IMAGE_WAITS = ("ErrImagePull", "ImagePullBackOff", "ImageInspectError", "Registr
 UNSCHEDULABLE = "Unschedulable"
 """The one reason of which all meanings that fit are told: each node may have another one."""
 
+_BODY: tuple[Place, ...] = ("pod", "worker")
 _LOG = "its log says why: `podyard tasks logs`"
 _AGAIN = (
     "it is not the task's fault: a DAG tries again by itself, up to scheduler.infra_retries times; a Celery task may "
@@ -84,51 +91,83 @@ _OF_PROCESSES = (
         reasons=("Error",),
         exit_code=126,
         cause="application",
-        means="the command of {container} was found and cannot be executed: its mode, or its format",
-        to_do="make the file executable (chmod +x) and see that it is built for the node's processor",
+        means="the command of {who} was found and cannot be executed: its mode, or its format",
+        to_do="make the file executable (chmod +x) and see that it is built for the processor that it runs on",
     ),
     Known(
         reasons=("Error",),
         exit_code=127,
         cause="application",
+        places=("container",),
         means="the command of {container} was not found in its image",
         to_do="correct the command, or use an image that has it; a task pod needs `python` with Podyard in it",
     ),
     Known(
         reasons=("Error",),
+        exit_code=127,
+        cause="application",
+        places=_BODY,
+        means="a command of the task was not found {where}",
+        to_do="correct its name or PATH, or install it there",
+    ),
+    Known(
+        reasons=("Error",),
         exit_code=134,
         cause="application",
-        means="{container} aborted itself (signal 6): a failed check in native code",
+        means="{who} aborted itself (signal 6): a failed check in native code",
         to_do=_LOG,
     ),
     Known(
         reasons=("Error",),
         exit_code=137,
         cause="application",
-        means=(
-            "{container} was killed by signal 9; nobody says why. Memory is a guess: not every runtime says OOMKilled"
-        ),
+        places=("container", "pod"),
+        means="{who} was killed by signal 9; nobody says why. Memory is a guess: not every runtime says OOMKilled",
         to_do="compare its use of memory with {limit}; if it is well below, look for who killed it",
+    ),
+    Known(
+        reasons=("Error",),
+        exit_code=137,
+        cause="application",
+        places=("worker",),
+        means="{who} was killed by signal 9; nobody says why. Memory is a guess: the kernel kills where it runs out",
+        to_do="compare its use of memory with what its machine has; if it is well below, look for who killed it",
     ),
     Known(
         reasons=("Error",),
         exit_code=139,
         cause="application",
-        means="{container} read or wrote memory that is not its own (signal 11): a fault in native code",
+        means="{who} read or wrote memory that is not its own (signal 11): a fault in native code",
         to_do="find the library at fault (python -X faulthandler) and change its version",
     ),
     Known(
         reasons=("Error",),
         exit_code=143,
         cause="application",
+        places=("container",),
         means="{container} was asked to end (signal 15) and did, though its pod was not deleted",
         to_do="look for who sent the signal: the task itself, a probe, or somebody on the node",
     ),
     Known(
         reasons=("Error",),
+        exit_code=143,
         cause="application",
-        means="{container} ended with {code}: its own program says no",
+        places=_BODY,
+        means="{who} was asked to end (signal 15) and did",
+        to_do="look for who sent the signal: the task itself, or somebody on its machine",
+    ),
+    Known(
+        reasons=("Error",),
+        cause="application",
+        means="{who} ended with {code}: its own program says no",
         to_do=_LOG,
+    ),
+    Known(
+        reasons=("StartError",),
+        cause="application",
+        places=_BODY,
+        means="the shell of the task could not be started {where}",
+        to_do="see that bash or sh is installed there, and that its `cwd` exists",
     ),
     Known(
         reasons=("ContainerCannotRun", "StartError", "CreateContainerError", "RunContainerError"),
@@ -169,7 +208,7 @@ _OF_NODES = (
     Known(
         reasons=("Evicted",),
         cause="infrastructure",
-        says=_says(r"low on resource: (?P<resource>[\w.-]+)"),
+        says=_says(r"low on resource: (?P<resource>[\w./-]*\w)"),
         means="{node} ran low on {resource}, and the kubelet threw the pod out",
         to_do=f"{_AGAIN}; if it repeats, raise resources.requests to what the task really needs",
         is_of_node=True,
@@ -235,7 +274,39 @@ _OF_NODES = (
     ),
 )
 
+_NETWORK = (
+    # the kernel's errors, in Go's words for them
+    r"network is (?:unreachable|down)|no route to host|host is (?:unreachable|down)|machine is not on the network|"
+    r"connection (?:refused|reset|aborted|timed out|closed|error)|connection lost|closed (?:network )?connection|"
+    r"caused connection abort|network dropped connection|transport endpoint|broken pipe|link has been severed|"
+    r"no buffer space|cannot assign requested address|address already in use|address family not supported|"
+    r"resource temporarily unavailable|protocol error|communication error|remote i/o error|"
+    # Go's own: net, net/http, http2 and the resolver
+    r"i/o timeout|operation timed out|handshake timeout|deadline exceeded|Client\.Timeout|timeout awaiting|timed out|"
+    r"no such host|server misbehaving|name resolution|name or service not known|\bEOF\b|GOAWAY|stream error|"
+    r"request cancell?ed|operation was cancell?ed|context cancell?ed|transport is closing|"
+    r"proxyconnect|socks connect|Proxy Authentication Required|dial (?:tcp|udp|unix)\b|code = Unavailable|"
+    # a transfer that was cut short
+    r"short read|unexpected commit digest|failed size validation|digest mismatch|unexpected content-length|"
+    # a server that is not well
+    r"Bad Gateway|Service Unavailable|Gateway Time-?out|Internal Server Error|Request Timeout|"
+    r"status(?: code)?:? (?:\[[^]]*\]:? ?)?5\d\d\b|status from [^:]*(?:: )?\S*:? 5\d\d\b"
+)
+"""What a pull says that did not come through, whose failure is nobody's who wrote the task: the kernel's, Go's and the
+runtimes' words (https://pkg.go.dev/syscall, https://pkg.go.dev/net, containerd's and CRI-O's resolvers)."""
+
 _OF_IMAGES = (
+    Known(
+        reasons=IMAGE_WAITS,
+        cause="infrastructure",
+        says=_says(
+            r"no space left on device|input/output error|read-only file system|disk quota exceeded|too many open files|"
+            r"cannot allocate memory"
+        ),
+        means="{node} could not store {image}: its disk or its memory is full, or ill",
+        to_do=f"{_AGAIN}; see the node's disk, and what the kubelet clears away (image garbage collection)",
+        is_of_node=True,
+    ),
     Known(
         reasons=IMAGE_WAITS,
         cause="infrastructure",
@@ -246,17 +317,31 @@ _OF_IMAGES = (
     Known(
         reasons=IMAGE_WAITS,
         cause="infrastructure",
-        says=_says(
-            r"i/o timeout|TLS handshake timeout|connection refused|connection reset|no such host|"
-            r"50[0234] (?:Bad Gateway|Service Unavailable|Gateway Time|Internal Server)"
-        ),
+        says=_says(r"x509:|\btls: |certificate|server gave HTTP response to HTTPS client"),
+        means="{node} does not trust the registry of {image}, or cannot agree with it on TLS",
+        to_do="give the nodes' runtime the registry's certificate authority, or renew the registry's certificate",
+    ),
+    Known(
+        reasons=IMAGE_WAITS,
+        cause="infrastructure",
+        says=_says(_NETWORK),
         means="the registry of {image} cannot be reached from {node}",
         to_do="see that the registry answers, and that nodes may reach it; it is tried again meanwhile",
     ),
     Known(
         reasons=IMAGE_WAITS,
         cause="application",
-        says=_says(r"unauthorized|authentication required|access denied|authorization failed|forbidden|no basic auth"),
+        says=_says(r"no match for platform|exec format"),
+        means="{image} is not built for the processor of {node}",
+        to_do="build the image for this processor, or choose nodes of its own by nodeSelector kubernetes.io/arch",
+    ),
+    Known(
+        reasons=IMAGE_WAITS,
+        cause="application",
+        says=_says(
+            r"unauthorized|authentication required|access denied|authorization failed|forbidden|no basic auth|"
+            r"\bdenied:|is denied|insufficient_scope"
+        ),
         means="the registry does not give {image} to this pod: it is private, or does not exist",
         to_do="correct the name, or name a Secret with credentials in imagePullSecrets of the pod",
     ),
@@ -266,13 +351,6 @@ _OF_IMAGES = (
         says=_says(r"not ?found|manifest unknown|does not exist|unknown blob"),
         means="the registry has no such image or tag: {image}",
         to_do="correct name and tag (template, queue rule or pod_override), or push the image",
-    ),
-    Known(
-        reasons=IMAGE_WAITS,
-        cause="application",
-        says=_says(r"no match for platform|exec format"),
-        means="{image} is not built for the processor of {node}",
-        to_do="build the image for this processor, or choose nodes of its own by nodeSelector kubernetes.io/arch",
     ),
     Known(
         reasons=("ErrImageNeverPull",),
@@ -298,7 +376,7 @@ _OF_CONFIG = (
     Known(
         reasons=("CreateContainerConfigError",),
         cause="application",
-        says=_says(r"couldn't find key (?P<key>\S+) in (?P<object>(?:Secret|ConfigMap) \S+)"),
+        says=_says(r"couldn't find key (?P<key>[\w.-]*\w) in (?P<object>(?:Secret|ConfigMap) [\w./-]*\w)"),
         means="{key} is not in {object}, which {container} takes it from",
         to_do="add the key, correct its name in env, or mark it as optional",
     ),
@@ -420,7 +498,7 @@ _OF_VOLUMES = (
     Known(
         reasons=("FailedMount", "FailedMapVolume"),
         cause="infrastructure",
-        says=_says(r"(?:\bvolume (?=\")|volumes=\[)(?P<volume>\"?[\w.-]+\"?)|$"),
+        says=_says(r"(?:\bvolume (?=\")|volumes=\[)(?P<volume>\"?[\w.-]*\w\"?)|$"),
         means="{volume} cannot be mounted on {node}",
         to_do="the message is the driver's: check the volume, its credentials and its driver on this node",
         is_of_node=True,
@@ -453,14 +531,14 @@ _OF_LAUNCHES = (
     Known(
         reasons=("QuotaExceeded",),
         cause=None,
-        says=_says(r"exceeded quota: (?P<quota>[\w.-]+)|$"),
+        says=_says(r"exceeded quota: (?P<quota>[\w.-]*\w)|$"),
         means="{quota} of the namespace has no room for what the pod asks for; pods that ask for other things go on",
         to_do="wait for pods to end, raise the ResourceQuota, or lower max_pods and requests",
     ),
     Known(
         reasons=("LargerThanQuota",),
         cause="application",
-        says=_says(r"exceeded quota: (?P<quota>[\w.-]+)|$"),
+        says=_says(r"exceeded quota: (?P<quota>[\w.-]*\w)|$"),
         means="the pod asks for more than all that {quota} of the namespace allows, so it can never be created",
         to_do="lower its requests or limits, raise the ResourceQuota, or send the task to a queue of another namespace",
     ),
@@ -473,9 +551,17 @@ _OF_LAUNCHES = (
     Known(
         reasons=("Forbidden",),
         cause="application",
-        says=_says(r"violates PodSecurity \"?(?P<standard>[\w:.-]+)"),
+        says=_says(r"violates PodSecurity \"?(?P<standard>[\w:.-]*\w)"),
         means="the namespace admits no such pod: it breaks {standard}",
         to_do="the message lists the fields: correct them in the template, or use another namespace",
+    ),
+    Known(
+        reasons=("Forbidden",),
+        cause="application",
+        says=_says(r"failed quota: (?P<quota>[\w.-]*\w): must specify (?P<resource>[\w./-]*\w)"),
+        means="{quota} of the namespace counts {resource}, and a container of the pod does not say how much it needs",
+        to_do="set it in resources of every container that the message names (template, queue or pod_override), or let "
+        "a LimitRange of the namespace give a default",
     ),
     Known(
         reasons=("NamespaceTerminating",),
@@ -702,6 +788,12 @@ _OF_OUTCOMES = (
         to_do="nothing",
     ),
     Known(
+        reasons=("NotRegistered",),
+        cause="application",
+        means="the application has no task of this name {where}",
+        to_do="import the task's module there (include, -I, autodiscover_tasks), or update the image or the worker",
+    ),
+    Known(
         reasons=("ProcessKilled",),
         cause="unknown",
         means="the worker's process that ran it was killed; memory is the usual suspect",
@@ -722,6 +814,14 @@ _OF_OUTCOMES = (
     Known(
         reasons=("TemplateError",),
         cause="application",
+        places=("worker",),
+        means="a template in the task's arguments cannot be rendered",
+        to_do="correct the template; the message names its place in the task's arguments",
+    ),
+    Known(
+        reasons=("TemplateError",),
+        cause="application",
+        places=("container", "pod"),
         means="a template in the task's arguments cannot be rendered",
         to_do="correct the template; `podyard dags render` shows the result without running it",
     ),

@@ -4,7 +4,7 @@ import sys
 from collections.abc import Iterator, Mapping
 
 from dispatcher.status import diagnosis, reasons
-from dispatcher.status.reasons import Cause
+from dispatcher.status.reasons import Cause, Place
 
 _HEAD = """\
 # Why it waits or failed
@@ -31,10 +31,18 @@ def _lines() -> Iterator[str]:
     for known in reasons.TABLE:
         names = ", ".join(f"`{reason}`" for reason in known.reasons)
         code = "" if known.exit_code is None else f" {known.exit_code}"
+        place = _PLACES.get(known.places, "")
         whose = _WHOSE[known.cause]
-        yield f"| {names}{code} | {whose} | {diagnosis.worded(known.means, {})} | {diagnosis.worded(known.to_do, {})} |"
+        means, to_do = (diagnosis.worded(text, {}) for text in (known.means, known.to_do))
+        yield f"| {names}{code}{place} | {whose} | {means} | {to_do} |"
 
 
+_PLACES: Mapping[tuple[Place, ...], str] = {
+    ("container",): " of a container",
+    ("container", "pod"): " in a pod",
+    ("pod", "worker"): " of a task's body",
+    ("worker",): " on a worker",
+}
 _WHOSE: Mapping[Cause | None, str] = {
     "application": "author",
     "infrastructure": "infrastructure",

@@ -120,7 +120,7 @@ def _explained(ended: outcome.Outcome | BaseException) -> outcome.Outcome | Base
     message, details, *_ = [*failure.args, "", None, None]
     if not isinstance(details, Mapping):
         return ended
-    told = endings.diagnosed(errors.PodFailed(str(message), details))
+    told = endings.diagnosed(errors.PodFailed(str(message), details), place="pod")
     return replace(ended, failure=replace(failure, args=told.args))
 
 

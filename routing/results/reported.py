@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Any
 
-from dispatcher.status import diagnosis
+from dispatcher.status import diagnosis, reasons
 
 ERROR_MAX_CHARS = 100_000
 REASON_MAX_CHARS = 500
@@ -109,9 +109,9 @@ def lost(attempt_id: str, why: str, *, at: datetime) -> EndReport:
 
 
 def refused(attempt_id: str, why: str, details: Mapping[str, Any], *, at: datetime) -> EndReport:
-    """The failure of an attempt whose message could not be made. `details` as those of a `TaskFailed`."""
+    """The failure of an attempt whose message, that of a pod, could not be made. `details` as of a `TaskFailed`."""
     ended = EndReport(attempt_id=attempt_id, verdict="failed", at=at, message=why[:REASON_MAX_CHARS], error=why)
-    return _detailed(replace(ended, cause="application"), details)
+    return _detailed(replace(ended, cause="application"), details, place="pod")
 
 
 def revoked(attempt_id: str, why: str, *, at: datetime) -> EndReport:
@@ -134,12 +134,21 @@ def _failure(ended: EndReport, result: Any, *, traceback: str | None) -> EndRepo
         reason=kind,
         cause="application" if ended.verdict == "failed" else None,
     )
+    if ended.verdict == "revoked":
+        return _diagnosed(replace(ended, reason="Revoked"), {})
     if kind == "WorkerLostError":
         return _diagnosed(_worker_lost(ended, message), {})
-    return _detailed(ended, details)
+    return _detailed(ended, details, place=_place(ended, details))
 
 
-def _detailed(ended: EndReport, details: Mapping[str, Any]) -> EndReport:
+def _place(ended: EndReport, details: Mapping[str, Any]) -> reasons.Place:
+    """A failure that names its pod is the pod's; any other one is of the body, wherever that ran."""
+    if _text(details.get("pod")) is not None:
+        return "container"
+    return "pod" if ended.started is not None and ended.started.pod is not None else "worker"
+
+
+def _detailed(ended: EndReport, details: Mapping[str, Any], *, place: reasons.Place) -> EndReport:
     """Put in what PodFailed and TaskFailed carry beside their message."""
     cause, text = details.get("cause"), _text(details.get("message"))
     ended = replace(
@@ -152,13 +161,13 @@ def _detailed(ended: EndReport, details: Mapping[str, Any]) -> EndReport:
         pod=_text(details.get("pod")),
         host=_text(details.get("node")) or _text(details.get("host")),
     )
-    return _diagnosed(ended, details)
+    return _diagnosed(ended, details, place=place)
 
 
 _KNOWN = ("container", "node", "memory_limit", "memory_request")
 
 
-def _diagnosed(ended: EndReport, details: Mapping[str, Any]) -> EndReport:
+def _diagnosed(ended: EndReport, details: Mapping[str, Any], *, place: reasons.Place = "worker") -> EndReport:
     """With what the details say of it, else with what the table of reasons says."""
     known: dict[str, Any] = {name: text for name in _KNOWN if (text := _text(details.get(name))) is not None}
     if details.get("is_of_node") is True:
@@ -172,6 +181,7 @@ def _diagnosed(ended: EndReport, details: Mapping[str, Any]) -> EndReport:
             container=known.get("container"),
             node=known.get("node"),
             memory_limit=known.get("memory_limit"),
+            place=place,
         )
         found = diagnosis.diagnose(symptoms)
         explanation, what_to_do = found.explanation, found.what_to_do

@@ -1,5 +1,7 @@
 """Why it waits or failed: each reason of the issue's list in sentences, from the words that a real cluster uses."""
 
+import errno
+import os
 import re
 from pathlib import Path
 
@@ -102,6 +104,12 @@ def test_an_exit_code_is_told_in_words(reason: str | None, code: int, words: str
         ),
         ("QuotaExceeded", 'pods "p" is forbidden: exceeded quota: team, requested: pods=1', None, "the quota team"),
         ("Forbidden", 'violates PodSecurity "restricted:latest": runAsNonRoot', "application", "restricted:latest"),
+        (
+            "Forbidden",
+            'pods "x" is forbidden: failed quota: team: must specify limits.cpu for: base; requests.cpu for: base',
+            "application",
+            "the quota team of the namespace counts limits.cpu, and a container",
+        ),
         ("NotPermitted", 'User "x" cannot create resource "pods"', "infrastructure", "does not let the dispatcher"),
         ("NamespaceTerminating", "", "application", "being deleted"),
         ("NamespaceNotFound", "", "application", "does not exist"),
@@ -115,6 +123,164 @@ def test_a_reason_is_told_in_a_sentence(reason: str, message: str, cause: str | 
     assert words in found.explanation
     assert found.cause == cause
     assert found.what_to_do
+
+
+@pytest.mark.parametrize("code", [1, 3, 126, 127, 134, 137, 139, 143])
+def test_a_body_on_a_worker_is_told_without_containers_and_images(code: int) -> None:
+    """There are none: a command that ends with 127 was not found on the worker."""
+    found = told("Error", exit_code=code, place="worker")
+    text = f"{found.explanation} {found.what_to_do}"
+    assert found.cause == "application"
+    assert not re.search(r"container|image|pod\b|node|limit", text), text
+    if code == 127:
+        assert found.explanation == "a command of the task was not found on its worker"
+
+
+def test_a_body_in_a_pod_is_not_the_pods_container() -> None:
+    """Its command is the entry point, which was found; a command of the task was not."""
+    assert told("Error", exit_code=127, place="pod").explanation == (
+        "a command of the task was not found in the image of its pod"
+    )
+    assert (
+        told("Error", exit_code=3, place="pod").explanation
+        == "the task ended with exit code 3: its own program says no"
+    )
+    assert told("StartError", "No such file or directory: 'bash'", place="worker").explanation == (
+        "the shell of the task could not be started on its worker"
+    )
+
+
+def test_only_a_task_with_a_pod_is_advised_to_render_it() -> None:
+    """`podyard dags render` shows pods."""
+    assert "dags render" not in told("TemplateError", place="worker").what_to_do
+    assert "dags render" in told("TemplateError", place="pod").what_to_do
+
+
+@pytest.mark.parametrize("end", ["", ".", ",", ";", ":", ", ", ". Threshold quantity: 1", "; the cluster said: x"])
+@pytest.mark.parametrize(
+    ("reason", "message", "words"),
+    [
+        ("Evicted", "The node was low on resource: memory", "ran low on memory, and"),
+        ("Evicted", "The node was low on resource: example.com/gpu", "ran low on example.com/gpu, and"),
+        (
+            "CreateContainerConfigError",
+            "couldn't find key a.b in Secret ns/db",
+            "the key a.b is not in the Secret ns/db, w",
+        ),
+        ("QuotaExceeded", "exceeded quota: team.a", "the quota team.a of the"),
+        ("Forbidden", "violates PodSecurity restricted:v1.25", "the Pod Security Standard restricted:v1.25"),
+        (
+            "Unschedulable",
+            "0/1 nodes are available: 1 Insufficient nvidia.com/gpu",
+            "too little nvidia.com/gpu is free on",
+        ),
+    ],
+)
+def test_what_is_found_in_a_message_ends_where_the_name_ends(reason: str, message: str, words: str, end: str) -> None:
+    """ "ran low on memory.," was read."""
+    assert words in told(reason, f"{message}{end}").explanation
+
+
+OF_NETWORKS = (
+    "EADDRINUSE", "EADDRNOTAVAIL", "EAGAIN", "ECOMM", "ECONNABORTED", "ECONNREFUSED", "ECONNRESET", "EHOSTDOWN",
+    "EHOSTUNREACH", "ENETDOWN", "ENETRESET", "ENETUNREACH", "ENOBUFS", "ENOLINK", "ENONET", "ENOTCONN", "EPIPE",
+    "EPROTO", "EREMOTEIO", "ESHUTDOWN", "ETIMEDOUT",
+)  # fmt: skip
+KERNEL = [os.strerror(getattr(errno, name)).lower() for name in OF_NETWORKS if hasattr(errno, name)]
+"""What the kernel says of networks: Go has the same words, in small letters."""
+GO = [
+    "i/o timeout", "EOF", "unexpected EOF", "context deadline exceeded", "context canceled", "operation was canceled",
+    "net/http: TLS handshake timeout", "net/http: request canceled while waiting for connection",
+    "context deadline exceeded (Client.Timeout exceeded while awaiting headers)",
+    "net/http: timeout awaiting response headers", "http2: client connection lost", "use of closed network connection",
+    "http2: server sent GOAWAY and closed the connection; LastStreamID=1, ErrCode=NO_ERROR", "server misbehaving",
+    "http: server closed idle connection", "stream error: stream ID 3; INTERNAL_ERROR; received from peer",
+    "no such host", "Temporary failure in name resolution", "proxyconnect tcp: EOF", "Proxy Authentication Required",
+    "x509: certificate signed by unknown authority", "tls: failed to verify certificate: x509: certificate has expired",
+    "remote error: tls: handshake failure", "http: server gave HTTP response to HTTPS client",
+]  # fmt: skip
+SERVERS = [
+    f"{form}{code} {text}"
+    for form in (
+        "unexpected status from HEAD request to https://registry.example/v2/x/manifests/1: ",
+        "unexpected status code [manifests 1]: ", "received unexpected HTTP status: ", "unexpected status code ",
+    )
+    for code, text in (
+        (500, "Internal Server Error"), (502, "Bad Gateway"), (503, "Service Unavailable"), (504, "Gateway Timeout"),
+        (504, "Gateway Time-out"), (521, ""),
+    )
+]  # fmt: skip
+TRANSFERS = [
+    "failed to copy: httpReadSeeker: failed open: {}",
+    "failed commit on ref: unexpected commit digest sha256:1, expected sha256:2",
+    "short read: expected 7 bytes but got 3",
+    "failed to do request: {}",
+    "failed to authorize: failed to fetch token: {}",
+]
+BEGINS = [
+    "{}",
+    'failed to pull and unpack image "{image}": failed to resolve reference "{image}": {}',
+    'rpc error: code = Unknown desc = failed to pull and unpack image "{image}": {}',
+    "rpc error: code = Unavailable desc = error reading from server: {}",
+    'Back-off pulling image "{image}": ErrImagePull: {}',
+    "initializing source docker://{image}: pinging container registry: {}",
+    "Error response from daemon: {}",
+]
+OPERATIONS = [
+    "{}",
+    'Head "https://registry.example/v2/team/app/manifests/1": dial tcp 10.0.0.1:443: connect: {}',
+    'Get "https://registry.example/v2/": dial tcp: lookup registry.example on 10.96.0.10:53: {}',
+    "read tcp 10.0.0.2:40112->10.0.0.1:443: read: {}",
+    "write tcp [2001:db8::1]:40112->[2001:db8::2]:443: write: {}",
+    'Post "https://auth.example/token": {}',
+]
+IMAGES = ["registry.example/team/app:1", "nginx", "ghcr.io/not-found/unauthorized:forbidden", "denied.example:5000/x"]
+REFUSALS = [
+    ("not found", "no such image or tag"),
+    ("manifest unknown: manifest unknown", "no such image or tag"),
+    (
+        "unexpected status from HEAD request to https://r.example/v2/x/manifests/1: 404 Not Found",
+        "no such image or tag",
+    ),
+    ("pull access denied, repository does not exist or may require authorization", "private, or does not exist"),
+    ("unexpected status from GET request to https://r.example/v2/x: 401 Unauthorized", "private, or does not exist"),
+    ("failed to fetch anonymous token: unexpected status: 403 Forbidden", "private, or does not exist"),
+    ("denied: requested access to the resource is denied", "private, or does not exist"),
+    ("no match for platform in manifest: not found", "processor"),
+]
+ODD_NAMES = [*IMAGES, "eof.example/goaway/no-such-host:timeout", "x509.example/tls/rate-limit:502", "timeout:eof"]
+
+
+@given(
+    st.sampled_from(reasons.IMAGE_WAITS),
+    st.sampled_from(BEGINS),
+    st.sampled_from(OPERATIONS),
+    st.sampled_from([*KERNEL, *GO, *SERVERS, *TRANSFERS]),
+    st.sampled_from(IMAGES),
+)
+def test_a_pull_that_did_not_come_through_is_nobodys_who_wrote_the_task(
+    reason: str, begin: str, operation: str, error: str, image: str
+) -> None:
+    """Whatever the kernel, Go's libraries and the runtimes say of a network, a registry that is ill, or TLS."""
+    message = begin.replace("{image}", image).replace("{}", operation).replace("{}", error).replace("{}", KERNEL[0])
+    assert told(reason, message).cause == "infrastructure", message
+
+
+@given(st.sampled_from(BEGINS[:3] + BEGINS[4:]), st.sampled_from(REFUSALS), st.sampled_from(ODD_NAMES))
+def test_an_image_that_a_registry_does_not_give_is_the_authors(
+    begin: str, refusal: tuple[str, str], image: str
+) -> None:
+    """A name that holds the word of another fault is a name."""
+    message = begin.replace("{image}", image).replace("{}", f"{image}: {refusal[0]}")
+    found = told("ErrImagePull", message)
+    assert (found.cause, refusal[1] in found.explanation) == ("application", True), (message, found)
+
+
+def test_a_node_whose_disk_is_full_is_not_the_registrys_limit() -> None:
+    """«quota exceeded» stands in both."""
+    for error in ("no space left on device", "disk quota exceeded", "read-only file system"):
+        found = told("ErrImagePull", f"failed to extract layer sha256:1: write /var/lib/containerd/x: {error}")
+        assert (found.cause, found.is_of_node) == ("infrastructure", True), error
 
 
 class TestUnschedulable:
@@ -224,11 +390,11 @@ def test_the_page_is_the_table() -> None:
 
 
 def test_every_entry_can_be_reached() -> None:
-    """A general entry before a special one of the same reason would hide it."""
-    general: set[tuple[str, int | None]] = set()
+    """A general entry before a special one of the same reason and place would hide it."""
+    general: set[tuple[str, int | None, str]] = set()
     for known in reasons.TABLE:
-        keys = {(reason, known.exit_code) for reason in known.reasons}
-        wider = {(reason, None) for reason in known.reasons}
+        keys = {(reason, known.exit_code, place) for reason in known.reasons for place in known.places}
+        wider = {(reason, None, place) for reason in known.reasons for place in known.places}
         assert not (keys | wider) <= general, known
         if known.says is None:
             general |= keys

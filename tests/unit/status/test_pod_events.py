@@ -1,5 +1,6 @@
 """Events are read as they come, oldest first."""
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -26,11 +27,58 @@ def test_they_are_in_the_order_of_their_times() -> None:
     ]
 
 
-def test_the_last_warning_is_the_newest() -> None:
-    found = pod_events.last_warning(pod_events.read(ITEMS))
+def _told(reason: str | None, *events: tuple[str, str], message: str = "") -> str | None:
+    read = [pod_events.Event(at="", reason=name, message=text, is_warning=True) for name, text in events]
+    found = pod_events.telling(read, reason=reason, message=message)
+    return found and found.reason
+
+
+SCHEDULING = ("FailedScheduling", "0/1 nodes are available: 1 Insufficient memory")
+DNS = ("DNSConfigForming", "Search Line limits were exceeded, some search paths have been omitted")
+MOUNT = ("FailedMount", 'MountVolume.SetUp failed for volume "data": timed out waiting for the condition')
+PROBE = ("Unhealthy", "Liveness probe failed: connection refused")
+
+
+@pytest.mark.parametrize("reason", ["Error", "OOMKilled", "NoOutcome", "DeadlineExceeded", None])
+def test_what_a_pod_got_over_is_not_quoted_beside_how_its_process_ended(reason: str | None) -> None:
+    """A FailedScheduling of an hour ago, a mount that worked in the end, a notice about DNS."""
+    reason = reason or "SomethingNew"
+    assert _told(reason, SCHEDULING, MOUNT, DNS) is None
+    assert _told(reason, SCHEDULING, PROBE, DNS) == "Unhealthy"
+
+
+@pytest.mark.parametrize(
+    ("reason", "expected"),
+    [
+        ("Unschedulable", "FailedScheduling"),
+        ("NotStarted", "FailedMount"),
+        ("ContainerCreating", "FailedMount"),
+        ("FailedMount", "FailedMount"),
+        ("ErrImagePull", None),
+    ],
+)
+def test_each_stage_has_warnings_of_its_own(reason: str, expected: str | None) -> None:
+    assert _told(reason, SCHEDULING, MOUNT, DNS) == expected
+
+
+def test_a_warning_that_says_the_same_is_not_said_twice() -> None:
+    """The kubelet writes its message into the status and into an event, with another beginning."""
+    text = 'rpc error: code = NotFound desc = failed to resolve reference "registry.example/x:1": not found'
+    same = ("Failed", f'Failed to pull image "registry.example/x:1": {text}')
+    secret = (
+        "FailedToRetrieveImagePullSecret",
+        "Unable to retrieve some image pull secrets (regcred); attempting to pull the image may not succeed.",
+    )
+    assert _told("ErrImagePull", same, ("Failed", "Error: ErrImagePull"), message=f"ErrImagePull, {text}") is None
+    assert _told("ErrImagePull", secret, same, message=f"ErrImagePull, {text}") == secret[0]
+
+
+def test_the_newest_that_belongs_is_quoted_and_normal_events_never() -> None:
+    events = pod_events.read(ITEMS)
+    found = pod_events.telling(events, reason="NotStarted", message="it did not start")
     assert found is not None
-    assert found.reason == "BackOff"
-    assert pod_events.last_warning([]) is None
+    assert found.reason == "FailedMount"
+    assert pod_events.telling([], reason="NotStarted", message="") is None
 
 
 @given(
