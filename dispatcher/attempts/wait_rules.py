@@ -288,7 +288,11 @@ def too_long(wait: Wait, *, subject: str) -> str:
     begin = f"{subject} {happened} within" if happened else f"{subject} waited for {kind.what} longer than"
     why = ": ".join(word for word in (wait.reason, wait.detail) if word) or "nobody gives a reason"
     limit = f"{begin} {spelled(wait.rule.after_s)} ({wait.said_by})"
-    return f"{limit}: {why[:2000]}; to do: {kind.way_out}"
+    return f"{limit}: {why[:2000]}{TO_DO}{kind.way_out}"
+
+
+TO_DO = "; to do: "
+"""What a message has before its remedy; who shows the remedy by itself cuts the message here."""
 
 
 _NOT_HAPPENED = {

@@ -1,12 +1,12 @@
-"""What to do next about a task that waits or failed. Pure: the explanation's rows in, sentences out."""
+"""The commands that help next with a task that waits or failed. Pure: the explanation's rows in, sentences out.
+
+What to do about the failure itself stands in the explanation (`routing.store.explanation`), and not here again.
+"""
 
 import shlex
 from collections.abc import Iterator
 
-from dispatcher.attempts import wait_rules
-from routing.store import rows
-
-_PROGRAM = {"celery": "worker", "kubernetes": "dispatcher"}
+from routing.store import explanation, rows
 
 
 def next_steps(facts: rows.Explanation) -> tuple[str, ...]:
@@ -22,6 +22,8 @@ def _steps(facts: rows.Explanation) -> Iterator[str]:
         yield from _open(facts)
     elif state == "up_for_retry":
         yield f"why the last attempt failed: `podyard tasks logs {_name(facts)}`"
+    elif state == "cancelled":
+        yield f"run it again: `podyard dags trigger {shlex.quote(facts.run.dag_id)}`"
     elif state == "failed":
         yield from _failed(facts)
     elif state == "upstream_failed":
@@ -45,25 +47,13 @@ def _open(facts: rows.Explanation) -> Iterator[str]:
     latest = facts.attempts[-1]
     if latest.state == "running":
         yield f"what it prints: `podyard tasks logs --follow {_name(facts)}`"
-        return
-    if not facts.consumers and facts.pod is None:
-        program = _PROGRAM.get(latest.side, "worker")
-        yield f"start a consumer of its queue: `podyard {program} --queues {shlex.quote(latest.queue)}`"
-    if facts.diagnosis is not None:
-        yield str(facts.diagnosis["what_to_do"])
-    elif facts.wait is not None and facts.wait.kind not in ("consumer", "queued"):
-        yield wait_rules.KINDS[facts.wait.kind].way_out
 
 
 def _failed(facts: rows.Explanation) -> Iterator[str]:
     latest = facts.attempts[-1] if facts.attempts else None
-    if latest is not None:
-        if facts.diagnosis is not None:
-            yield str(facts.diagnosis["what_to_do"])
-        if latest.cause == "infrastructure":
-            yield "the fault was not the task's; its extra attempts (scheduler.infra_retries) are used up"
-        if latest.started_at is not None:
-            yield f"what it printed: `podyard tasks logs {_name(facts)}`"
+    says_logs = explanation.LOGS in str((facts.diagnosis or {}).get("what_to_do"))
+    if latest is not None and latest.started_at is not None and not says_logs:
+        yield f"what it printed: `podyard tasks logs {_name(facts)}`"
     yield f"then run it again: `podyard dags trigger {shlex.quote(facts.run.dag_id)}`"
 
 

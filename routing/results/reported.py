@@ -109,7 +109,10 @@ def lost(attempt_id: str, why: str, *, at: datetime) -> EndReport:
 
 
 def refused(attempt_id: str, why: str, details: Mapping[str, Any], *, at: datetime) -> EndReport:
-    """The failure of an attempt whose message, that of a pod, could not be made. `details` as of a `TaskFailed`."""
+    """The failure of an attempt whose pod's message could not be made, or was not read in time.
+
+    `details` as those of a `TaskFailed`.
+    """
     ended = EndReport(attempt_id=attempt_id, verdict="failed", at=at, message=why[:REASON_MAX_CHARS], error=why)
     return _detailed(replace(ended, cause="application"), details, place="pod")
 

@@ -1,5 +1,7 @@
 """Sentences that say why a task instance is where it is. Pure: rows in, text out."""
 
+import re
+import shlex
 from collections.abc import Iterator, Mapping
 from datetime import datetime
 from typing import Any
@@ -10,6 +12,8 @@ from dispatcher.status import diagnosis, reasons
 from routing.store import messagewaits, rows
 
 WAITING = frozenset({"recorded", "sent"})
+LOGS = "`podyard tasks logs`"
+"""The command that prints a log, as the table of reasons names it."""
 
 
 def lines(facts: rows.Explanation, *, trigger_rule: str, at: datetime) -> tuple[str, ...]:
@@ -29,13 +33,14 @@ def diagnosed(facts: rows.Explanation) -> Mapping[str, Any] | None:
         found = diagnosis.diagnose(
             diagnosis.Symptoms(reason=pod["reason"], message=pod.get("message") or "", node=pod.get("node"))
         )
-    elif latest.state in ("failed", "lost"):
+    elif latest.state in ("failed", "lost", "revoked"):
         found = diagnosis.diagnose(
             diagnosis.Symptoms(
                 reason=latest.reason,
                 cause=_CAUSES.get(latest.cause or ""),
                 exit_code=latest.exit_code,
                 message=(latest.error or "").partition("\n")[0],
+                place="container" if latest.side == "kubernetes" else "worker",
             )
         )
     else:
@@ -53,35 +58,116 @@ _CAUSES: Mapping[str, reasons.Cause] = {
 
 def _lines(facts: rows.Explanation, trigger_rule: str, at: datetime) -> Iterator[str]:
     task = facts.task
+    latest = facts.attempts[-1] if facts.attempts else None
     yield f"{task.task_id} of {task.dag_id}, run {task.run_id}: {task.state}"
     if task.state == "none":
         yield from _not_ready(facts, trigger_rule)
     elif task.state in ("queued", "running"):
         yield from _open(facts, at)
-    elif task.state == "up_for_retry" and task.next_try_at is not None:
+    elif task.state == "cancelled":
+        yield from _cancelled(task, latest)
+    elif task.state in ("upstream_failed", "skipped") and latest is None:
+        yield from _left_out(facts, trigger_rule)
+    elif latest is not None and latest.state not in (*WAITING, "running", "succeeded"):
+        yield from _ended(facts, latest)
+    elif task.reason:
+        yield f"what happened: {task.reason}"
+    if task.state == "up_for_retry" and task.next_try_at is not None:
         yield f"the next attempt starts in {max(0.0, (task.next_try_at - at).total_seconds()):.0f} s"
-    elif task.state in ("upstream_failed", "skipped"):
-        yield f"it did not run: its trigger rule is {trigger_rule}, and upstream {_states(facts)}"
-    if task.reason:
-        yield f"reason: {task.reason}"
     for attempt in facts.attempts:
-        yield _attempt(attempt)
+        is_told = attempt is latest and task.state not in ("queued", "running")
+        yield _attempt(attempt, is_told=is_told)
         if attempt.lessons:
             yield f"  its pod: {retry_hints.Lessons.read(attempt.lessons).words}"
-        if attempt.diagnosis:
+        if attempt.diagnosis and not is_told:
             yield f"  why: {attempt.diagnosis['explanation']}"
         yield from (f"  later: {_evidence(entry)}" for entry in attempt.evidence)
 
 
+def _cancelled(task: rows.TaskRow, latest: rows.AttemptRow | None) -> Iterator[str]:
+    what = (
+        "it had not been sent"
+        if latest is None
+        else f"attempt {latest.number} {_STOPPED.get(latest.state, 'is stopped')}"
+    )
+    yield f"what happened: {task.reason or 'it was cancelled'}; {what}"
+    yield "why: somebody asked for it (`podyard runs cancel`)"
+    yield f"whose: {_whose(task, None)}"
+    yield "what to do: nothing"
+
+
+_STOPPED = {"succeeded": "had succeeded", "failed": "had failed", "lost": "had been lost", "revoked": "was stopped"}
+
+
+def _left_out(facts: rows.Explanation, trigger_rule: str) -> Iterator[str]:
+    yield "what happened: it did not run"
+    yield f"why: its trigger rule is {trigger_rule}, and upstream {_states(facts)}"
+    failed = [name for name, state in facts.upstream.items() if state in ("failed", "upstream_failed")]
+    if failed and facts.task.state == "upstream_failed":
+        yield f"whose: not its own; that of {', '.join(failed)}"
+        yield "what to do: see why that failed, then run it again"
+
+
+def _ended(facts: rows.Explanation, latest: rows.AttemptRow) -> Iterator[str]:
+    """The end of the latest attempt, each thing once: what happened, why, whose it is, what to do."""
+    yield f"what happened: {_happened(latest)}"
+    found = facts.diagnosis
+    if found is None:
+        return
+    yield f"why: {found['explanation']}"
+    yield f"whose: {_whose(facts.task, latest.cause)}"
+    yield f"what to do: {_named(found['what_to_do'], facts)}"
+
+
+def _named(advice: str, facts: rows.Explanation) -> str:
+    """The advice, with this task in the command that prints a log."""
+    name = shlex.join((facts.run.run_id, facts.task.task_id))
+    return advice.replace(LOGS, f"`podyard tasks logs {name}`")
+
+
+def _happened(attempt: rows.AttemptRow) -> str:
+    what = "was stopped" if attempt.state == "revoked" else "was lost" if attempt.state == "lost" else "failed"
+    end = _end(attempt)
+    return f"attempt {attempt.number} {what}" + (f": {end}" if end else "")
+
+
+def _end(attempt: rows.AttemptRow) -> str:
+    """Its own message, and of reason and exit code what that does not say. The remedy in it stands further down."""
+    message = (attempt.error or "").partition("\n")[0].partition(wait_rules.TO_DO)[0].strip()
+    extra = []
+    if attempt.reason and attempt.state == "failed" and attempt.reason not in message:
+        extra.append(attempt.reason)
+    if attempt.exit_code is not None and f"exit code {attempt.exit_code}" not in message:
+        extra.append(f"exit code {attempt.exit_code}")
+    return ": ".join(words for words in (", ".join(extra), message) if words)
+
+
+def _whose(task: rows.TaskRow, cause: str | None) -> str:
+    """Whose failure it is, and who pays for it: the record's own verdict where that is final."""
+    whose, budget = _WHOSE.get(cause, _WHOSE[None])
+    verdict = _VERDICT.search(task.reason or "")
+    return f"{whose}; {verdict[1] or verdict[2] if verdict else budget}"
+
+
+_WHOSE: Mapping[str | None, tuple[str, str]] = {
+    "application": ("the task's author's", "charged to `retries`"),
+    "infrastructure": ("the infrastructure's", "charged to scheduler.infra_retries and not to `retries`"),
+    "unknown": ("nobody can say", "charged to `retries`"),
+    None: ("nobody's", "nothing is charged"),
+}
+_VERDICT = re.compile(r"; (tried again with [^;()]+)$| \(((?:failed|the infrastructure failed)\b[^()]*)\)$")
+"""What `routing.scheduling` says at the end of a task's reason: how it is tried again, or why not."""
+
+
 def _not_ready(facts: rows.Explanation, trigger_rule: str) -> Iterator[str]:
     if facts.run.state == "queued":
-        yield "its run has not started: the scheduler is not running, or the DAG is paused"
+        yield "what happens: its run has not started: the scheduler is not running, or the DAG is paused"
         return
     open_tasks = [name for name, state in facts.upstream.items() if state not in _ENDED]
     if open_tasks:
-        yield f"it waits for {', '.join(open_tasks)} (trigger rule {trigger_rule})"
+        yield f"what happens: it waits for {', '.join(open_tasks)} (trigger rule {trigger_rule})"
     else:
-        yield "nothing before it is open: it waits for the scheduler, or for scheduler.max_active_tasks"
+        yield "what happens: nothing before it is open: it waits for the scheduler, or for scheduler.max_active_tasks"
 
 
 _ENDED = frozenset({"success", "failed", "skipped", "upstream_failed", "cancelled"})
@@ -136,12 +222,34 @@ def _open(facts: rows.Explanation, at: datetime) -> Iterator[str]:
         yield from _running(facts)
         return
     if found is not None:
-        yield _waits(facts, found, at)
+        yield f"what happens: {_waits(facts, found, at)}"
         yield _deadline(found, latest.queue, at)
     if facts.pod is not None:
-        yield _pod(facts)
+        yield _pod(facts, is_told=found is not None)
     if facts.diagnosis is not None:
-        yield f"that is: {facts.diagnosis['explanation']}"
+        yield f"why: {facts.diagnosis['explanation']}"
+        yield f"whose: {_WAIT_OF.get(facts.diagnosis['cause'], _WAIT_OF[None])}"
+        yield f"what to do: {facts.diagnosis['what_to_do']}"
+    elif found is not None:
+        yield f"whose: {_WAIT_OF[None]}"
+        yield f"what to do: {_remedy(found, latest)}"
+
+
+def _remedy(found: rows.WaitRow, latest: rows.AttemptRow) -> str:
+    if found.kind != "consumer":
+        return wait_rules.KINDS[found.kind].way_out
+    return f"start a consumer of its queue: `podyard {_PROGRAM[latest.side]} --queues {shlex.quote(latest.queue)}`"
+
+
+_PROGRAM = {"celery": "worker", "kubernetes": "dispatcher"}
+
+
+_WAIT_OF: Mapping[str | None, str] = {
+    "application": "the task's author can end the wait; nothing is charged yet",
+    "infrastructure": "the cluster's operator can end the wait; nothing is charged yet",
+    "unknown": "nobody can say; nothing is charged yet",
+    None: "nobody's; a wait costs nothing",
+}
 
 
 def _waits(facts: rows.Explanation, found: rows.WaitRow, at: datetime) -> str:
@@ -179,25 +287,23 @@ def _running(facts: rows.Explanation) -> Iterator[str]:
         yield f"{_pod(facts)}; its outcome is not here yet: the result backend, the dispatcher or the scheduler is away"
 
 
-def _pod(facts: rows.Explanation) -> str:
+def _pod(facts: rows.Explanation, *, is_told: bool = False) -> str:
+    """Where its pod stands; the reason only where no line before has told it."""
     pod = facts.pod or {}
-    why = ": ".join(str(pod[name]) for name in ("reason", "message") if pod.get(name))
+    why = ": ".join(str(pod[name]) for name in ("reason", "message") if pod.get(name) and not is_told)
     return f"its pod {pod.get('name')} in {pod.get('namespace')} is {pod.get('phase')}" + (f" ({why})" if why else "")
 
 
-def _attempt(attempt: rows.AttemptRow) -> str:
+def _attempt(attempt: rows.AttemptRow, *, is_told: bool) -> str:
+    """One attempt in a line: where, how long; how it ended only where the lines before have not told it."""
     where = attempt.pod or attempt.host
     words = [f"attempt {attempt.number} ({attempt.id}) on {attempt.queue} ({attempt.side}): {attempt.state}"]
     if where:
         words.append(f"at {where}")
     if attempt.runtime_s is not None:
         words.append(f"after {attempt.runtime_s:.1f} s")
-    if attempt.exit_code is not None:
-        words.append(f"exit code {attempt.exit_code}")
-    if attempt.reason:
-        words.append(f"{attempt.reason} ({attempt.cause})" if attempt.cause else attempt.reason)
-    if attempt.error:
-        words.append(attempt.error.partition("\n")[0])
+    if not is_told and attempt.state not in (*WAITING, "running", "succeeded"):
+        words.append(f"{_end(attempt)} ({attempt.cause})" if attempt.cause else _end(attempt))
     return ", ".join(words)
 
 

@@ -179,13 +179,13 @@ def _checked(value: Any, max_bytes: int) -> Any:
 
     try:
         size = len(dumps(value))
-    except ValueError as error:  # a whole number of thousands of digits
+    except ValueError as error:  # an integer of thousands of digits
         raise TaskFailed(f"the result cannot be stored: {error}", _RESULT_UNUSABLE) from error
     if size > max_bytes:
         raise TaskFailed(
             f"the result has {size:,} bytes as JSON, more than the limit of {max_bytes:,} (results.max_bytes); "
             "write it to a file, a bucket or a database and return where it is",
-            _RESULT_UNUSABLE,
+            {"reason": "ResultTooLarge", "cause": "application"},
         )
     return value
 

@@ -280,10 +280,12 @@ class TestBadRun:
         """In words, and for programs."""
         lines = yard.call("tasks", "explain", "bad-1", "exits").stdout
         assert "exits of bad, run bad-1: failed" in lines
-        assert "exit code 3" in lines
-        assert "(application)" in lines
+        assert lines.count("exit code 3") == 2, "what happened, and what that means"
+        story = [line.partition(":")[0] for line in lines.splitlines()[1:5]]
+        assert story == ["what happened", "why", "whose", "what to do"]
+        assert "whose: the task's author's; failed, and it has no retries" in lines
         assert re.search(r"attempt 1: created .*, sent .*, started .*, ended ", lines)
-        assert "next: what it printed: `podyard tasks logs bad-1 exits`" in lines
+        assert lines.count("`podyard tasks logs bad-1 exits`") == 1
         facts = yard.json("tasks", "explain", "bad-1", "exits")
         attempt = facts["attempts"][-1]
         assert (attempt["exit_code"], attempt["cause"], attempt["side"]) == (3, "application", "celery")

@@ -263,11 +263,11 @@ def test_a_pod_that_no_node_takes_says_which_of_the_usual_causes_it_is(site: Sit
 
         def look(cause: str = cause) -> str:
             told = site.explain(run, cause)
-            assert "that is: no node takes the pod" in told, told
+            assert "why: no node takes the pod" in told, told
             return told
 
         told = parts.eventually(look, WAIT_S)
         assert why in told
-        assert step in next(line for line in told.splitlines() if line.startswith("next: "))
+        assert step in next(line for line in told.splitlines() if line.startswith("what to do: "))
     site.faults.clear()
     assert site.half.wait(run).state == "success"

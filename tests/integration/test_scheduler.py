@@ -70,7 +70,7 @@ def test_each_fault_of_an_author_has_its_reason_and_the_rest_goes_on(half: Half)
         "exits": ("failed", "ProcessExited", "application", 3),
         "killed": ("failed", "ProcessKilled", "unknown", 137),
         "not_json": ("failed", "ResultUnusable", "application", None),
-        "too_large": ("failed", "ResultUnusable", "application", None),
+        "too_large": ("failed", "ResultTooLarge", "application", None),
         "größe.漢字": ("succeeded", None, None, None),
         "exit_code": ("failed", "Error", "application", 4),
         "last": ("succeeded", None, None, None),

@@ -387,15 +387,16 @@ def test_explain_names_what_it_waits_for(store: Store) -> None:
         book.mark_sent([attempt], at=AT)
     later = AT + timedelta(seconds=90)
     assert store.explain(run.run_id, "a", at=later).lines[1] == (
-        "no worker consumes the queue 'default' (celery); it has waited for 90 s"
+        "what happens: no worker consumes the queue 'default' (celery); it has waited for 90 s"
     )
-    assert store.explain(run.run_id, "b", at=later).lines[1] == "it waits for a (trigger rule all_success)"
+    waits = store.explain(run.run_id, "b", at=later).lines[1]
+    assert waits == "what happens: it waits for a (trigger rule all_success)"
     consumer = rows.ConsumerRow(queue="default", worker="w@h", pool="prefork", seen_at=later)
     store.save_presence(consumers=[consumer], processes=[], since=AT)
     assert store.consumers() == [consumer]
     assert (
         store.explain(run.run_id, "a", at=later).lines[1]
-        == "it waits for its turn in its queue, for 90 s: waiting for a free worker slot"
+        == "what happens: it waits for its turn in its queue, for 90 s: waiting for a free worker slot"
     )
     with pytest.raises(store_errors.RecordError, match="has no task 'z'"):
         store.explain(run.run_id, "z", at=AT)

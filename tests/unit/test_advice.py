@@ -1,10 +1,8 @@
-"""What to do next: for each way to wait or fail, the step that helps most."""
+"""The commands that help next, for each way to wait or fail."""
 
 from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
-
-import pytest
 
 from routing.cli import advice
 from routing.store import explanation, rows
@@ -65,36 +63,15 @@ def steps(state: str, **changes: Any) -> tuple[str, ...]:
     return advice.next_steps(replace(facts, diagnosis=explanation.diagnosed(facts)))
 
 
-@pytest.mark.parametrize(("side", "program"), [("kubernetes", "dispatcher"), ("celery", "worker")])
-def test_a_queue_without_a_consumer_needs_one(side: str, program: str) -> None:
-    """The command is of the attempt's side."""
-    (step,) = steps("queued", attempts=(attempt(side=side),), consumers=())
-    assert f"`podyard {program} --queues q`" in step
-
-
-@pytest.mark.parametrize(
-    ("reason", "words"),
-    [
-        ("OOMKilled", "memory"),
-        ("ErrImagePull", "image"),
-        ("CreateContainerConfigError", "Secrets"),
-        ("DeadlineExceeded", "shorter"),
-    ],
-)
-def test_a_known_reason_has_a_remedy_of_its_own(reason: str, words: str) -> None:
-    """Before looking at logs."""
-    assert words in steps("failed", attempts=(attempt(state="failed", reason=reason, cause="application"),))[0]
-
-
-def test_a_pod_that_no_node_takes_is_told_while_it_waits() -> None:
-    """The pod's own reason is newer than the attempt's."""
-    (step,) = steps("queued", attempts=(attempt(),), pod={"reason": "Unschedulable"})
-    assert "node" in step
-
-
-def test_a_fault_of_the_infrastructure_is_not_put_on_the_author() -> None:
-    """It says whose budget was used up."""
-    assert "not the task's" in " ".join(steps("failed", attempts=(attempt(state="lost", cause="infrastructure"),)))
+def test_what_failed_is_looked_into_and_run_again() -> None:
+    """Its log where it began to run; what to do about the failure stands in the explanation."""
+    ended = attempt(state="failed", reason="OOMKilled", cause="application")
+    assert steps("failed", attempts=(ended,)) == (
+        "what it printed: `podyard tasks logs 'r 1' t`",
+        "then run it again: `podyard dags trigger d`",
+    )
+    never = replace(ended, started_at=None)
+    assert steps("failed", attempts=(never,)) == ("then run it again: `podyard dags trigger d`",)
 
 
 def test_a_failed_upstream_is_pointed_at_in_words_that_a_shell_takes() -> None:
