@@ -48,13 +48,23 @@ def _of_life(attempt: Attempt, now: Instant) -> dict[str, Any]:
     return {
         "phase": _PHASES.get(seen.verdict) or (attempt.sighting.phase if attempt.sighting else "Pending"),
         "reason": seen.reason,
-        "message": seen.message if seen.verdict != "succeeded" else None,
+        "message": _message(attempt),
         "cause": seen.cause,
         "exit_code": seen.exit_code,
         "node": seen.node,
         "ended_at": attempt.ended_at,
         **_of_wait(attempt.wait, now),
     }
+
+
+def _message(attempt: Attempt) -> str | None:
+    """The cluster's words; a container that failed instead of the deciding one is named."""
+    seen = attempt.seen
+    if seen.verdict == "succeeded":
+        return None
+    if seen.verdict != "failed" or seen.container in (None, attempt.options.base):
+        return seen.message
+    return f"container {seen.container}" + (f": {seen.message}" if seen.message else "")
 
 
 def _of_ending(attempt: Attempt, now: Instant) -> dict[str, Any]:

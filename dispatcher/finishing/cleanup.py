@@ -23,6 +23,7 @@ from dispatcher.kubeapi import client
 from dispatcher.manifests import builder, labels, names
 from dispatcher.manifests.container_pod_options import PodOptions
 from dispatcher.options import Options, QueueProfile
+from dispatcher.status import observation
 
 logger = logging.getLogger(__name__)
 
@@ -51,6 +52,8 @@ class EndedPod:
     """What its sender asked for."""
     epilogue: tuple[str, ...] = ()
     """Lines that follow its log: how it failed, and its events."""
+    failed_container: str | None = None
+    """The container that failed the pod, if its log is there: it ended."""
 
 
 class Cleanup:
@@ -143,7 +146,7 @@ class Cleanup:
         logs, pod = ended.wanted.logs, {}
         if logs.is_all or logs.is_all_inits:
             pod = await self._client.read_pod(ended.namespace, ended.pod)
-        names = pod_log.containers(pod, logs, base=ended.wanted.base)
+        names = pod_log.containers(pod, logs, base=ended.wanted.base, failed=ended.failed_container)
         if not names:
             return None
         return await pod_log.read(
@@ -232,6 +235,7 @@ def ended_attempt(attempt: Attempt, *, is_success: bool, epilogue: tuple[str, ..
         is_gone=ending is not None and ending.is_pod_gone,
         wanted=attempt.options,
         epilogue=lines if attempt.options.logs.has_events else (),
+        failed_container=_failed_container(attempt.seen),
     )
 
 
@@ -246,7 +250,12 @@ def ended_pod(pod: Mapping[str, Any], *, attempt_id: str, profile: QueueProfile,
         profile=profile,
         is_success=is_success,
         wanted=_wanted(pod),
+        failed_container=_failed_container(observation.observe(pod, base=_wanted(pod).base)),
     )
+
+
+def _failed_container(seen: observation.Observation) -> str | None:
+    return seen.container if seen.verdict == "failed" and seen.exit_code is not None else None
 
 
 def _wanted(pod: Mapping[str, Any]) -> PodOptions:

@@ -13,13 +13,20 @@ from dispatcher.manifests.container_pod_options import Logs
 from dispatcher.protocol import outcome
 
 
-def containers(pod: Mapping[str, Any], logs: Logs, *, base: str) -> list[str]:
-    """The names of the containers whose logs are wanted, those of init containers first. Pure."""
+def containers(pod: Mapping[str, Any], logs: Logs, *, base: str, failed: str | None = None) -> list[str]:
+    """The names of the containers whose logs are wanted, those of init containers first. Pure.
+
+    `failed` is the container that failed the pod: its log says why, so it is among them unless none are wanted, and
+    takes the place of a task container that never started because of it.
+    """
     spec = pod.get("spec") or {}
     inits = [str(one.get("name")) for one in spec.get("initContainers") or () if one.get("restartPolicy") != "Always"]
     names = [str(one.get("name")) for one in spec.get("containers") or ()]
     main = names if logs.is_all else [base] if logs.containers is None else logs.containers
-    return [*(inits if logs.is_all_inits else logs.inits), *main]
+    wanted = [*(inits if logs.is_all_inits else logs.inits), *main]
+    if failed is None or failed in wanted or logs.containers == ():
+        return wanted
+    return [failed, *(name for name in wanted if name != base)]
 
 
 async def read(

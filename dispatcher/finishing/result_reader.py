@@ -152,7 +152,8 @@ async def _log(kube: client.KubeClient, attempt: Attempt, *, container: str, tai
 
 def failed(attempt: Attempt, seen: observation.Observation) -> errors.PodFailed:
     """The failure of a pod, in the words of its status."""
-    parts = [f"the pod {attempt.pod.name} failed: {seen.reason or 'no reason given'}"]
+    whose = f"its container {seen.container}: " if seen.container not in (None, attempt.options.base) else ""
+    parts = [f"the pod {attempt.pod.name} failed: {whose}{seen.reason or 'no reason given'}"]
     if seen.exit_code is not None:
         parts.append(f"exit code {seen.exit_code}")
     text = (seen.message or "").strip()

@@ -1,13 +1,10 @@
 """Failures: an exception of a body as data, as Celery's prefork pool would report it. Imported by the entry point."""
 
-import traceback
 from typing import Any
 
 from celery.utils.serialization import ensure_serializable, get_pickleable_exception
 
-from dispatcher.protocol import outcome, typed_json
-
-_NOT_THE_AUTHORS = ("dispatcher.pod.", "celery.")
+from dispatcher.protocol import outcome, tracebacks, typed_json
 
 
 def of(error: BaseException) -> outcome.Failure:
@@ -16,7 +13,7 @@ def of(error: BaseException) -> outcome.Failure:
     One that cannot be made again from its arguments is told as its nearest ancestor that can, or wrapped: prefork's
     processes pickle exceptions, and whoever reads the result sees the same from both.
     """
-    text = "".join(traceback.format_exception(type(error), error, _authors_part(error)))
+    text = tracebacks.of_author(error)
     if isinstance(error, SystemExit):
         return ours(f"the body called sys.exit({error.code!r})", reason="Error", text=text, exit_code=_exit_code(error))
     told = get_pickleable_exception(error)
@@ -34,14 +31,6 @@ def ours(message: str, *, reason: str, text: str = "", **details: Any) -> outcom
     return outcome.Failure(
         type="PodFailed", module="dispatcher.errors", args=[message, facts], traceback=outcome.shortened(text)
     )
-
-
-def _authors_part(error: BaseException) -> Any:
-    """The traceback without our own and Celery's frames at its start."""
-    trace = error.__traceback__
-    while trace is not None and trace.tb_frame.f_globals.get("__name__", "").startswith(_NOT_THE_AUTHORS):
-        trace = trace.tb_next
-    return trace or error.__traceback__
 
 
 def _exit_code(error: SystemExit) -> int:

@@ -25,7 +25,7 @@ from celery import Celery, states
 from celery.backends.redis import RedisBackend
 
 from dispatcher import retry
-from dispatcher.protocol import launch_claim
+from dispatcher.protocol import launch_claim, tracebacks
 
 T = TypeVar("T")
 
@@ -213,6 +213,13 @@ class ReportingBackend(RedisBackend):
     def new_client(self) -> Any:
         """A client with connections of its own, for a thread that must share no lock with what is forked."""
         return self._create_client(**self.connparams)
+
+    def store_result(
+        self, task_id: Any, result: Any, state: str, traceback: Any = None, request: Any = None, **kwargs: Any
+    ) -> Any:
+        """As Celery does, with the author's part of the traceback where `routing.run` has kept it."""
+        text = tracebacks.kept(result) or traceback
+        return super().store_result(task_id, result, state, traceback=text, request=request, **kwargs)
 
     def _store_result(
         self,

@@ -22,7 +22,7 @@ from routing.authoring.operator import Operator
 from routing.errors import TaskFailed
 
 if TYPE_CHECKING:
-    from types import FrameType, TracebackType
+    from types import FrameType
 
     from celery import Celery
 
@@ -85,19 +85,13 @@ def register(
             if logs is None:
                 return execute(message, folder=folder, max_bytes=max_bytes, attempt_id=request.id)
             return _logged(message, folder=folder, max_bytes=max_bytes, attempt_id=request.id, logs=logs)
-        except Exception as error:  # noqa: BLE001 - raised again
-            # One frame of ours stays in what Celery stores; the rest is the author's.
-            raise error.with_traceback(authors_part(error.__traceback__))  # noqa: B904 - it is the same error
+        except Exception as error:
+            from dispatcher.protocol import tracebacks
+
+            tracebacks.keep(error)
+            raise
 
     return run
-
-
-def authors_part(trace: TracebackType | None) -> TracebackType | None:
-    """A traceback without our own frames at its start; all of it if it never leaves our code."""
-    rest = trace
-    while rest is not None and rest.tb_frame.f_code.co_filename.startswith(_OUR_FOLDER):
-        rest = rest.tb_next
-    return rest or trace
 
 
 def __getattr__(name: str) -> Any:
@@ -163,9 +157,9 @@ def _logged(message: Mapping[str, Any], *, folder: Path, max_bytes: int, attempt
         try:
             return execute(message, folder=folder, max_bytes=max_bytes, attempt_id=attempt_id)
         except Exception as error:
-            from traceback import print_exception
+            from dispatcher.protocol import tracebacks
 
-            print_exception(type(error), error, authors_part(error.__traceback__), file=stream)
+            stream.write(tracebacks.of_author(error))
             raise
 
 
@@ -237,6 +231,3 @@ def _time_limit(seconds: float | None) -> Iterator[None]:
         signal.signal(signal.SIGALRM, before)
     if late:
         raise late[0]  # the body caught it
-
-
-_OUR_FOLDER = str(Path(__file__).parents[1]) + os.sep

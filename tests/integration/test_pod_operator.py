@@ -152,6 +152,15 @@ class TestLogs:
         assert sent.get(timeout=WAIT_S) is None
         assert log_of(shared, sent) == "[prepare] preparing\n[base] working\n"
 
+    def test_the_log_of_an_init_container_that_failed_is_saved_and_it_is_named(self, shared: Yard) -> None:
+        """Unasked: without it «its log says why» would name a log that nobody has."""
+        init = {"name": "fetch", "image": "busybox:1.37", "command": ["sh", "-c", "echo no such bucket; exit 9"]}
+        sent = send(shared, "echo working", init_containers=[init])
+        error = pod_failure_of(sent)
+
+        assert "failed: its container fetch: Error, exit code 9" in str(error)
+        assert log_of(shared, sent).startswith("no such bucket\n")
+
     def test_a_container_that_is_not_there_gets_a_line_that_says_so(self, shared: Yard) -> None:
         """The others are saved."""
         sent = send(shared, "echo working", container_logs=["base", "nobody"])

@@ -116,3 +116,13 @@ def test_a_pod_that_vanished_ended_now_at_the_latest(attempts: Attempts) -> None
     vanished(attempts, one)
     found = row(one)
     assert (found.started_at, found.ended_at, found.reason) == (started_at, NOW.at, "PodDeleted")
+
+
+def test_an_init_container_that_failed_is_named(attempts: Attempts) -> None:
+    """The row has no other place for it, and "Error, exit code 9" alone reads like the task's own."""
+    one = builders.launched(attempts)
+    state = {"terminated": {"exitCode": 9, "reason": "Error", "message": "no such bucket"}}
+    status = {"phase": "Failed", "initContainerStatuses": [{"name": "fetch", "state": state}]}
+    attempts.saw(one, builders.seen(one, status), uid="u")
+    found = row(one)
+    assert (found.phase, found.reason, found.message) == ("Failed", "Error", "container fetch: no such bucket")

@@ -14,6 +14,7 @@ import pytest
 from celery import Celery
 from celery.exceptions import Ignore
 
+from dispatcher.protocol import tracebacks
 from routing import TaskFailed
 from routing.worker import run
 from tests import parts
@@ -152,12 +153,11 @@ def test_an_error_of_the_body_stays_as_it_is(body: Runner) -> None:
     """Type, message and the author's lines; nothing of ours before them once cleaned."""
     with pytest.raises(ZeroDivisionError, match="by zero") as raised:
         body("task(lambda: 1 // 0).override(task_id='t')()", "t")
-    trace = run.authors_part(raised.value.__traceback__)
-    files = []
-    while trace:
-        files.append(Path(trace.tb_frame.f_code.co_filename).name)
-        trace = trace.tb_next
-    assert files[-1] == "f.py"
+    here = raised.value.__traceback__
+    assert here is not None
+    assert here.tb_next is not None
+    text = tracebacks.of_author(raised.value.with_traceback(here.tb_next.tb_next))
+    assert [Path(line.split('"')[1]).name for line in text.splitlines() if "File" in line] == ["f.py"]
 
 
 def test_the_execution_timeout_interrupts_the_body(body: Runner) -> None:
