@@ -49,7 +49,7 @@ class BashOperator(Operator):
         for name, value in self.env.items():
             if not isinstance(name, str) or not name or "=" in name or "\0" in name:
                 raise InvalidDag(f"{self.where}: env: {name!r} cannot name an environment variable")
-            if not isinstance(value, str | int | float | xcom.XComArg) or isinstance(value, bool) or "\0" in str(value):
+            if not isinstance(value, str | int | float | xcom.XComArg) or isinstance(value, bool) or _has_nul(value):
                 raise InvalidDag(f"{self.where}: env[{name!r}] must be text, not {value!r}")
 
     def templates(self) -> Iterator[spec.Template]:
@@ -90,6 +90,10 @@ class BashOperator(Operator):
             **{f"PODYARD_CTX_{name.upper()}": str(context[name]) for name in _CONTEXT_IN_ENV},
             **{name: spec.text(xcom.resolve(value, inputs)) for name, value in env.items()},
         }
+
+
+def _has_nul(value: object) -> bool:
+    return isinstance(value, str) and "\0" in value
 
 
 def _failed(exit_code: int) -> TaskFailed:

@@ -6,13 +6,28 @@ Copied are lists, mappings, tuples and sets at any depth, and objects of the Kub
 """
 
 import copy
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 
 def copied(value: Any) -> Any:
     """The value, sharing no container with what was given; one that stands in several places still does."""
     return _copied(value, {})
+
+
+def rebuilt(value: Any, part: Callable[[Any, Any], Any]) -> Any:
+    """A mapping, list or tuple of the same kind with `part(key, value)` in place of each value; else the value."""
+    if isinstance(value, dict | list):
+        made = copy.copy(value)
+        for key, one in list(value.items() if isinstance(value, dict) else enumerate(value)):
+            made[key] = part(key, one)
+        return made
+    if isinstance(value, Mapping):
+        return {key: part(key, one) for key, one in value.items()}
+    if isinstance(value, tuple):
+        parts = [part(index, one) for index, one in enumerate(value)]
+        return type(value)(*parts) if hasattr(value, "_fields") else tuple(parts)
+    return value
 
 
 def is_client_object(value: Any) -> bool:

@@ -49,6 +49,9 @@ class Operator(edges.Node):
         self.upstream = {}
         self.line = dags.line_in(owner.file)
         owner.add(self)
+        misplaced = xcom.misplaced(arguments) or xcom.anywhere(given)
+        if misplaced:
+            raise InvalidDag(f"{self.where}: {misplaced}", line=self.line)
         self.inputs = tuple({reference.operator.task_id: None for reference in xcom.references(arguments)})
         for reference in xcom.references(arguments):
             edges.link(reference, self)

@@ -14,7 +14,7 @@ from datetime import timedelta
 from typing import Any
 
 from routing.authoring import copies, rendering, xcom
-from routing.authoring.spec import TEMPLATE, XCOM
+from routing.authoring.spec import TEMPLATE, WHOLE, XCOM
 from routing.errors import InvalidDag
 
 Reader = Callable[[str, Any], Any]
@@ -27,6 +27,8 @@ class Parameter:
 
     read: Reader
     is_templated: bool = False
+    shape: str | None = None
+    """What a result must be that is its whole value (`spec.SHAPES`); None where it is text."""
 
 
 def plain(value: Any) -> Any:
@@ -53,14 +55,26 @@ def read(where: str, name: str, value: Any) -> Any:
         if references:
             raise InvalidDag(f"{here} cannot hold {references[0]!r}: its value is needed before the task runs")
         return parameter.read(here, value)
+    if isinstance(value, xcom.XComArg) and parameter.shape is not None:
+        return {WHOLE: [value.operator.task_id, parameter.shape]}
     # While it is checked, a result is a text like any other; its mark holds a character that no author's text has.
-    marks = {f"\0result of {one.operator.task_id}": one.operator.task_id for one in references}
-    return _marked(parameter.read(here, _with_marks(value)), marks)
+    marks = {_mark(one): one.operator.task_id for one in references}
+    try:
+        return _marked(parameter.read(here, _with_marks(value)), marks)
+    except InvalidDag as error:
+        message = str(error)
+        for one in references:
+            message = message.replace(repr(_mark(one)), f"the result of task {one.operator.task_id!r}")
+        raise InvalidDag(message, line=error.line) from None
+
+
+def _mark(one: xcom.XComArg) -> str:
+    return f"\0result of {one.operator.task_id}"
 
 
 def _with_marks(value: Any) -> Any:
     if isinstance(value, xcom.XComArg):
-        return f"\0result of {value.operator.task_id}"
+        return _mark(value)
     if isinstance(value, dict):
         return {key: _with_marks(part) for key, part in value.items()}
     return [_with_marks(part) for part in value] if isinstance(value, list) else value
@@ -317,23 +331,23 @@ CLUSTER_BY_QUEUE = "the cluster is that of the dispatcher that consumes the task
 TABLE: Mapping[str, Parameter] = {
     "active_deadline_seconds": Parameter(_whole(1)),
     "affinity": Parameter(_affinity),
-    "annotations": Parameter(_text_mapping, is_templated=True),
-    "arguments": Parameter(_texts, is_templated=True),
+    "annotations": Parameter(_text_mapping, is_templated=True, shape="mapping"),
+    "arguments": Parameter(_texts, is_templated=True, shape="texts"),
     "automount_service_account_token": Parameter(_flag),
     "base_container_name": Parameter(_text),
     "cluster_context": Parameter(_text, is_templated=True),
-    "cmds": Parameter(_texts, is_templated=True),
+    "cmds": Parameter(_texts, is_templated=True, shape="texts"),
     "config_file": Parameter(_path, is_templated=True),
-    "configmaps": Parameter(_names, is_templated=True),
+    "configmaps": Parameter(_names, is_templated=True, shape="texts"),
     "container_logs": Parameter(_containers),
     "container_name_log_prefix_enabled": Parameter(_flag),
-    "container_resources": Parameter(_resources, is_templated=True),
+    "container_resources": Parameter(_resources, is_templated=True, shape="parts"),
     "container_security_context": Parameter(_api("SecurityContext")),
     "dns_config": Parameter(_api("PodDNSConfig")),
     "dnspolicy": Parameter(_choice("ClusterFirst", "ClusterFirstWithHostNet", "Default", "None")),
     "do_xcom_push": Parameter(_flag),
-    "env_from": Parameter(_api("[EnvFromSource]"), is_templated=True),
-    "env_vars": Parameter(_env_vars, is_templated=True),
+    "env_from": Parameter(_api("[EnvFromSource]"), is_templated=True, shape="parts"),
+    "env_vars": Parameter(_env_vars, is_templated=True, shape="environment"),
     "full_pod_spec": Parameter(_api("Pod")),
     "get_logs": Parameter(_flag),
     "host_aliases": Parameter(_api("[HostAlias]")),
@@ -345,15 +359,15 @@ TABLE: Mapping[str, Parameter] = {
     "in_cluster": Parameter(_flag),
     "init_container_logs": Parameter(_containers),
     "init_containers": Parameter(_api("[Container]")),
-    "labels": Parameter(_labels, is_templated=True),
+    "labels": Parameter(_labels, is_templated=True, shape="mapping"),
     "log_events_on_failure": Parameter(_flag),
     "name": Parameter(_text, is_templated=True),
     "namespace": Parameter(_text, is_templated=True),
-    "node_selector": Parameter(_text_mapping, is_templated=True),
+    "node_selector": Parameter(_text_mapping, is_templated=True, shape="mapping"),
     "on_finish_action": Parameter(_choice("delete_pod", "delete_succeeded_pod", "delete_active_pod", "keep_pod")),
     "on_kill_action": Parameter(_choice("delete_pod", "keep_pod")),
     "pod_runtime_info_envs": Parameter(_env),
-    "pod_template_dict": Parameter(_api("Pod"), is_templated=True),
+    "pod_template_dict": Parameter(_api("Pod"), is_templated=True, shape="parts"),
     "pod_template_file": Parameter(_path, is_templated=True),
     "ports": Parameter(_api("[ContainerPort]")),
     "priority_class_name": Parameter(_text),
@@ -372,8 +386,9 @@ TABLE: Mapping[str, Parameter] = {
     "volume_mounts": Parameter(
         _parts(_api("[VolumeMount]"), "spec", "containers", 0, "volumeMounts"),
         is_templated=True,
+        shape="parts",
     ),
-    "volumes": Parameter(_parts(_api("[Volume]"), "spec", "volumes"), is_templated=True),
+    "volumes": Parameter(_parts(_api("[Volume]"), "spec", "volumes"), is_templated=True, shape="parts"),
     "xcom_path": Parameter(_text),
     "xcom_sidecar_container_security_context": Parameter(_api("SecurityContext")),
 }
@@ -473,8 +488,11 @@ def problem(pod: Mapping[str, Any]) -> str | None:
     from dispatcher.manifests import container_pod
 
     stand_ins: dict[str, str] = {}
+    known = {name: value for name, value in pod.items() if not isinstance(value, dict) or value.keys() != {WHOLE}}
+    if "pod_template_dict" in pod.keys() - known.keys():
+        return None  # what it will bring along is not known
     try:
-        container_pod.read(_without_marks(pod, stand_ins))
+        container_pod.read(_without_marks(known, stand_ins))
     except errors.DispatcherError as error:
         return str(error).removeprefix("dispatcher.pod: ")
     return None

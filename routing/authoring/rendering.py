@@ -16,6 +16,7 @@ from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 from routing.authoring import context as contexts
+from routing.authoring import copies
 from routing.authoring.spec import Template
 from routing.errors import InvalidDag, TaskFailed
 
@@ -56,14 +57,14 @@ def is_template(text: str) -> bool:
 
 
 def find(value: Any, path: str) -> Iterator[Template]:
-    """The templates in a value, at any depth of plain lists, tuples and values of mappings."""
+    """The templates in a value, at any depth of lists, tuples and values of mappings."""
     if isinstance(value, str):
         if is_template(value):
             yield Template(path, value)
-    elif type(value) is dict:
+    elif isinstance(value, Mapping):
         for key, part in value.items():
             yield from find(part, f"{path}[{key!r}]")
-    elif type(value) in (list, tuple):
+    elif isinstance(value, list | tuple):
         for index, part in enumerate(value):
             yield from find(part, f"{path}[{index}]")
 
@@ -165,14 +166,9 @@ class _TaskInstance:
 
 
 def _rendered(value: Any, path: str, one: Callable[[Template], str]) -> Any:
-    kind = type(value)
     if isinstance(value, str):
         return one(Template(path, value)) if is_template(value) else value
-    if kind is dict:
-        return {key: _rendered(part, f"{path}[{key!r}]", one) for key, part in value.items()}
-    if kind is list or kind is tuple:
-        return kind(_rendered(part, f"{path}[{index}]", one) for index, part in enumerate(value))
-    return value
+    return copies.rebuilt(value, lambda key, part: _rendered(part, f"{path}[{key!r}]", one))
 
 
 def _render_one(template: Template, names: Mapping[str, Any]) -> str:

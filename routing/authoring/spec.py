@@ -7,8 +7,20 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any, NamedTuple, Self
 
+from routing.errors import TaskFailed
+
 XCOM = "podyard.xcom"
 """The only key of a mapping that stands for an upstream's result inside the arguments of a pod operator."""
+WHOLE = "podyard.xcom_whole"
+"""The only key of a mapping that stands for a result which is the value of a parameter that is no text; its value is
+the task's id and one of `SHAPES`."""
+SHAPES = {
+    "texts": "a list",
+    "mapping": "a mapping",
+    "environment": "a mapping or a list",
+    "parts": "a list or a mapping",
+}
+"""What such a result must be; all but `parts` hold texts, so any other value in them is written as JSON."""
 TEMPLATE = "podyard.template"
 """The only key of a mapping that stands for a text with template marks there."""
 
@@ -96,7 +108,8 @@ def pod_arguments(task: TaskSpec, inputs: Mapping[str, Any], render: Renderer) -
     pod = task.pod or {}
     found = [template for name, value in pod.items() for template in templates(value, name)]
     texts = dict(zip(found, render(found), strict=True)) if found else {}
-    return {name: _filled(value, name, inputs, texts) for name, value in pod.items()}
+    filled = {name: _filled(value, name, inputs, texts) for name, value in pod.items()}
+    return {name: value for name, value in filled.items() if value is not None}
 
 
 def templates(value: Any, path: str) -> Iterator[Template]:
@@ -116,12 +129,44 @@ def _filled(value: Any, path: str, inputs: Mapping[str, Any], texts: Mapping[Tem
     if isinstance(value, Mapping):
         if value.keys() == {XCOM}:
             return text(inputs.get(value[XCOM]))
+        if value.keys() == {WHOLE}:
+            task_id, shape = value[WHOLE]
+            return _whole(inputs.get(task_id), shape, where=f"{path}, the result of task {task_id!r},")
         if value.keys() == {TEMPLATE}:
             return texts[Template(path, value[TEMPLATE])]
         return {key: _filled(part, f"{path}[{key!r}]", inputs, texts) for key, part in value.items()}
     if isinstance(value, list):
         return [_filled(part, f"{path}[{index}]", inputs, texts) for index, part in enumerate(value)]
     return value
+
+
+def _whole(result: Any, shape: str, *, where: str) -> Any:
+    """A result as the value of a parameter; a missing one leaves the parameter out."""
+    if result is None or isinstance(result, Unknown):
+        return None
+    is_list, is_mapping = isinstance(result, list), isinstance(result, Mapping)
+    if not {"texts": is_list, "mapping": is_mapping}.get(shape, is_list or is_mapping):
+        raise TaskFailed(
+            f"{where} must be {SHAPES[shape]}, and is {text(result)[:60]}",
+            {"reason": "InvalidPod", "cause": "application"},
+        )
+    if shape == "parts":
+        return result
+    if is_mapping:
+        return {key: text(part) for key, part in result.items()}
+    if shape == "texts":
+        return [text(part) for part in result]
+    return [_entry(part) for part in result]
+
+
+def _entry(part: Any) -> Any:
+    return {**part, "value": text(part["value"])} if isinstance(part, Mapping) and "value" in part else part
+
+
+class Unknown(str):
+    """Stands for a result in a pod that is only shown: nobody knows the result yet."""
+
+    __slots__ = ()
 
 
 def text(result: Any) -> str:

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from functools import partial
+from types import FunctionType, ModuleType
 from typing import Any, NoReturn
 
+from routing.authoring import copies
 from routing.authoring.edges import Linkable, Node
 
 
@@ -22,7 +25,11 @@ class XComArg(Linkable):
 
     def __repr__(self) -> str:
         """For messages."""
-        return f"<result of task {self.operator.task_id!r}>"
+        return f"{_MARK}{self.operator.task_id!r}>"
+
+    def __str__(self) -> str:  # noqa: PLE0307 - it never returns
+        """Refused, like a format."""
+        self._refuse("put into text")
 
     def __format__(self, _format: str) -> NoReturn:
         """Refused: text made while the DAG is loaded could never hold the result."""
@@ -59,6 +66,20 @@ def references(value: Any) -> Iterator[XComArg]:
             yield from references(part)
 
 
+def misplaced(value: Any) -> str | None:
+    """Why a body or a container would see a placeholder instead of a result, if it would: a result that stands where
+    none is put in, or a text that was made of one."""
+    return _misplaced(value, set())
+
+
+def anywhere(options: Mapping[str, Any]) -> str | None:
+    """Why options cannot be used that hold a result, or a text that was made of one; None where they hold none."""
+    found = next(_anywhere(dict(options), set()), None)
+    if found is not None:
+        return f"{found!r} is no option: options are needed before the task is sent"
+    return misplaced(dict(options))
+
+
 def resolve(value: Any, inputs: Mapping[str, Any]) -> Any:
     """The value with results in place of references; lists and mappings are copies, so that a body may change them.
 
@@ -66,11 +87,52 @@ def resolve(value: Any, inputs: Mapping[str, Any]) -> Any:
     """
     if isinstance(value, XComArg):
         return inputs.get(value.operator.task_id)
-    kind = type(value)
-    if kind is dict:
-        return {key: resolve(part, inputs) for key, part in value.items()}
-    if kind is list:
-        return [resolve(part, inputs) for part in value]
-    if kind is tuple:
-        return tuple(resolve(part, inputs) for part in value)
-    return value
+    return copies.rebuilt(value, lambda _, part: resolve(part, inputs))
+
+
+_MARK = "<result of task "
+_REMEDY = "pass it whole as an argument, or inside a list, a tuple or the values of a mapping"
+
+
+def _misplaced(value: Any, known: set[int]) -> str | None:
+    if isinstance(value, XComArg) or id(value) in known:
+        return None
+    known.add(id(value))
+    if isinstance(value, str | bytes):
+        return _made_of_a_result(value)
+    if isinstance(value, Mapping | list | tuple):
+        keys = list(value) if isinstance(value, Mapping) else []
+        hidden = next((key for key in keys if next(_anywhere(key, set()), None) is not None), None)
+        if hidden is not None:
+            return f"a result of a task is a key of a mapping; {_REMEDY}"
+        parts = [*keys, *(value.values() if isinstance(value, Mapping) else value)]
+        return next(filter(None, (_misplaced(part, known) for part in parts)), None)
+    found = next(_anywhere(value, set()), None)
+    return None if found is None else f"{found!r} stands in a {type(value).__name__}; {_REMEDY}"
+
+
+def _made_of_a_result(value: str | bytes) -> str | None:
+    begin = _MARK if isinstance(value, str) else _MARK.encode()
+    if begin not in value:  # type: ignore[operator]
+        return None
+    return f"the text {value!r} was made of a result that is not known while the DAG is loaded; {_REMEDY}"
+
+
+def _anywhere(value: Any, known: set[int]) -> Iterator[XComArg]:
+    """The results in a value, also in sets, data classes, partial functions and other objects with attributes."""
+    if isinstance(value, XComArg):
+        yield value
+        return
+    if id(value) in known or isinstance(value, str | bytes | int | float | type | ModuleType | FunctionType | Linkable):
+        return
+    known.add(id(value))
+    if isinstance(value, Mapping):
+        parts: Iterable[Any] = [*value.keys(), *value.values()]
+    elif isinstance(value, list | tuple | set | frozenset):
+        parts = value
+    elif isinstance(value, partial):
+        parts = [value.args, value.keywords]
+    else:
+        parts = getattr(value, "__dict__", {}).values()
+    for part in list(parts):
+        yield from _anywhere(part, known)

@@ -167,6 +167,7 @@ def _route(settings: "Settings", task: "TaskSpec") -> Any:
 def _task_message(
     app: "Celery", dag: "DagSpec", task: "TaskSpec", *, queue: str, run_id: str, attempt_id: str, conf: str
 ) -> "Message":
+    from routing.authoring import spec
     from routing.errors import TaskFailed
     from routing.scheduling import messages
 
@@ -177,7 +178,7 @@ def _task_message(
         logical_date=datetime.now(UTC),
         conf=_object(conf, "--conf"),
         try_number=1,
-        inputs={name: f"<result of {name}>" for name in task.inputs},
+        inputs={name: spec.Unknown(f"<result of {name}>") for name in task.inputs},
         params=dag.params,
         attempt_id=attempt_id,
     )

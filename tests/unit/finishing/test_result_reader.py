@@ -184,13 +184,15 @@ async def failed_with_events(*events: tuple[str, str, str], **fault: Exception) 
     return await world.read()
 
 
-def test_the_last_warning_of_the_cluster_is_in_the_failure_and_all_events_are_in_its_log() -> None:
-    """Mostly it says why."""
-    events = (("Scheduled", "to node-1", "Normal"), ("FailedMount", "no volume", "Warning"))
-    result, epilogue = run(lambda: failed_with_events(*events))
-    assert str(result).endswith("; the cluster said: FailedMount: no volume")
+def test_the_warning_that_belongs_to_a_failure_is_in_it_and_all_events_are_in_its_log() -> None:
+    """A probe that failed belongs to an exit code; a volume that was mounted in the end does not."""
+    events = (("Scheduled", "to node-1", "Normal"), ("Unhealthy", "probe failed", "Warning"))
+    mount = ("FailedMount", "no volume", "Warning")
+    result, epilogue = run(lambda: failed_with_events(*events, mount))
+    assert str(result).endswith("; the cluster said: Unhealthy: probe failed")
     assert [line.partition(" ")[2] for line in epilogue[2:]] == [
         "Normal Scheduled: to node-1",
+        "Warning Unhealthy: probe failed",
         "Warning FailedMount: no volume",
     ]
     assert epilogue[1].startswith("that is: ")

@@ -59,7 +59,7 @@ ENDINGS: dict[str, tuple[Mapping[str, Any], str, str, str]] = {
     "unschedulable": (
         of_pod(wait_rules.too_long(
                    wait_rules.Wait(kind="unschedulable", reason="Unschedulable", detail="1 Insufficient cpu.",
-                                   since_s=0, rule=wait_rules.Rule(action="retry", after_s=60), said_by="waits"),
+                                   since_mono_s=0, rule=wait_rules.Rule(action="retry", after_s=60), said_by="waits"),
                    subject="the pod d-t-abc"),
                "Unschedulable", **INFRA),
         "kubernetes", "infrastructure", "Unschedulable",
