@@ -33,7 +33,7 @@ test-oldest: .venv-oldest/.has-dev ## the lower ends of the ranges in pyproject.
 
 test-airflow: $(VENV)/.has-dev .venv-airflow-$(AIRFLOW)/.has-airflow ## the executor on a real Airflow, AIRFLOW=3.3 or 3.1
 	@cd tests/airflow/executor && ../../../.venv-airflow-$(AIRFLOW)/bin/python -m pytest -p no:podyard
-	@PODYARD_TEST_AIRFLOW=.venv-airflow-$(AIRFLOW)/bin/python $(BIN)/python -m pytest tests/airflow/ring
+	@PODYARD_TEST_AIRFLOW=.venv-airflow-$(AIRFLOW)/bin/python $(BIN)/python -m pytest --timeout 420 tests/airflow/ring
 
 check: $(VENV)/.has-dev ## lint, format, types, and which module may import which
 	@$(BIN)/ruff check .

@@ -195,6 +195,7 @@ class Deliveries:
         if not held.is_accepted:
             held.is_accepted, held.pod = True, pod
             task_events.accepted(held.request, pod or held.message.id)
+            self._drop_copies(held)
 
     def _started(self, held: HeldRequest, event: Started) -> None:
         """The container runs: the time limit counts from here, and `STARTED` is stored if the task asks for it."""
@@ -294,6 +295,7 @@ class Deliveries:
 
     def _close(self, held: HeldRequest, *, is_success: bool) -> None:
         self._held.release(held)
+        self._drop_copies(held)
         self._bridge.send(Close(delivery=held.delivery, is_success=is_success))
 
     def _requeue(self, held: HeldRequest, answer: Callable[[], Any]) -> None:
@@ -305,10 +307,28 @@ class Deliveries:
         self._held.release(held)
         if held.answer is not None:
             held.answer()
+        self._drop_copies(held)
 
     def _dropped(self, held: HeldRequest, pod: str) -> None:
-        """Somebody else finishes it: the request ends here without a result."""
+        """Somebody else finishes it: the request ends here without a result.
+
+        A second delivery of one that waits here is not acknowledged before the first: a Redis broker knows both by one
+        tag, so nothing would be left in it of an attempt that has no pod yet.
+        """
+        first = self._held.that_waits(held)
         self._held.release(held)
+        if first is None:
+            self._drop(held, pod)
+        else:
+            first.copies.append(held)
+
+    def _drop_copies(self, held: HeldRequest) -> None:
+        """What came again of a request ends as soon as nothing depends on its message any more."""
+        copies, held.copies = held.copies, []
+        for copy in copies:
+            self._drop(copy, held.pod)
+
+    def _drop(self, held: HeldRequest, pod: str) -> None:
         self._unconfirmed.pop(held.delivery, None)
         self._accept(held, pod)
         held.callbacks.error(raised(Ignore()))
@@ -319,6 +339,7 @@ class Deliveries:
             return
         self._held.release(held)
         held.request.revoked()
+        self._drop_copies(held)
 
     def _time_is_up(self, held: HeldRequest, event: TimeIsUp, failures: int) -> None:
         """Celery stores that the hard limit passed; only then the pod is deleted."""

@@ -5,7 +5,7 @@ that the events and commands of `attempts.celery_side` name.
 """
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
 
@@ -68,6 +68,8 @@ class HeldRequest:
     began_at: datetime | None = None
     """When its container started, but not before its pod was made: a pod's status has whole seconds."""
     timer: Any = None
+    copies: "list[HeldRequest]" = field(default_factory=list)
+    """What was delivered again while this one waited: acknowledged with it, and not before."""
 
     @property
     def request(self) -> Any:
@@ -122,6 +124,12 @@ class HeldRequests:
     def of_pod(self, pod: str) -> HeldRequest | None:
         """The request whose pod Celery knows as a process of this name. It looks at all: only a revocation asks."""
         return next((held for held in self._by_delivery.values() if held.pod == pod), None)
+
+    def that_waits(self, copy: HeldRequest) -> HeldRequest | None:
+        """The request that `copy` is a second delivery of, while it is not acknowledged. Looks at all: it is rare."""
+        key = copy.message.key
+        waiting = (held for held in self._by_delivery.values() if held is not copy and not held.is_accepted)
+        return next((held for held in waiting if held.message.key == key), None)
 
     def release(self, held: HeldRequest) -> None:
         """It is done with."""

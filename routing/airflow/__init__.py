@@ -16,6 +16,11 @@ __all__ = ["PodyardExecutor"]
 def __getattr__(name: str) -> Any:
     if name != "PodyardExecutor":
         raise AttributeError(f"module 'routing.airflow' has no attribute {name!r}; it has {', '.join(__all__)}")
+    from routing.airflow import versions
+
+    trouble = versions.trouble(versions.installed())
+    if trouble:
+        raise ImportError(trouble)
     from routing.airflow import executor
 
     return executor.PodyardExecutor

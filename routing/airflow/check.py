@@ -9,15 +9,10 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from dispatcher.manifests import redaction
-from routing.airflow import rules
+from routing.airflow import rules, versions
 
-OLDEST_AIRFLOW = (3, 1)
-NEWEST_AIRFLOW = (3, 3)
-"""The newest that the tests ran with; a later one is no error, and nobody has seen it yet."""
-OLDEST_PROVIDER = (3, 15)
 EXECUTOR = "PodyardExecutor"
 LOG_CONFIG = "routing.airflow.log_config.LOGGING_CONFIG"
-START = "podyard dispatcher --airflow"
 
 Result = Literal["ok", "warning", "wrong"]
 
@@ -34,9 +29,8 @@ class Worker:
 class AirflowFacts:
     """What is known of an installation."""
 
-    airflow: str
-    provider: str
-    celery: str
+    versions: versions.Versions
+    """Such that everything can be imported: what cannot is told before facts are gathered."""
     executor: str
     """As `[core] executor` has it."""
     broker: str
@@ -65,8 +59,8 @@ class Finding:
 def judge(facts: AirflowFacts) -> list[Finding]:
     """Everything that can be said, in the order in which an installation is set up."""
     return [
-        _version("airflow", facts.airflow, oldest=OLDEST_AIRFLOW, newest=NEWEST_AIRFLOW),
-        _version("celery provider", facts.provider, oldest=OLDEST_PROVIDER),
+        _airflow(facts.versions),
+        Finding("celery provider", "ok", f"{facts.versions.provider}, Celery {facts.versions.celery}"),
         _executor(facts),
         _broker(facts),
         _results(facts),
@@ -82,17 +76,11 @@ def is_usable(findings: Sequence[Finding]) -> bool:
     return all(finding.result != "wrong" for finding in findings)
 
 
-def _numbers(version: str) -> tuple[int, ...]:
-    return tuple(int(part) for part in version.split(".")[:2] if part.isdigit())
-
-
-def _version(what: str, version: str, *, oldest: tuple[int, ...], newest: tuple[int, ...] | None = None) -> Finding:
-    numbers = _numbers(version)
-    if numbers < oldest:
-        return Finding(what, "wrong", f"{version} is too old: {'.'.join(map(str, oldest))} or newer is needed")
-    if newest is not None and numbers > newest:
-        return Finding(what, "warning", f"{version} is newer than what was tried ({'.'.join(map(str, newest))})")
-    return Finding(what, "ok", version)
+def _airflow(found: versions.Versions) -> Finding:
+    if versions.numbers(found.airflow) > versions.NEWEST_AIRFLOW:
+        tried = versions.text(versions.NEWEST_AIRFLOW)
+        return Finding("airflow", "warning", f"{found.airflow} is newer than what was tried ({tried})")
+    return Finding("airflow", "ok", found.airflow)
 
 
 def _executor(facts: AirflowFacts) -> Finding:
@@ -116,7 +104,7 @@ def _results(facts: AirflowFacts) -> Finding:
             "result backend",
             "wrong",
             f"{shown} is a database: a dispatcher on Celery 5.7 refuses it, since its results would end this scheduler"
-            f" (Celery {facts.celery}); set [celery] result_backend = redis://…",
+            f" (Celery {facts.versions.celery}); set [celery] result_backend = redis://…",
         )
     if facts.results_trouble:
         return Finding("result backend", "wrong", f"{shown}: {facts.results_trouble}")
@@ -155,7 +143,8 @@ def _pod_queue(queue: str, facts: AirflowFacts) -> Finding:
             f"{', '.join(strangers)} consumes it and would run its tasks outside of pods: leave it out there",
         )
     if not consumers:
-        return Finding(what, "wrong", f"pods; no dispatcher consumes it, its tasks wait until they are stuck: {START}")
+        missing = f"pods; no dispatcher consumes it, its tasks wait until they are stuck: {rules.START}"
+        return Finding(what, "wrong", missing)
     return Finding(what, "ok", f"pods; {', '.join(sorted(consumers))}")
 
 
@@ -172,7 +161,7 @@ def _pattern(pattern: str, facts: AirflowFacts) -> Finding:
     return Finding(
         f"queues {pattern}",
         "warning",
-        f"pods; a dispatcher consumes a queue of a pattern by name: {START} --queues NAME",
+        f"pods; a dispatcher consumes a queue of a pattern by name: {rules.START} --queues NAME",
     )
 
 

@@ -24,8 +24,12 @@ from routing.worker import celery_app
 BROKER = "AIRFLOW__CELERY__BROKER_URL"
 RESULTS = "AIRFLOW__CELERY__RESULT_BACKEND"
 _BROKER_OPTION = "AIRFLOW__CELERY_BROKER_TRANSPORT_OPTIONS__"
-VISIBILITY_S = 86_400
-"""As in Airflow. A shorter one here would take messages away from Airflow's workers, which acknowledge late."""
+UNACKNOWLEDGED = "podyard-unacked"
+"""Where Redis notes messages that dispatchers have taken: apart from those of Airflow's workers, which acknowledge when
+a task has ended and so have a visibility time-out of a day. A dispatcher acknowledges when the pod is there, so what
+one that was killed had taken comes again after a minute."""
+_OF_WORKERS = "visibility_timeout"
+"""Airflow's option that says how long its workers' tasks may last."""
 TEMPLATE = "airflow"
 """The pod template of queues whose rule names none."""
 PASSED_ON = (
@@ -121,8 +125,8 @@ def _config(settings: Settings, *, broker: str, results: str, environ: Mapping[s
         **celery_app.configuration(settings, "dispatcher"),
         "broker_transport_options": {
             **celery_app.transport_options(broker, "dispatcher"),
-            "visibility_timeout": VISIBILITY_S,
             **_broker_options(environ),
+            **_unacknowledged(broker),
         },
         "result_backend": results,
         "task_track_started": True,  # so the API server knows whom to ask for the log
@@ -140,7 +144,16 @@ def _broker_options(environ: Mapping[str, str]) -> dict[str, Any]:
         except ValueError:
             value = text
         given[name.removeprefix(_BROKER_OPTION).lower()] = value
+    given.pop(_OF_WORKERS, None)
     return given
+
+
+def _unacknowledged(broker: str) -> dict[str, str]:
+    """The keys of messages that are taken and not acknowledged, where the broker keeps them so."""
+    if not broker.startswith(("redis", "sentinel")):
+        return {}
+    names = {"unacked_key": "", "unacked_index_key": "_index", "unacked_mutex_key": "_mutex"}
+    return {option: UNACKNOWLEDGED + ending for option, ending in names.items()}
 
 
 def _register(app: Celery) -> None:

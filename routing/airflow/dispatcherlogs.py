@@ -56,13 +56,24 @@ class DispatcherLogs:
         text = "".join(self._pages(task_id, node, reply, deadline_mono_s))
         return Log(source=str(reply.get("source") or node), lines=text.splitlines())
 
+    def dispatchers(self) -> tuple[str, ...]:
+        """The dispatchers that answer; asking takes a second, so the answer is kept for a while.
+
+        Raises what Celery raises when the broker cannot be reached.
+        """
+        if time.monotonic() >= self._known_until_mono_s:
+            self._known = tuple(sorted(self._broadcast("ping", {}, pattern=PATTERN, matcher="glob")))
+            self._known_until_mono_s = time.monotonic() + (KNOWN_S if self._known else 0.0)
+        return self._known
+
     def _first(self, task_id: str, deadline_mono_s: float) -> tuple[str, Reply] | None:
         """The first page, and who has it: the one that said that it started the pod, or else any."""
         hinted = self._starter_of(task_id)
-        for nodes in ([hinted] if hinted else [], self._dispatchers()):
+        for nodes in ([hinted] if hinted else [], self.dispatchers()):
             found = self._ask(task_id, nodes, 0, deadline_mono_s) if nodes else None
             if found is not None:
                 return found
+        self._known_until_mono_s = 0.0  # who was known may be gone, and another one be there
         return None
 
     def _pages(self, task_id: str, node: str, reply: Reply, deadline_mono_s: float) -> Iterator[str]:
@@ -98,13 +109,6 @@ class DispatcherLogs:
         if meta.get("status") != "STARTED" or not isinstance(result, Mapping) or "pod" not in result:
             return None
         return str(result.get("hostname") or "") or None
-
-    def _dispatchers(self) -> tuple[str, ...]:
-        """The dispatchers that answer; asking takes a second, so the answer is kept for a while."""
-        if time.monotonic() >= self._known_until_mono_s:
-            self._known = tuple(sorted(self._broadcast("ping", {}, pattern=PATTERN, matcher="glob")))
-            self._known_until_mono_s = time.monotonic() + (KNOWN_S if self._known else 0.0)
-        return self._known
 
     def _broadcast(self, command: str, arguments: Mapping[str, Any], **whom: Any) -> dict[str, Reply]:
         """Node name -> what it answered."""

@@ -1,13 +1,12 @@
 """Facts of the Airflow in whose environment this runs, for `check`: its configuration, and who answers."""
 
-import importlib.metadata
 from collections.abc import Mapping
 from typing import Any
 
 from airflow.configuration import conf
 from airflow.providers.celery.executors.celery_executor_utils import create_celery_app
 
-from routing.airflow import check, rules
+from routing.airflow import check, rules, versions
 
 ANSWER_S = 2.0
 """How long workers and dispatchers have to answer."""
@@ -19,9 +18,7 @@ def gather() -> check.AirflowFacts:
     app = create_celery_app(conf)
     broker_trouble = _trouble_of_broker(app)
     return check.AirflowFacts(
-        airflow=importlib.metadata.version("apache-airflow-core"),
-        provider=importlib.metadata.version("apache-airflow-providers-celery"),
-        celery=importlib.metadata.version("celery"),
+        versions=versions.installed(),
         executor=conf.get("core", "executor"),
         broker=str(app.conf.broker_url),
         results=str(app.conf.result_backend),

@@ -9,6 +9,22 @@ from typing import Any
 EXPIRED = "WorkloadExpired"
 """The reason that a dispatcher stores where no pod was launched, or one came too late, for a token that had expired."""
 
+_IN_AIRFLOW = (
+    (": `podyard tasks logs`", ""),  # who reads this looks at the log
+    ("; `podyard dags render` shows the result without running it", ""),
+    ("; `podyard dags render --validate` asks without creating", ""),
+    (
+        (
+            "a DAG tries again by itself, up to scheduler.infra_retries times; a Celery task may ask for that by"
+            " retry_on_worker_lost"
+        ),
+        "Airflow tries again as often as the task's `retries` say",
+    ),
+    ("`podyard queues list`", "`podyard airflow check`"),
+    ("`podyard config check`", "`podyard config check`, where the dispatcher runs,"),
+)
+"""What remedies say to users of Podyard's own DAGs -> what it is for those of Airflow, where that has no record."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Failure:
@@ -42,5 +58,12 @@ def of(error: BaseException) -> Failure:
     return Failure(
         text=line if details else f"{type(error).__name__}: {line}" if line else type(error).__name__,
         is_expired=is_expired,
-        remedy=str(details.get("what_to_do") or ""),
+        remedy=in_airflow(str(details.get("what_to_do") or "")),
     )
+
+
+def in_airflow(text: str) -> str:
+    """A remedy, or a line of a log that holds one, with Airflow's own ways in the place of Podyard's. Pure."""
+    for said, here in _IN_AIRFLOW:
+        text = text.replace(said, here)
+    return text.removesuffix(",")

@@ -11,6 +11,8 @@ from dataclasses import dataclass
 from routing import router
 from routing.config import settings
 
+START = "podyard dispatcher --airflow"
+"""What people start whose pod queues nobody consumes."""
 VARIABLE = "AIRFLOW__CELERY_KUBERNETES_EXECUTOR__KUBERNETES_QUEUE"
 """How the option is spelled in the environment, for processes that do not import Airflow."""
 

@@ -7,9 +7,10 @@ be had is never an error of the page: a line says why it is missing.
 from collections.abc import Iterator
 from typing import Any
 
-from routing.airflow import dispatcherlogs, failure
-from routing.airflow.rules import Rules
+from routing.airflow import dispatcherlogs, failure, rules
 
+EPILOGUE = "-- "
+"""How lines begin that the dispatcher adds behind the log of a pod that failed."""
 MARK = "podyard: "
 """How lines begin that are not the task's own."""
 
@@ -17,9 +18,9 @@ MARK = "podyard: "
 class TaskLogs:
     """Reads logs for one Celery app."""
 
-    def __init__(self, app: Any, rules: Rules) -> None:
+    def __init__(self, app: Any, known: rules.Rules) -> None:
         self._app = app
-        self._rules = rules
+        self._rules = known
         self._dispatchers = dispatcherlogs.DispatcherLogs(app)
 
     def has(self, ti: Any) -> bool:
@@ -34,12 +35,21 @@ class TaskLogs:
         try:
             log = self._dispatchers.read(task_id)
             reasons = list(self._reasons(task_id))
+            if log is None and not reasons:
+                return ["podyard"], [self._nothing()]
         except Exception as error:  # a page without a log is better than none
             return ["podyard"], [f"{MARK}the log could not be read: {type(error).__name__}: {error}"]
         if log is not None:
-            missing = [reason for reason in reasons if not any(reason.removeprefix(MARK) in line for line in log.lines)]
-            return [log.source], [*log.lines, *missing]
-        return ["podyard"], reasons or [f"{MARK}no dispatcher that answers has a log of this try"]
+            lines = [failure.in_airflow(line) if line.startswith(EPILOGUE) else line for line in log.lines]
+            missing = [reason for reason in reasons if not any(reason.removeprefix(MARK) in line for line in lines)]
+            return [log.source], [*lines, *missing]
+        return ["podyard"], reasons
+
+    def _nothing(self) -> str:
+        """Why there is neither a log nor a reason: nobody to ask, or nobody who knows."""
+        if not self._dispatchers.dispatchers():
+            return f"{MARK}no dispatcher answers, pods are not launched: start one with `{rules.START}`"
+        return f"{MARK}no dispatcher that answers has a log of this try"
 
     def _reasons(self, task_id: str) -> Iterator[str]:
         """Why it failed, where the result backend says so: also of pods that never were."""

@@ -31,6 +31,11 @@ def check(session: Session, output: str) -> None:
     # Airflow logs to stdout while it is imported, where the answer belongs.
     os.environ["AIRFLOW__LOGGING__LOGGING_LEVEL"] = "ERROR"
     from routing.airflow import check as checks
+    from routing.airflow import versions
+
+    trouble = versions.trouble(versions.installed())
+    if trouble:
+        raise Failure(trouble)
     from routing.airflow import facts
 
     findings = checks.judge(facts.gather())

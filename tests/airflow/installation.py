@@ -7,22 +7,27 @@ The environment is made by `make test-airflow`; PODYARD_TEST_AIRFLOW names its i
 import contextlib
 import json
 import os
+import socket
 import subprocess
 import sys
 import urllib.error
+import urllib.parse
 import urllib.request
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from dispatcher.localcluster.client import Client
 from tests import parts
 
 PYTHON_VARIABLE = "PODYARD_TEST_AIRFLOW"
 DAG_FILES = Path(__file__).parent / "dagfiles"
-ROOT = Path(__file__).parents[2]
+LIGHT_IMAGE = Path(__file__).parent / "light_image"
+"""What pods of the queue `light` find in the place of Airflow."""
 DONE = ("success", "failed")
-_SECRET = "a-secret-of-the-test-that-is-long-enough-for-sha512-signatures-0123456789"
+PODS = "/api/v1/namespaces/default/pods"
+SECRET = "a-secret-of-the-test-that-is-long-enough-for-sha512-signatures-0123456789"
 
 
 def python() -> Path:
@@ -41,13 +46,23 @@ class Installation:
     folder: Path
     database: str
     """A database of PostgreSQL that is empty, as SQLAlchemy reads it."""
-    broker: str
-    """A database of Valkey: broker and result backend."""
+    valkey: parts.Valkey
+    """Broker and result backend, of this Airflow alone."""
     kubeconfig: Path
     port: int
     settings: Mapping[str, str] = field(default_factory=dict)
     """More of Airflow's variables."""
     processes: dict[str, subprocess.Popen[bytes]] = field(default_factory=dict)
+    _starts: dict[str, int] = field(default_factory=dict)
+    """Where in its log the last life of a process begins."""
+
+    @property
+    def broker(self) -> str:
+        return self.valkey.address.url(0)
+
+    @property
+    def cluster(self) -> Client:
+        return Client.from_kubeconfig(self.kubeconfig)
 
     @property
     def url(self) -> str:
@@ -56,6 +71,11 @@ class Installation:
     @property
     def home(self) -> Path:
         return self.folder / "home"
+
+    @property
+    def light_record(self) -> Path:
+        """Where each body of the queue `light` leaves a line."""
+        return self.folder / "light-record"
 
     def environment(self) -> dict[str, str]:
         """What every process of Airflow has."""
@@ -69,8 +89,8 @@ class Installation:
             "AIRFLOW__CORE__SIMPLE_AUTH_MANAGER_ALL_ADMINS": "True",
             "AIRFLOW__CORE__EXECUTION_API_SERVER_URL": f"{self.url}/execution/",
             "AIRFLOW__API__BASE_URL": self.url,
-            "AIRFLOW__API__SECRET_KEY": _SECRET,
-            "AIRFLOW__API_AUTH__JWT_SECRET": _SECRET,
+            "AIRFLOW__API_SECRET_KEY": SECRET,
+            "AIRFLOW__API_AUTH__JWTSECRET": SECRET,
             "AIRFLOW__DATABASE__SQL_ALCHEMY_CONN": self.database.replace("+psycopg:", "+psycopg2:"),
             "AIRFLOW__CELERY__BROKER_URL": self.broker,
             "AIRFLOW__CELERY__RESULT_BACKEND": self.broker,
@@ -80,6 +100,11 @@ class Installation:
             "AIRFLOW__DAG_PROCESSOR__REFRESH_INTERVAL": "10",
             "AIRFLOW__USAGE_DATA_COLLECTION__ENABLED": "False",
             "AIRFLOW__WORKERS__EXECUTION_API_TIMEOUT": "60",  # one small machine bears all of it
+            "AIRFLOW__CORE__PARALLELISM": "500",
+            "AIRFLOW__CORE__DEFAULT_POOL_TASK_SLOT_COUNT": "500",
+            "AIRFLOW__SCHEDULER__MAX_TIS_PER_QUERY": "200",
+            "BESIDE_KUBECONFIG": str(self.kubeconfig),
+            "PODYARD_QUEUES__LIGHT__SIDE": "kubernetes",
             "PYTHONUNBUFFERED": "1",
             "NO_PROXY": "127.0.0.1",
             "PODYARD_HOME": str(self.folder / "podyard"),
@@ -89,6 +114,7 @@ class Installation:
     def prepare(self) -> None:
         """Makes the tables."""
         self.home.mkdir(parents=True, exist_ok=True)
+        self.light_record.touch()
         answer = subprocess.run(
             [python(), "-m", "airflow", "db", "migrate"],
             env={**os.environ, **self.environment()},
@@ -110,6 +136,7 @@ class Installation:
         self.wait_for_api()  # one after the other: each takes seconds of CPU to start
         self.start("dag-processor", "dag-processor")
         self.start_scheduler()
+        self.start("triggerer", "triggerer", "--skip-serve-logs")
         self.start("worker", "celery", "worker", "--queues", "default", "--skip-serve-logs")
 
     def start_api_server(self) -> None:
@@ -118,8 +145,8 @@ class Installation:
             "api-server", "api-server", "--host", "127.0.0.1", "--port", str(self.port), "--workers", "1", env=logs
         )
 
-    def start_scheduler(self, name: str = "scheduler") -> None:
-        self.start(name, "scheduler", "--skip-serve-logs")
+    def start_scheduler(self, name: str = "scheduler", **env: str) -> None:
+        self.start(name, "scheduler", "--skip-serve-logs", env=env)
 
     def start_dispatcher(self, name: str = "dispatcher", *words: str, env: Mapping[str, str] | None = None) -> None:
         """Starts a dispatcher of this environment, which has no Airflow."""
@@ -152,15 +179,42 @@ class Installation:
             "PODYARD_KUBERNETES__KUBECONFIG": str(self.kubeconfig),
             "PODYARD_KUBERNETES__IMAGE": "apache/airflow:test",
             "PODYARD_QUEUES__KUBERNETES__ENV": json.dumps(pods),
+            "PODYARD_QUEUES__LIGHT__SIDE": "kubernetes",
+            "PODYARD_QUEUES__LIGHT__MAX_PODS": "50",
+            "PODYARD_QUEUES__LIGHT__ENV": json.dumps(
+                {
+                    "PYTHONPATH": str(LIGHT_IMAGE),
+                    "LIGHT_RECORD": str(self.light_record),
+                    "LIGHT_SECONDS": "3",
+                    "AIRFLOW__CORE__EXECUTION_API_SERVER_URL": f"{self.url}/execution/",
+                    "NO_PROXY": "127.0.0.1",
+                }
+            ),
         }
 
     def _start(self, name: str, command: Sequence[str], env: Mapping[str, str]) -> subprocess.Popen[bytes]:
+        self._starts[name] = self.log(name).stat().st_size if self.log(name).exists() else 0
         process = parts.start(command, log=self.log(name), env=env, cwd=self.folder)
         self.processes[name] = process
         return process
 
     def log(self, name: str) -> Path:
         return self.folder / f"{name}.log"
+
+    def wait_for_dispatcher(self, name: str = "dispatcher") -> None:
+        """Waits until a dispatcher that was started consumes."""
+
+        def has_begun() -> bool:
+            parts.is_alive(self.processes[name], self.log(name))
+            return " ready." in self.last_log(name)
+
+        parts.eventually(has_begun, 90, every_s=0.1, what=f"{name} consumes")
+
+    def last_log(self, name: str) -> str:
+        """What a process has logged since it was started last."""
+        with self.log(name).open("rb") as file:
+            file.seek(self._starts[name])
+            return file.read().decode(errors="replace")
 
     def stop(self, *names: str, **how: Any) -> None:
         """Ends processes by name, all of them without one."""
@@ -205,12 +259,22 @@ class Installation:
             self._token_text = self.ask("GET", "/auth/token")["access_token"]
         return self._token_text
 
+    def wait_for_dag(self, dag: str) -> None:
+        parts.eventually(lambda: self.get(f"/api/v2/dags/{dag}"), 240, every_s=0.3, what=f"the DAG {dag} is known")
+
     def trigger(self, dag: str, **conf: Any) -> "Run":
         """Starts a run of a DAG as soon as Airflow knows it."""
-        parts.eventually(lambda: self.get(f"/api/v2/dags/{dag}"), 60, every_s=0.3, what=f"the DAG {dag} is known")
+        self.wait_for_dag(dag)
         self.ask("PATCH", f"/api/v2/dags/{dag}", {"is_paused": False})
         run = self.ask("POST", f"/api/v2/dags/{dag}/dagRuns", {"logical_date": None, "conf": conf})
         return Run(airflow=self, dag=dag, id=run["dag_run_id"])
+
+
+def free_port() -> int:
+    """A port of this machine that nobody listens on."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port: int = server.getsockname()[1]
+        return port
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -255,6 +319,39 @@ class Run:
             return found
 
         return parts.eventually(look, timeout_s, every_s=0.2, what=f"{name} is {' or '.join(states)}")
+
+    def wait_for_body(self, task: str = "sleep", *, says: str = "begins to sleep") -> None:
+        """Waits until the body of a task runs, by its log."""
+
+        def look() -> bool:
+            log = self.log(task, self.task(task)["try_number"])
+            assert says in log, log
+            return True
+
+        self.wait_for_task(task, "running", timeout_s=240)
+        parts.eventually(look, 60, every_s=0.5, what="the log of the running pod")
+
+    def pod_objects(self) -> list[dict[str, Any]]:
+        """Pods of tasks of this run, as the Kubernetes API has them."""
+        found: list[dict[str, Any]] = self.airflow.cluster.call("GET", PODS, labelSelector=f"dag_id={self.dag}")[
+            "items"
+        ]
+        return [pod for pod in found if pod["metadata"]["annotations"].get("run_id") == self.id]
+
+    def pods(self) -> list[str]:
+        """The names of pods of tasks of this run that are there."""
+        return [pod["metadata"]["name"] for pod in self.pod_objects()]
+
+    def events(self, event: str) -> list[dict[str, Any]]:
+        """What Airflow's event log has of one kind for this run, oldest first."""
+        query = urllib.parse.urlencode({"dag_id": self.dag, "event": event, "limit": 100})
+        found = self.airflow.get(f"/api/v2/eventLogs?{query}")["event_logs"]
+        return sorted((one for one in found if one["run_id"] == self.id), key=lambda one: one["event_log_id"])
+
+    def clear(self, *tasks: str) -> None:
+        """Clears tasks, as a user does who wants them to run again."""
+        body = {"dry_run": False, "task_ids": list(tasks), "dag_run_id": self.id, "only_failed": False}
+        self.airflow.ask("POST", f"/api/v2/dags/{self.dag}/clearTaskInstances", body)
 
     def log(self, task: str, try_number: int = 1, map_index: int = -1) -> str:
         """The log of one try, as the UI shows it."""

@@ -5,7 +5,7 @@ from celery import chord, group
 
 from dispatcher import errors
 from tests import parts
-from tests.integration.yard_parts import Yard, failure_of, pods_of
+from tests.integration.yard_parts import Yard, failure_of, pods_of, runs
 
 WAIT_S = 30
 
@@ -195,6 +195,30 @@ def test_a_killed_dispatcher_loses_nothing_and_runs_nothing_twice(yard: Yard) ->
     ran = [line.split()[0] for line in yard.trace.read_text().splitlines()]
     assert len(ran) == len(set(ran)) == 5
     parts.eventually(lambda: not pods_of(yard), 15)
+
+
+def test_what_waits_so_long_that_it_comes_again_outlives_the_dispatcher(yard: Yard) -> None:
+    """Both deliveries are one message to the broker: it is not acknowledged before there is a pod."""
+    first = yard.dispatcher(YARD_MAX_PODS="1")
+    running = yard.send("nap", 20)
+    parts.eventually(lambda: runs(yard, running.id) == 1, 20)
+    waiting = yard.send("nap", 0.1)
+    log = yard.folder / "dispatcher.log"
+    parts.eventually(lambda: f"goes on once attempt_id={waiting.id}" in log.read_text(), 30)
+
+    yard.kill(first)
+    yard.dispatcher(YARD_MAX_PODS="1")
+
+    assert [sent.get(timeout=2 * WAIT_S) for sent in (running, waiting)] == ["slept"] * 2
+    assert (runs(yard, running.id), runs(yard, waiting.id)) == (1, 1)
+    parts.eventually(lambda: unacknowledged(yard) == 0, WAIT_S, what="nothing is left in the broker")
+
+
+def unacknowledged(yard: Yard) -> int:
+    """Messages that the broker has given out and heard nothing of."""
+    with yard.client.connection_for_read() as connection:
+        count: int = connection.default_channel.client.hlen("unacked")
+        return count
 
 
 def test_pods_that_ended_while_nobody_watched_are_finished_from_their_status(yard: Yard) -> None:

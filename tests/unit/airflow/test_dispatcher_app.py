@@ -4,9 +4,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from kombu.transport.redis import Channel
 
 from routing.airflow import dispatcher_app
 from routing.config import settings
+from routing.worker import celery_app
 
 AIRFLOW = {
     "AIRFLOW__CELERY__BROKER_URL": "redis://broker:6379/0",
@@ -56,13 +58,23 @@ def test_a_database_is_refused_where_it_would_end_airflows_scheduler(version: st
     assert "hunter2" not in str(told.value)
 
 
-def test_messages_stay_with_airflows_workers_for_as_long_as_airflow_says(tmp_path: Path) -> None:
-    """They acknowledge late: a shorter visibility here would have their long tasks run twice."""
-    assert build(tmp_path).app.conf.broker_transport_options["visibility_timeout"] == 86_400
+def test_messages_of_dispatchers_are_noted_apart_from_those_of_airflows_workers(tmp_path: Path) -> None:
+    """Those acknowledge when a task has ended, and would run twice by the short time-out that dispatchers have."""
     options = {"AIRFLOW__CELERY_BROKER_TRANSPORT_OPTIONS__" + name: text for name, text in OPTIONS.items()}
     found = build(tmp_path, environ={**AIRFLOW, **options}).app.conf.broker_transport_options
-    assert {name: found[name] for name in ("visibility_timeout", "master_name", "sentinel_kwargs")} == {
-        "visibility_timeout": 7200,
+    assert {name: found[name] for name in ("visibility_timeout", "unacked_key", "unacked_index_key")} == {
+        "visibility_timeout": celery_app.VISIBILITY_S,
+        "unacked_key": "podyard-unacked",
+        "unacked_index_key": "podyard-unacked_index",
+    }
+    assert {"unacked_key", "unacked_index_key", "unacked_mutex_key"} <= set(Channel.from_transport_options)
+
+
+def test_the_way_to_the_broker_is_airflows(tmp_path: Path) -> None:
+    """A Sentinel's name and password, for instance."""
+    options = {"AIRFLOW__CELERY_BROKER_TRANSPORT_OPTIONS__" + name: text for name, text in OPTIONS.items()}
+    found = build(tmp_path, environ={**AIRFLOW, **options}).app.conf.broker_transport_options
+    assert {name: found[name] for name in ("master_name", "sentinel_kwargs")} == {
         "master_name": "mymaster",
         "sentinel_kwargs": {"password": "x"},
     }

@@ -1,6 +1,6 @@
 """What the executor costs the scheduler for each task: sending, and asking for results. In the environment of Airflow.
 
-    .venv-airflow-3.3/bin/python tests/airflow/bench_send.py redis://127.0.0.1:6379/0
+    .venv-airflow-3.3/bin/python tests/airflow/bench/bench_send.py redis://127.0.0.1:6379/0
 
 Real executor, real broker and result backend; workloads are made beforehand, as the scheduler makes them. Tasks of
 workers go the provider's own way, with one process for sending as for pods, so that the two can be compared.
