@@ -34,9 +34,6 @@ LONG = (
 """Files that begin first where several run side by side, lest all wait for one of them at the end."""
 RINGS = ("unit", "contract", "integration", "e2e", "chaos")
 """Folders of `tests/` that a full run must have run."""
-SECOND_LOOK = frozenset({"integration", "e2e"})
-"""Rings of many processes, where a busy machine can be slower than a bound: a test that fails is run once more, and
-named at the end if it passed then. To be replaced by marks with reasons, test by test (docs/critiques.md)."""
 MATRIX = "pod and prefork"
 """The property of a test's report that is a row of the matrix of `integration/test_celery_app.py`."""
 SERVERS = frozenset(
@@ -143,8 +140,6 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         if again := item.get_closest_marker("second_look"):
             if not again.kwargs.get("reason"):
                 raise pytest.UsageError(f"{item.nodeid}: second_look needs a reason=")
-            item.add_marker(pytest.mark.flaky(reruns=1))
-        elif _ring_of(item.nodeid) in SECOND_LOOK:
             item.add_marker(pytest.mark.flaky(reruns=1))
     if shutil.which("kubectl") is None:
         for item in items:

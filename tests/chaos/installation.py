@@ -296,7 +296,7 @@ def _start(installation: Installation) -> None:
         with server.connect() as connection:  # a crash must not lose what was committed
             connection.execute(f"ALTER DATABASE {name} SET synchronous_commit = on".encode())
         url = server.url(name)
-    parts.eventually(installation.kubeconfig.exists, 20, what="the cluster's kubeconfig")
+    parts.eventually(installation.kubeconfig.exists, 60, what="the cluster's kubeconfig")
     kubeconfig = _wired(installation) if shape.is_split else installation.kubeconfig
     _configure(installation, "podyard.toml", DEPLOYMENT, database=url, kubeconfig=kubeconfig)
     with contextlib.closing(Store.open(url)) as store:

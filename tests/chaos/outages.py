@@ -182,7 +182,7 @@ class Trial:
 
     def warm_up(self) -> None:
         """Until each kind of work has run."""
-        parts.eventually(lambda: len(self.load.store.dags()) == len(loads.DAGS), 30, what="the DAGs are loaded")
+        parts.eventually(lambda: len(self.load.store.dags()) == len(loads.DAGS), 120, what="the DAGs are loaded")
         parts.eventually(lambda: self._under_load(1.0) or self._has_each_kind(), 60, what="each kind of work runs")
 
     def go_through(self, case: Case) -> Seen:

@@ -146,7 +146,7 @@ class Storm:
 
     def run(self) -> None:
         """Faults under load until the time is up; then everything is put back to work."""
-        parts.eventually(lambda: len(self.load.store.dags()) == len(load.DAGS), 30, what="the DAGs are loaded")
+        parts.eventually(lambda: len(self.load.store.dags()) == len(load.DAGS), 120, what="the DAGs are loaded")
         self._began = time.time()
         self._at(0, self._submit)
         self._at(1, self._look)
