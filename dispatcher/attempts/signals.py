@@ -39,6 +39,9 @@ class WorkQueue:
     def __len__(self) -> int:
         return len(self._attempts)
 
+    def __contains__(self, attempt: object) -> bool:
+        return attempt in self._attempts
+
     def add(self, attempt: "Attempt") -> None:
         """Has an attempt looked at soon."""
         self._attempts[attempt] = None

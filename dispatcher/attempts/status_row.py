@@ -37,6 +37,7 @@ def row(attempt: Attempt, *, deployment: str, owner: str, now: Instant) -> PodRo
         received_at=attempt.received_at,
         created_at=attempt.pod.created_at,
         started_at=attempt.started_at,
+        reported_at=now.at if attempt.closed is not None else None,
         **(_of_ending(attempt, now) if attempt.ending is not None else _of_life(attempt, now)),
     )
 

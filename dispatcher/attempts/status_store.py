@@ -60,23 +60,13 @@ POD = sa.Table(
     sa.Column("started_at", UtcDateTime),
     sa.Column("ended_at", UtcDateTime),
     sa.Column("deleted_at", UtcDateTime),
+    sa.Column("reported_at", UtcDateTime),
     sa.Column("updated_at", UtcDateTime, nullable=False),
     sa.Column("waiting_since", UtcDateTime),
     sa.Column("deadline_at", UtcDateTime),
     sa.Column("at_deadline", sa.String(8)),
     sa.Index("ix_pod_updated_at", "updated_at"),
-    sa.Index("ix_pod_deployment_phase", "deployment", "phase"),
-)
-
-# Nobody writes it any more (docs/adr: no watch checkpoints); it goes with the next migration of these tables.
-WATCH_CHECKPOINT = sa.Table(
-    "watch_checkpoint",
-    METADATA,
-    sa.Column("deployment", sa.String(256), primary_key=True),
-    sa.Column("owner", sa.String(256), primary_key=True),
-    sa.Column("namespace", sa.String(63), primary_key=True),
-    sa.Column("resource_version", sa.String(64), nullable=False),
-    sa.Column("saved_at", UtcDateTime, nullable=False),
+    sa.Index("ix_pod_reported", "deployment", "reported_at", "updated_at"),
 )
 
 
@@ -111,6 +101,8 @@ class PodRow:
     started_at: datetime | None = None
     ended_at: datetime | None = None
     deleted_at: datetime | None = None
+    reported_at: datetime | None = None
+    """When its end was stored as the task's result, or nothing was left to store; None while that is to be done."""
     waiting_since: datetime | None = None
     """Since when it waits for what `reason` says; None where it does not wait."""
     deadline_at: datetime | None = None
@@ -181,10 +173,10 @@ class PodStore:
             return [PodRow(**row) for row in connection.execute(query).mappings()]
 
     def open_rows(self, *, deployment: str, before: datetime, limit: int = 10_000) -> list[PodRow]:
-        """Launches of a deployment without an end that were last written before this time, the longest ago first."""
+        """Launches of a deployment whose end is not reported, last written before this time, the longest ago first."""
         query = (
             sa.select(*(POD.c[name] for name in _COLUMNS))
-            .where(POD.c.deployment == deployment, POD.c.phase.in_(OPEN_PHASES), POD.c.updated_at < before)
+            .where(POD.c.deployment == deployment, POD.c.reported_at.is_(None), POD.c.updated_at < before)
             .order_by(POD.c.updated_at)
             .limit(limit)
         )
@@ -198,11 +190,17 @@ class PodStore:
 
     def end(self, row: PodRow, *, phase: str, at: datetime) -> None:
         """Ends a row whose pod is gone, unless it was written since. `phase` as in `PodRow`."""
-        facts: dict[str, Any] = {"phase": phase, "deleted_at": at, "updated_at": at, "ended_at": row.ended_at or at}
+        facts: dict[str, Any] = {"phase": phase, "ended_at": row.ended_at or at}
+        facts |= dict.fromkeys(("deleted_at", "reported_at", "updated_at"), at)
         if phase == "Lost":
             facts |= {"reason": "PodDeleted", "cause": "infrastructure", "message": LOST}
         with self._transaction() as connection:
             connection.execute(sa.update(POD).where(*_unchanged(row)).values(**facts))
+
+    def reported(self, row: PodRow, *, at: datetime) -> None:
+        """Notes that the end of a row is reported, unless the row was written since."""
+        with self._transaction() as connection:
+            connection.execute(sa.update(POD).where(*_unchanged(row)).values(reported_at=at))
 
     def _upsert(self, table: sa.Table, rows: Sequence[Mapping[str, Any]], *, key: tuple[str, ...]) -> None:
         statement = self._insert(table)

@@ -1,10 +1,11 @@
-"""Lost pods: their rows say that they live, but they were deleted while no dispatcher watched.
+"""Lost pods: the record lacks their end, or its report, and they were deleted while no dispatcher watched.
 
 A dispatcher knows the pods of its own time from its watch. What was launched before it started it finds in the cluster
-(adoption), unless somebody deleted it meanwhile, or the cluster lost it: then only its row is left. For each row that
-is open and nobody's, the API server is asked for the pod; where it is gone, the result backend decides: an outcome
-that is stored closes the row, else the attempt is lost, which is stored as its failure (cause: infrastructure). Rows
-that only waited for a pod are removed: their message is delivered or sent again. Level-triggered, on the loop's thread.
+(adoption), unless somebody deleted it meanwhile, or the cluster lost it: then only its row is left. For each row whose
+end is not reported and that is nobody's, the API server is asked for the pod; where it is gone, the result backend
+decides: an outcome that is stored closes the row, else the attempt is lost, which is stored as its failure (cause:
+infrastructure), whatever phase its pod was seen in last: what it left is gone with it. Rows that only waited for a pod
+are removed: their message is delivered or sent again. Level-triggered, on the loop's thread.
 """
 
 import asyncio
@@ -19,7 +20,7 @@ from dispatcher.attempts.celery_side import Questions
 from dispatcher.attempts.registry import Attempts
 from dispatcher.attempts.status_store import PodRow, PodStore
 from dispatcher.kubeapi import client
-from dispatcher.manifests import names
+from dispatcher.manifests import labels, names
 
 logger = logging.getLogger(__name__)
 
@@ -85,14 +86,18 @@ class LostPods:
             await asyncio.to_thread(self._rows().forget, row)
             return
         try:
-            is_gone = await self._is_gone(row)
+            pod = await self._pod_of(row)
         except errors.ApiError as error:
             if error.status == 429:
                 raise  # the server wants fewer calls: the rest is for the next round
             logger.debug("a missing pod was not looked for pod=%s: %s", row.name, error)
             return
-        if is_gone and _key(row) not in self._known():
+        if _key(row) in self._known():
+            return
+        if pod is None:
             await self._end(row)
+        elif labels.is_done(pod):  # its dispatcher was killed between that mark and the row
+            await asyncio.to_thread(self._rows().reported, row, at=datetime.now(UTC))
 
     def _known(self) -> set[tuple[str, int]]:
         """(attempt id, retries) of what is in flight here."""
@@ -115,14 +120,15 @@ class LostPods:
         )
         return [row for row in rows if names.label_value(row.owner) in gone]
 
-    async def _is_gone(self, row: PodRow) -> bool:
+    async def _pod_of(self, row: PodRow) -> Mapping[str, Any] | None:
+        """The pod of a row; None where it is gone, or its name is another's."""
         try:
             pod: Mapping[str, Any] = await self._client.read_pod(row.namespace, row.name)
         except errors.ApiError as error:
             if error.status == 404:
-                return True
+                return None
             raise
-        return row.uid is not None and pod["metadata"]["uid"] != row.uid
+        return None if row.uid is not None and pod["metadata"]["uid"] != row.uid else pod
 
     async def _end(self, row: PodRow) -> None:
         try:

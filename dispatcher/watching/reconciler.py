@@ -58,6 +58,8 @@ class Reconciler:
     def look_at_all(self) -> None:
         """Looks at every attempt: time alone may have changed what follows."""
         for attempt in self._attempts:
+            if attempt in self._attempts.changed:
+                continue  # it is about to be looked at, once its row says what has changed: nothing is reported before
             try:
                 self.look(attempt)
             except Exception:
@@ -73,9 +75,7 @@ class Reconciler:
                 return
 
     def _look_at_change(self, attempt: Attempt) -> None:
-        if attempt.closed in (None, Closed.TERMINATED, Closed.WITHDRAWN) or (
-            attempt.closed is Closed.DROPPED and attempt.ending is not None
-        ):
+        if attempt.closed is not Closed.DROPPED or attempt.ending is not None:
             self._status.write(attempt)
         self.look(attempt)
 

@@ -1,7 +1,7 @@
 """The tables of the record, as SQLAlchemy models. Only `routing.store` imports this module.
 
-Times are aware UTC, durations float seconds. JSON columns hold plain JSON values. The tables `pod` and
-`watch_checkpoint` belong to `dispatcher.attempts.status_store` and are migrated together with these.
+Times are aware UTC, durations float seconds. JSON columns hold plain JSON values. The table `pod` belongs
+to `dispatcher.attempts.status_store` and is migrated together with these.
 """
 
 from datetime import datetime

@@ -5,6 +5,7 @@ judged by the line that the body appends to a file, and by the pods that the API
 """
 
 import json
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -317,33 +318,69 @@ def test_B6_a_second_dispatcher_leaves_a_pod_to_the_one_that_has_it(yard: Yard, 
         parts.stop(second)
 
 
-def test_P24_a_pod_deleted_while_no_dispatcher_lives_is_told(
-    tmp_path: Path, valkey: parts.ValkeyDatabase, local_cluster: parts.LocalCluster, deployment: str
-) -> None:
-    """Its row is all that is left of it: the next dispatcher looks, and tells that it was lost."""
+def deleted_unwatched(yard: Yard, dispatcher: subprocess.Popen[bytes], pod: str) -> None:
+    """The dispatcher is killed, and then the pod is deleted."""
+    yard.kill(dispatcher)
+    Client.from_kubeconfig(yard.kubeconfig).call(
+        "DELETE", f"/api/v1/namespaces/default/pods/{pod}", {"gracePeriodSeconds": 0}
+    )
+    parts.eventually(lambda: not pods_of(yard), 10)
+
+
+@pytest.fixture
+def recorded(
+    tmp_path: Path,
+    valkey: parts.ValkeyDatabase,
+    own_valkey: parts.Valkey,
+    local_cluster: parts.LocalCluster,
+    deployment: str,
+) -> Iterator[tuple[Yard, status_store.PodStore]]:
+    """No dispatcher yet, a database, and a result backend of its own."""
     url = f"sqlite:///{tmp_path / 'pods.db'}"
     status_store.METADATA.create_all(sqlalchemy.create_engine(url))
     store = status_store.PodStore(url)
-    yard = Yard(
-        folder=tmp_path, broker=valkey.url, kubeconfig=local_cluster.kubeconfig, deployment=deployment, database=url
-    )
-    try:
-        first = yard.dispatcher()
-        sent, pod = napping(yard)
-        parts.eventually(lambda: any(row.phase == "Running" for row in store.pods()), 10)
-        yard.kill(first)
-        Client.from_kubeconfig(yard.kubeconfig).call(
-            "DELETE", f"/api/v1/namespaces/default/pods/{pod}", {"gracePeriodSeconds": 0}
-        )
-        parts.eventually(lambda: not pods_of(yard), 10)
+    with Yard(
+        folder=tmp_path,
+        broker=valkey.url,
+        results=own_valkey.fresh().url,
+        kubeconfig=local_cluster.kubeconfig,
+        deployment=deployment,
+        database=url,
+    ) as yard:
+        yield yard, store
+    store.close()
 
-        yard.dispatcher()
 
-        assert {"reason": "PodDeleted", "cause": "infrastructure"}.items() <= ended_by(sent).items()
-        parts.eventually(lambda: [row.phase for row in store.pods()] == ["Lost"], 10)
-    finally:
-        yard.stop()
-        store.close()
+def test_P24_a_pod_deleted_while_no_dispatcher_lives_is_told(recorded: tuple[Yard, status_store.PodStore]) -> None:
+    """Its row is all that is left of it: the next dispatcher looks, and tells that it was lost."""
+    yard, store = recorded
+    first = yard.dispatcher()
+    sent, pod = napping(yard)
+    parts.eventually(lambda: any(row.phase == "Running" for row in store.pods()), 10)
+    deleted_unwatched(yard, first, pod)
+
+    yard.dispatcher()
+
+    assert {"reason": "PodDeleted", "cause": "infrastructure"}.items() <= ended_by(sent).items()
+    parts.eventually(lambda: [row.phase for row in store.pods()] == ["Lost"], 10)
+
+
+def test_P25_a_pod_that_was_seen_to_end_and_vanished_before_its_result_was_stored_is_told(
+    recorded: tuple[Yard, status_store.PodStore], own_valkey: parts.Valkey
+) -> None:
+    """The result backend was away; the row says Succeeded, and what the pod had left is gone with it."""
+    yard, store = recorded
+    first = yard.dispatcher()
+    sent, pod = napping(yard, 1.0)
+    own_valkey.kill()
+    parts.eventually(lambda: [row.phase for row in store.pods()] == ["Succeeded"], WAIT_S)
+    deleted_unwatched(yard, first, pod)
+    own_valkey.restart()
+
+    yard.dispatcher()
+
+    assert {"reason": "PodDeleted", "cause": "infrastructure"}.items() <= ended_by(sent).items()
+    parts.eventually(lambda: [row.phase for row in store.pods()] == ["Lost"], 10)
 
 
 def test_K15_a_foreign_pod_of_the_same_name_is_left_alone(yard: Yard, faults: client.Faults) -> None:

@@ -511,6 +511,33 @@ def test_waits_of_the_version_before_get_their_kinds(url: str) -> None:
     store.close()
 
 
+def test_pods_of_the_version_before_that_have_ended_are_taken_as_reported(url: str) -> None:
+    """Those that had not are still looked for; the table that nobody writes goes."""
+    store = Store.open(url)
+    config = schema._config()
+    store.db.make_folder()
+    with store.db.write() as connection:
+        config.attributes["connection"] = connection
+        command.upgrade(config, "0007_wait_kinds")
+    phases = ("Waiting", "Pending", "Running", "Unknown", "Succeeded", "Failed", "Lost", "Revoked")
+    with store.db.write() as connection:
+        for phase in phases:
+            connection.execute(
+                sa.text(
+                    "INSERT INTO pod (attempt_id, retries, deployment, name, namespace, queue, task, owner, phase,"
+                    " updated_at) VALUES (:id, 0, 'd', 'n', 'default', 'q', 't', 'o', :id, '2026-01-02 03:04:05+00:00')"
+                ),
+                {"id": phase},
+            )
+    store.upgrade()
+    pods = status_store.PodStore(url)
+    assert {row.attempt_id for row in pods.open_rows(deployment="d", before=AT)} == set(phases[:4])
+    pods.close()
+    with store.db.read() as connection:
+        assert not sa.inspect(connection).has_table("watch_checkpoint")
+    store.close()
+
+
 # --- size
 
 

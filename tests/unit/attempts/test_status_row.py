@@ -126,3 +126,11 @@ def test_an_init_container_that_failed_is_named(attempts: Attempts) -> None:
     attempts.saw(one, builders.seen(one, status), uid="u")
     found = row(one)
     assert (found.phase, found.reason, found.message) == ("Failed", "Error", "container fetch: no such bucket")
+
+
+def test_a_row_says_whether_its_end_is_reported(attempts: Attempts) -> None:
+    """Not before the outcome is stored: until then its pod would be missed if it vanished."""
+    one = builders.in_state(attempts, State.ENDED)
+    assert (row(one).phase, row(one).reported_at) == ("Succeeded", None)
+    attempts.close(one, Closed.STORED)
+    assert row(one).reported_at == NOW.at

@@ -13,6 +13,7 @@ from dispatcher import errors
 from dispatcher.attempts import status_store
 from dispatcher.attempts.registry import Attempts
 from dispatcher.attempts.status_store import PodRow, PodStore
+from dispatcher.manifests import labels
 from dispatcher.watching import lost_pods
 from dispatcher.watching.lost_pods import LostPods
 from tests import builders, fake_api, fast_time
@@ -99,9 +100,9 @@ def using(test: Callable[[World], Awaitable[Any]], api: fake_api.FakeApi | None 
     fast_time.run(run())
 
 
-@pytest.mark.parametrize("phase", ["Pending", "Running", "Unknown"])
+@pytest.mark.parametrize("phase", ["Pending", "Running", "Unknown", "Succeeded", "Failed"])
 def test_a_pod_that_is_gone_without_an_outcome_is_lost(phase: str) -> None:
-    """Its failure is stored, and its row says why; not charged to the author."""
+    """Its failure is stored, and its row says why; not charged to the author. What it left is gone with it."""
 
     async def test(world: World) -> None:
         row = world.add(phase=phase)
@@ -122,6 +123,32 @@ def test_an_outcome_that_is_stored_closes_the_row() -> None:
         world.answers.outcomes.add("done")
         await asyncio.sleep(LONG_S)
         assert (world.phases(), world.answers.lost) == ({"done": "Succeeded"}, [])
+
+    using(test)
+
+
+@pytest.mark.parametrize("phase", ["Succeeded", "Failed", "Lost", "Revoked"])
+def test_a_row_whose_end_is_reported_is_done(phase: str) -> None:
+    """Whether its pod is there or not."""
+
+    async def test(world: World) -> None:
+        row = world.add(phase=phase, reported_at=OLD)
+        await asyncio.sleep(LONG_S)
+        assert (world.store.pods(), world.answers.lost) == ([row], [])
+
+    using(test)
+
+
+def test_a_pod_that_is_kept_and_marked_as_done_closes_its_row() -> None:
+    """Its dispatcher was killed between the mark and the row: nobody adopts such a pod."""
+
+    async def test(world: World) -> None:
+        row = world.add_pod(world.add(phase="Failed"))
+        world.api.pods[row.namespace, row.name]["metadata"]["labels"][labels.DONE_LABEL] = "true"
+        await asyncio.sleep(LONG_S)
+        (kept,) = world.store.pods()
+        assert (kept.phase, kept.deleted_at, world.answers.lost) == ("Failed", None, [])
+        assert kept.reported_at is not None
 
     using(test)
 
@@ -211,7 +238,7 @@ def test_rows_of_another_deployment_are_never_touched() -> None:
     async def test(world: World) -> None:
         world.add("other", deployment="another")
         world.add("fresh", updated_at=datetime.now(UTC) + timedelta(seconds=3600))
-        world.add("ended", phase="Failed")
+        world.add("ended", phase="Failed", reported_at=OLD)
         before = world.phases()
         await asyncio.sleep(LONG_S)
         assert (world.phases(), world.api.calls) == (before, {})

@@ -156,3 +156,18 @@ def test_what_may_have_a_pod_is_looked_for_before_it_ends_at_its_deadline() -> N
         assert (gone.state, there.state) == (State.ENDED, State.QUEUED)
 
     using(test)
+
+
+def test_nothing_is_reported_before_its_row_says_so() -> None:
+    """The clock's look comes between a change and its row: the message would be acknowledged on the row before it."""
+
+    async def test(side: ClusterSide) -> None:
+        one = await side.launched()
+        side.attempts.changed.add(one)
+        side.reconciler.look_at_all()
+        assert side.posted == []
+        side.attempts.changed.take_now()
+        side.reconciler.look_at_all()
+        assert side.posted == [Launched(delivery=one.delivery, pod=one.pod.name)]
+
+    using(test)
