@@ -7,7 +7,7 @@ from typing import Any
 
 from dispatcher.attempts import sightings
 from dispatcher.attempts.attempt import Attempt, Closed, Ending, Launch, Pod
-from dispatcher.attempts.limits import Hold
+from dispatcher.attempts.limits import BlockedReason
 from dispatcher.attempts.registry import Attempts
 from dispatcher.attempts.states import State
 from dispatcher.options import QueueProfile
@@ -142,7 +142,7 @@ def in_state(attempts: Attempts, state: State, number: int = 0, **fields: Any) -
             attempts.admit(made)
         case State.PARKED:
             attempts.admit(made)
-            attempts.park(made, Hold("Conflict", "later"), made.launch)
+            attempts.park(made, BlockedReason("Conflict", "later"), made.launch)
         case State.EXPIRING_LAUNCH | State.EXPIRING_POD:
             attempts.expire(made)
         case State.RUNNING:

@@ -14,7 +14,7 @@ from dispatcher.attempts.registry import Attempts
 from dispatcher.attempts.status_store import PodRow
 from dispatcher.attempts.status_writer import StatusWriter
 from dispatcher.background import Background
-from dispatcher.launching.claim_client import Book, Claims
+from dispatcher.launching.claim_client import Claims, ClaimStore
 from dispatcher.manifests import names
 from dispatcher.options import Options, QueueProfile
 from dispatcher.watching import wiring
@@ -80,7 +80,7 @@ class CelerySide:
 class ClusterSide:
     """Made inside a running loop."""
 
-    def __init__(self, *, book: Book | None = None, limit: int = 100, **options: Any) -> None:
+    def __init__(self, *, claim_store: ClaimStore | None = None, limit: int = 100, **options: Any) -> None:
         self.api = fake_api.FakeApi()
         self.celery = CelerySide()
         self.answers = Answers()
@@ -89,7 +89,7 @@ class ClusterSide:
         )
         self.attempts = Attempts(is_strict=True)
         self.background = Background()
-        self.claims = Claims(book, owner=OWNER) if book is not None else None
+        self.claims = Claims(claim_store, owner=OWNER) if claim_store is not None else None
         self.shared = wiring.Shared(
             options=self.options,
             owner=OWNER,

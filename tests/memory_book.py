@@ -1,6 +1,7 @@
 """MemoryBook: what a result backend that knows claims does, in memory, for unit tests of launching.
 
-The words of `claim_client.Book`; tests/integration/test_collector.py holds the real one, in Valkey, to the same rules.
+The words of `claim_client.ClaimStore`; tests/integration/test_collector.py holds the real one, in Valkey, to the same
+rules.
 
     book = memory_book.MemoryBook()
     book.fail(ConnectionError("away"), takes_effect=True)       # it is done, the answer is lost

@@ -189,7 +189,12 @@ def wired() -> list[object]:
             questions=questions,
         )
         controller = Controller(
-            settings, owner="me@host", limit=10, celery=bridge, questions=questions, book=Mock(name="book")
+            settings,
+            owner="me@host",
+            limit=10,
+            celery=bridge,
+            questions=questions,
+            claim_store=Mock(name="claim_store"),
         )
         controller._begin(wiring.wire(fake_api.FakeApi(), controller._shared, limit=10))  # type: ignore[arg-type]
         made.extend([deliveries, controller])

@@ -18,7 +18,7 @@ from dispatcher.admission.token_bucket import TokenBucket
 from dispatcher.admission.wait_queues import WaitQueues
 from dispatcher.attempts import limits, states
 from dispatcher.attempts.attempt import Attempt
-from dispatcher.attempts.limits import Hold, Limits
+from dispatcher.attempts.limits import BlockedReason, Limits
 from dispatcher.attempts.registry import Attempts
 from dispatcher.attempts.seen_pods import SeenPods
 from dispatcher.attempts.signals import Signal
@@ -64,7 +64,7 @@ class Admission:
         self.holdoff = Holdoff()
         self.quotas = QuotaHolds()
         self.room = Signal()
-        self._aside: dict[Attempt, float] = {}
+        self._parked: dict[Attempt, float] = {}
         """Those that wait by themselves, and until when (monotonic seconds)."""
 
     def add(self, attempt: Attempt) -> None:
@@ -74,20 +74,22 @@ class Admission:
 
     def take(self, now_mono_s: float) -> Attempt | None:
         """The next attempt to launch, which counts as being launched from now on; None where none may."""
-        self._bring_back(now_mono_s)
-        while self._hold_of_all(now_mono_s) is None:
-            attempt = next((head for head in self.queues.heads() if self._hold_of_one(head, now_mono_s) is None), None)
+        self._unpark(now_mono_s)
+        while self._blocked_for_all(now_mono_s) is None:
+            attempt = next(
+                (head for head in self.queues.heads() if self._blocked_for_one(head, now_mono_s) is None), None
+            )
             if attempt is None:
                 return None
             self.queues.take(attempt)
             if attempt.state is not states.State.QUEUED:  # its create had worked, though it seemed to have failed
                 self.answered(attempt, keeps_slot=attempt.state in states.LIVE)
                 continue
-            held = self.quotas.hold(attempt)
+            held = self.quotas.blocked_reason(attempt)
             if held is None:
                 self._begin(attempt, now_mono_s)
                 return attempt
-            self._aside[attempt] = now_mono_s + QUOTA_AGAIN_S
+            self._parked[attempt] = now_mono_s + QUOTA_AGAIN_S
             self._attempts.block(attempt, held)
         return None
 
@@ -102,29 +104,29 @@ class Admission:
                 self._attempts.queue(attempt)
             self.queues.add(attempt)
         else:
-            self._aside[attempt] = until_mono_s
+            self._parked[attempt] = until_mono_s
         self.room.set()
 
     def answered(self, attempt: Attempt, *, keeps_slot: bool = False) -> None:
         """Its create is over, or was not begun after all. Where no pod can have been made its slot is free."""
         if not keeps_slot:
-            self.slots.give_back(attempt.namespace, attempt.pod.name)
+            self.slots.release(attempt.namespace, attempt.pod.name)
         self.room.set()
 
     def withdraw(self, attempt: Attempt) -> bool:
         """Out of its wait queue, for good. Says whether it was there."""
-        if self._aside.pop(attempt, None) is None and not self.queues.remove(attempt):
+        if self._parked.pop(attempt, None) is None and not self.queues.remove(attempt):
             return False
         self.answered(attempt)
         return True
 
-    def hold(self, attempt: Attempt, now_mono_s: float) -> Hold | None:
+    def blocked_reason(self, attempt: Attempt, now_mono_s: float) -> BlockedReason | None:
         """Why a waiting attempt is not launched now; None where it is about to be."""
-        return self._hold_of_all(now_mono_s) or self._hold_of_one(attempt, now_mono_s)
+        return self._blocked_for_all(now_mono_s) or self._blocked_for_one(attempt, now_mono_s)
 
     def again_in_s(self, now_mono_s: float) -> float | None:
         """In how long time alone may open a gate; None where it takes an event."""
-        waits = [until_mono_s - now_mono_s for until_mono_s in self._aside.values()]
+        waits = [until_mono_s - now_mono_s for until_mono_s in self._parked.values()]
         if len(self.queues):
             until = self.holdoff.next_end(now_mono_s)
             waits += [until - now_mono_s] if until is not None else []
@@ -143,7 +145,7 @@ class Admission:
         left = max(0, self.own_limit - used.get(limits.ALL, 0))
         for queue in self.queues:
             head = queue[0]
-            if self.holdoff.hold(head.namespace, now_mono_s=now_mono_s, under_way=0) is not None:
+            if self.holdoff.blocked_reason(head.namespace, now_mono_s=now_mono_s, under_way=0) is not None:
                 continue
             age_s = max(0.0, (now - head.received_at).total_seconds())
             count = min(len(queue), left)
@@ -162,48 +164,52 @@ class Admission:
         self._attempts.admit(attempt)
         self.slots.begin(attempt.namespace, attempt.pod.name, attempt.queue)
 
-    def _bring_back(self, now_mono_s: float) -> None:
-        for attempt in [attempt for attempt, until_mono_s in self._aside.items() if until_mono_s <= now_mono_s]:
-            del self._aside[attempt]
+    def _unpark(self, now_mono_s: float) -> None:
+        for attempt in [attempt for attempt, until_mono_s in self._parked.items() if until_mono_s <= now_mono_s]:
+            del self._parked[attempt]
             if attempt.state is states.State.PARKED:
                 self._attempts.queue(attempt)
             self.queues.add(attempt)
 
-    def _hold_of_all(self, now_mono_s: float) -> Hold | None:
+    def _blocked_for_all(self, now_mono_s: float) -> BlockedReason | None:
         under_way = self._attempts.launching()
-        paused = self.holdoff.hold(EVERYWHERE, now_mono_s=now_mono_s, under_way=under_way)
+        paused = self.holdoff.blocked_reason(EVERYWHERE, now_mono_s=now_mono_s, under_way=under_way)
         if paused is not None:
             return paused
         if self._bucket.wait_s(now_mono_s) > 0:
             rate = f"{self._bucket.rate:g} a second, {self._bucket.burst} at once"
-            return Hold("CreateRate", f"kubernetes.create_rate is reached: {rate}")
+            return BlockedReason("CreateRate", f"kubernetes.create_rate is reached: {rate}")
         if under_way >= self._most_launching:
-            return Hold("CreatesUnderWay", f"{under_way} creates have not been answered yet")
+            return BlockedReason("CreatesUnderWay", f"{under_way} creates have not been answered yet")
         return None
 
-    def _hold_of_one(self, attempt: Attempt, now_mono_s: float) -> Hold | None:
+    def _blocked_for_one(self, attempt: Attempt, now_mono_s: float) -> BlockedReason | None:
         namespace = attempt.namespace
-        paused = self.holdoff.hold(namespace, now_mono_s=now_mono_s, under_way=self._attempts.launching(namespace))
+        paused = self.holdoff.blocked_reason(
+            namespace, now_mono_s=now_mono_s, under_way=self._attempts.launching(namespace)
+        )
         if paused is not None:
             return paused
         forbidden = self._seen_pods.forbidden.get(namespace)
         if forbidden is not None:
-            return Hold("NotPermitted", f"nobody would see its pod, the API server refuses to list them: {forbidden}")
+            return BlockedReason(
+                "NotPermitted", f"nobody would see its pod, the API server refuses to list them: {forbidden}"
+            )
         if self.slots.has(namespace, attempt.pod.name):
             return None  # a create of it may have worked already: its pod counts
         here = self.slots.count(limits.ALL)
         if here >= self.own_limit:
-            return Hold("DispatcherLimit", f"this dispatcher may have {self.own_limit} pods, and has {here}")
+            return BlockedReason("DispatcherLimit", f"this dispatcher may have {self.own_limit} pods, and has {here}")
         return self._limit_of(attempt)
 
-    def _limit_of(self, attempt: Attempt) -> Hold | None:
+    def _limit_of(self, attempt: Attempt) -> BlockedReason | None:
         binding = self._bounds.binding(
             queue=attempt.queue, namespace=attempt.namespace, max_pods=attempt.profile.max_pods
         )
         for key, limit in reversed(binding):
             here = self.slots.count(key)
             allowed = self._shared.allowed(key, limit)
-            if isinstance(allowed, Hold):
+            if isinstance(allowed, BlockedReason):
                 return allowed
             if here >= allowed:
                 return limits.full(key, limit, here=here, others=max(0, limit - allowed))

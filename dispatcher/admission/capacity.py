@@ -69,7 +69,7 @@ class Capacity:
                 again_s = await self.shared.turn(self._demand)
                 self.room.set()
             await asyncio.sleep(LEAST_S)
-            await self.shared.kicked.wait(max(0.0, again_s - LEAST_S))
+            await self.shared.wake.wait(max(0.0, again_s - LEAST_S))
 
     async def leave(self) -> None:
         """Releases the slots that have no pod."""

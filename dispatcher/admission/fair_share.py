@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 import msgspec
 
-PATIENCE_S = 1.0
+WAIT_STEP_S = 1.0
 """Differences in waiting below this do not move a slot."""
 
 
@@ -98,7 +98,7 @@ def targets(needs: Mapping[str, Need], *, limit: int) -> dict[str, int]:
         for name in modest:
             given[name] = wanted.pop(name)
             left -= given[name]
-    patient = sorted(wanted or given, key=lambda name: (-int(needs[name].oldest_s // PATIENCE_S), name))
-    for place, name in enumerate(patient):
-        given[name] = given.get(name, 0) + left // len(patient) + (place < left % len(patient))
+    by_wait = sorted(wanted or given, key=lambda name: (-int(needs[name].oldest_s // WAIT_STEP_S), name))
+    for place, name in enumerate(by_wait):
+        given[name] = given.get(name, 0) + left // len(by_wait) + (place < left % len(by_wait))
     return given

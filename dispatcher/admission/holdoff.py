@@ -9,7 +9,7 @@ server that is away), one goes ahead after the pause and the others follow when 
 from dataclasses import dataclass
 
 from dispatcher import retry
-from dispatcher.attempts.limits import Hold
+from dispatcher.attempts.limits import BlockedReason
 
 EVERYWHERE = ""
 """The scope of a pause of all namespaces."""
@@ -25,7 +25,7 @@ RECENT_S = 10.0
 
 @dataclass(kw_only=True)
 class _Pause:
-    hold: Hold
+    blocked: BlockedReason
     failures: int = 0
     failed_mono_s: float = float("-inf")
     until_mono_s: float = 0.0
@@ -44,7 +44,7 @@ class Holdoff:
         return scope in self._pauses
 
     def alone_s(
-        self, scope: str, hold: Hold, *, failures: int, now_mono_s: float, wanted_s: float, jitter: float
+        self, scope: str, blocked: BlockedReason, *, failures: int, now_mono_s: float, wanted_s: float, jitter: float
     ) -> float | None:
         """How long a create that failed waits by itself; None where its scope had better pause.
 
@@ -53,24 +53,27 @@ class Holdoff:
         in_a_row = self._in_a_row[scope] = self._in_a_row.get(scope, 0) + 1
         pause = self._pauses.get(scope)
         is_working = now_mono_s - self._worked_mono_s.get(scope, float("-inf")) <= RECENT_S
-        if (
-            hold.reason not in _OF_ONE
-            or not is_working
-            or in_a_row > IN_A_ROW
-            or (pause and now_mono_s < pause.until_mono_s)
-        ):
+        is_paused = pause is not None and now_mono_s < pause.until_mono_s
+        if blocked.reason not in _OF_ONE or not is_working or in_a_row > IN_A_ROW or is_paused:
             return None
         return max(wanted_s, retry.backoff_s(failures, jitter=jitter))
 
     def pause(
-        self, scope: str, hold: Hold, *, begun_mono_s: float, now_mono_s: float, wanted_s: float, jitter: float
+        self,
+        scope: str,
+        blocked: BlockedReason,
+        *,
+        begun_mono_s: float,
+        now_mono_s: float,
+        wanted_s: float,
+        jitter: float,
     ) -> float | None:
         """A create that was begun at this time failed. For how long its scope pauses; None where it did so already.
 
         `wanted_s` is what the server asked for (`Retry-After`), or 0.
         """
-        pause = self._pauses.setdefault(scope, _Pause(hold=hold))
-        pause.hold = hold
+        pause = self._pauses.setdefault(scope, _Pause(blocked=blocked))
+        pause.blocked = blocked
         if begun_mono_s >= pause.failed_mono_s:
             pause.failures, pause.failed_mono_s = pause.failures + 1, now_mono_s
         delay_s = max(wanted_s, retry.backoff_s(max(1, pause.failures), jitter=jitter))
@@ -90,13 +93,13 @@ class Holdoff:
             elif pause is not None:
                 del self._pauses[scope]
 
-    def hold(self, scope: str, *, now_mono_s: float, under_way: int) -> Hold | None:
+    def blocked_reason(self, scope: str, *, now_mono_s: float, under_way: int) -> BlockedReason | None:
         """Why nothing is created there now, if so; `under_way` are the creates of that scope."""
         pause = self._pauses.get(scope)
         if pause is None:
             return None
-        is_probing = under_way > 0 and pause.hold.reason not in _NOT_PROBED
-        return pause.hold if now_mono_s < pause.until_mono_s or is_probing else None
+        is_probing = under_way > 0 and pause.blocked.reason not in _NOT_PROBED
+        return pause.blocked if now_mono_s < pause.until_mono_s or is_probing else None
 
     def next_end(self, now_mono_s: float) -> float | None:
         """When the next pause ends that has not ended yet."""

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from dispatcher.attempts import states
 from dispatcher.attempts.attempt import Attempt
-from dispatcher.attempts.limits import Hold
+from dispatcher.attempts.limits import BlockedReason
 
 REASON = "QuotaExceeded"
 
@@ -34,7 +34,7 @@ class QuotaHolds:
             if held is None or _is_over(held) or held.first.received_at >= attempt.received_at:
                 self._held[(attempt.namespace, attempt.queue, resource)] = _Held(first=attempt, text=text)
 
-    def hold(self, attempt: Attempt) -> Hold | None:
+    def blocked_reason(self, attempt: Attempt) -> BlockedReason | None:
         """Why an attempt is not tried now: an earlier one of its queue waits for the same resource."""
         if not self._held:
             return None
@@ -46,7 +46,9 @@ class QuotaHolds:
             if _is_over(held):
                 del self._held[place]
             elif held.first is not attempt and held.first.received_at <= attempt.received_at:
-                return Hold(REASON, f"it asks for {resource} like {held.first.id}, which came before it: {held.text}")
+                return BlockedReason(
+                    REASON, f"it asks for {resource} like {held.first.id}, which came before it: {held.text}"
+                )
         return None
 
 

@@ -18,7 +18,7 @@ from dispatcher import errors, retry
 from dispatcher.admission import fair_share
 from dispatcher.admission.fair_share import Entry, Need
 from dispatcher.admission.peers import Peers, Plan
-from dispatcher.attempts.limits import Hold
+from dispatcher.attempts.limits import BlockedReason
 from dispatcher.attempts.signals import Signal
 from dispatcher.kubeapi import client
 from dispatcher.manifests import labels, names
@@ -56,7 +56,7 @@ class _ChangedByOthers(errors.ApiUnavailable):
 
 
 class SharedLimits:
-    """This dispatcher's part of it. `kicked` says that the next turn should not wait."""
+    """This dispatcher's part of it. `wake` says that the next turn should not wait."""
 
     def __init__(
         self, kube: client.KubeClient, *, namespace: str, deployment: str, owner: str, pace: Pace = Pace()
@@ -78,27 +78,29 @@ class SharedLimits:
         self._is_denied = False
         self._is_warned = False
         """Since it has worked last."""
-        self.kicked = Signal()
+        self.wake = Signal()
         self.trouble: str | None = "nothing was written yet"
 
-    def allowed(self, key: str, limit: int) -> int | Hold:
+    def allowed(self, key: str, limit: int) -> int | BlockedReason:
         """How many pods of a key this dispatcher may have now."""
         if self._is_denied:
             return max(0, limit - self._peers.pods(key))
         if self._plan is None or time.monotonic() > self._valid_until_mono_s:
-            return Hold("LimitsUnknown", f"what other dispatchers hold of the limits is not known: {self.trouble}")
+            return BlockedReason(
+                "LimitsUnknown", f"what other dispatchers hold of the limits is not known: {self.trouble}"
+            )
         if self._plan.is_alone:
             return limit
         granted = self._plan.grants.get(key)
         if granted is None:
-            self.kicked.set()
-            return Hold("LimitsUnknown", "its share of the limits is being asked for")
+            self.wake.set()
+            return BlockedReason("LimitsUnknown", "its share of the limits is being asked for")
         return granted.allowed
 
     def freed(self) -> None:
         """A slot became free: where others wait for it they need not wait for the next turn."""
         if self._plan is not None and any(one.allowed < one.share for one in self._plan.grants.values()):
-            self.kicked.set()
+            self.wake.set()
 
     def saw(self, pods: Iterable[Mapping[str, Any]], asked_mono_s: float) -> None:
         """The pods of all other owners, as the cluster listed them when asked at that time."""

@@ -57,7 +57,7 @@ class Slots:
         else:
             slot.uid, slot.since_mono_s = uid, now_mono_s
 
-    def give_back(self, namespace: str, pod: str) -> None:
+    def release(self, namespace: str, pod: str) -> None:
         """No pod was made. One that the watch has seen goes on counting."""
         slot = self._slots.get((namespace, pod))
         if slot is not None and slot.uid is None:

@@ -12,7 +12,7 @@ from enum import StrEnum
 from typing import Any
 from uuid import uuid4
 
-from dispatcher.attempts.limits import Hold
+from dispatcher.attempts.limits import BlockedReason
 from dispatcher.attempts.states import State
 from dispatcher.attempts.wait_rules import Wait
 from dispatcher.manifests import builder
@@ -82,7 +82,7 @@ class Sighting:
     is_result_awaited: bool = False
     """The container has ended with 0, and the result sidecar has not reported."""
     result: Any = None
-    """What the result sidecar reported: a `result_sidecar.Told`."""
+    """What the result sidecar reported: a `result_sidecar.SidecarReport`."""
     result_awaited_mono_s: float | None = None
     """Since when the sidecar is waited for."""
 
@@ -144,7 +144,7 @@ class Attempt:
     """Whether its outcome is stored; what stores none cannot be claimed."""
     expires_at: datetime | None = None
     state: State = State.QUEUED
-    blocked: Hold | None = None
+    blocked: BlockedReason | None = None
     """Why it has no pod yet."""
     pod: Pod = Pod()
     launch: Launch = Launch()
@@ -173,7 +173,7 @@ class Attempt:
     def options(self) -> PodOptions:
         """What its sender asked for around the pod."""
         if self._options is None:
-            self._options = builder.wanted_of(self.message)
+            self._options = builder.pod_options_of(self.message)
         return self._options
 
     @property

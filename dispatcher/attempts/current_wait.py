@@ -24,7 +24,7 @@ def look(attempt: Attempt, *, now_mono_s: float) -> wait_rules.Wait | None:
     return _of_pod(attempt, attempt.seen, now_mono_s) if attempt.seen.verdict == "none" else None
 
 
-def patient(attempt: Attempt, seen: observation.Observation) -> observation.Observation:
+def tolerated(attempt: Attempt, seen: observation.Observation) -> observation.Observation:
     """The observation; but where the queue gives time to what Kubernetes calls a failure, only a wait."""
     if seen.verdict != "failed" or seen.exit_code is not None or seen.is_deleting:
         return seen
@@ -53,7 +53,7 @@ def _of_pod(attempt: Attempt, seen: observation.Observation, now_mono_s: float) 
     created_mono_s = attempt.pod.created_mono_s
     began_mono_s = created_mono_s if kind == "unschedulable" else scheduled_mono_s or created_mono_s
     first_mono_s = attempt.first_waits.setdefault(kind, now_mono_s)
-    is_own = wait_rules.counts_from_its_first_sight(kind, profile=attempt.profile, wanted=attempt.options)
+    is_own = wait_rules.counts_from_its_first_sight(kind, profile=attempt.profile, options=attempt.options)
     return _wait(attempt, kind, reason=reason, detail=detail, since_mono_s=first_mono_s if is_own else began_mono_s)
 
 
@@ -77,6 +77,6 @@ def _wait(
         reason=reason,
         detail=detail,
         since_mono_s=since_mono_s,
-        rule=wait_rules.rule_of(kind, profile=attempt.profile, wanted=options),
-        said_by=wait_rules.said_by(kind, profile=attempt.profile, wanted=options, queue=attempt.queue),
+        rule=wait_rules.rule_of(kind, profile=attempt.profile, options=options),
+        said_by=wait_rules.said_by(kind, profile=attempt.profile, options=options, queue=attempt.queue),
     )

@@ -13,7 +13,7 @@ SLOT_REASONS = frozenset({"QueueLimit", "NamespaceLimit", "OverallLimit", "Dispa
 
 
 @dataclass(frozen=True)
-class Hold:
+class BlockedReason:
     """Why something waits: one CamelCase word, and a sentence."""
 
     reason: str
@@ -63,7 +63,7 @@ def keys(queue: str, namespace: str) -> tuple[str, str, str]:
     return (queue_key(queue), namespace_key(namespace), ALL)
 
 
-def full(key: str, limit: int, *, here: int, others: int) -> Hold:
+def full(key: str, limit: int, *, here: int, others: int) -> BlockedReason:
     """What people read of a limit that is reached. `others` are slots that other dispatchers hold."""
     kind, _, name = key.partition("/")
     match kind:
@@ -73,4 +73,6 @@ def full(key: str, limit: int, *, here: int, others: int) -> Hold:
             reason, setting = "NamespaceLimit", f"max_pods of the namespace {name}"
         case _:
             reason, setting = "OverallLimit", "kubernetes.max_pods"
-    return Hold(reason, f"{setting} is {limit}: {here} pods of this dispatcher, {others} slots of other dispatchers")
+    return BlockedReason(
+        reason, f"{setting} is {limit}: {here} pods of this dispatcher, {others} slots of other dispatchers"
+    )

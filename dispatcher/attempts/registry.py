@@ -13,7 +13,7 @@ from typing import Any
 
 from dispatcher.attempts import sightings, states
 from dispatcher.attempts.attempt import Attempt, Closed, Ending, Launch, Pod, Sighting
-from dispatcher.attempts.limits import Hold
+from dispatcher.attempts.limits import BlockedReason
 from dispatcher.attempts.signals import WorkQueue
 from dispatcher.attempts.states import Move, State
 from dispatcher.attempts.wait_rules import Wait
@@ -78,7 +78,7 @@ class Attempts:
         attempt.blocked = None
         return True
 
-    def park(self, attempt: Attempt, blocked: Hold, launch: Launch) -> bool:
+    def park(self, attempt: Attempt, blocked: BlockedReason, launch: Launch) -> bool:
         """Its create came to nothing for now: it waits by itself."""
         if not self._move(attempt, Move.PARK):
             return False
@@ -86,7 +86,7 @@ class Attempts:
         self.block(attempt, blocked)
         return True
 
-    def queue(self, attempt: Attempt, blocked: Hold | None = None) -> bool:
+    def queue(self, attempt: Attempt, blocked: BlockedReason | None = None) -> bool:
         """Back into its wait queue, at its old place."""
         if not self._move(attempt, Move.QUEUE):
             return False
@@ -157,7 +157,7 @@ class Attempts:
         """What its next create needs, or what came of the last one."""
         attempt.launch = launch
 
-    def block(self, attempt: Attempt, blocked: Hold) -> None:
+    def block(self, attempt: Attempt, blocked: BlockedReason) -> None:
         """Why it has no pod yet."""
         if attempt.blocked != blocked:
             attempt.blocked = blocked

@@ -26,7 +26,7 @@ def is_of(attempt: Attempt, pod: Mapping[str, Any]) -> bool:
 
 def sighting(attempt: Attempt, pod: Mapping[str, Any], kind: str, *, now_mono_s: float) -> Sighting:
     """What a pod says, in an event of a watch of this kind, completed by what it said before."""
-    seen = current_wait.patient(attempt, observation.observe(pod, kind, base=labels.base_of(pod)))
+    seen = current_wait.tolerated(attempt, observation.observe(pod, kind, base=labels.base_of(pod)))
     before = attempt.sighting
     started_at, ended_at = times(seen, created=pod["metadata"].get("creationTimestamp"))
     if before is not None and before.started_at is not None:
@@ -36,8 +36,8 @@ def sighting(attempt: Attempt, pod: Mapping[str, Any], kind: str, *, now_mono_s:
     scheduled_mono_s = None if before is None else before.scheduled_mono_s
     if scheduled_mono_s is None and seen.is_scheduled:
         scheduled_mono_s = now_mono_s
-    told = result_sidecar.told(pod) if attempt.options.result_path is not None else None
-    is_awaited = told is not None and told.kind == "waiting" and seen.verdict == "succeeded" and kind != "DELETED"
+    report = result_sidecar.report_of(pod) if attempt.options.result_path is not None else None
+    is_awaited = report is not None and report.kind == "waiting" and seen.verdict == "succeeded" and kind != "DELETED"
     awaited_mono_s = (before.result_awaited_mono_s if before else None) or now_mono_s
     return Sighting(
         seen=seen,
@@ -48,7 +48,7 @@ def sighting(attempt: Attempt, pod: Mapping[str, Any], kind: str, *, now_mono_s:
         scheduled_mono_s=scheduled_mono_s,
         is_last=kind == "DELETED",
         is_result_awaited=is_awaited,
-        result=told,
+        result=report,
         result_awaited_mono_s=awaited_mono_s if is_awaited else None,
     )
 

@@ -52,7 +52,7 @@ class Kind:
 
     what: str
     """What for: ends the sentence "it waits for …"."""
-    way_out: str
+    remedy: str
     """What to do about it."""
     default: Rule = Rule(action="wait", after_s=3600.0)
     reasons: frozenset[str] = frozenset()
@@ -66,33 +66,33 @@ class Kind:
 KINDS: Mapping[str, Kind] = {
     "sending": Kind(
         what="the broker to take its message",
-        way_out="see that the broker and the scheduler run: `podyard config check`",
+        remedy="see that the broker and the scheduler run: `podyard config check`",
         only_wait="the message may be with the broker already",
         is_of_messages=True,
     ),
     "consumer": Kind(
         what="a consumer of its queue",
-        way_out="start a consumer of the queue (`podyard queues list` says which command)",
+        remedy="start a consumer of the queue (`podyard queues list` says which command)",
         is_of_messages=True,
     ),
     "queued": Kind(
         what="its turn in its queue",
-        way_out="start more workers for the queue, or raise their concurrency",
+        remedy="start more workers for the queue, or raise their concurrency",
         is_of_messages=True,
     ),
     "slot": Kind(
         what="a free slot",
-        way_out="raise the limit that the reason names, or send less at once",
+        remedy="raise the limit that the reason names, or send less at once",
         reasons=limits.SLOT_REASONS | {"CreateRate", "CreatesUnderWay"},
     ),
     "quota": Kind(
         what="the quota of its namespace",
-        way_out="raise the ResourceQuota of the namespace, or free what it counts",
+        remedy="raise the ResourceQuota of the namespace, or free what it counts",
         reasons=frozenset({"QuotaExceeded", "QuotaUnknown"}),
     ),
     "api_server": Kind(
         what="the API server",
-        way_out="see that the API server answers and is not overloaded",
+        remedy="see that the API server answers and is not overloaded",
         reasons=frozenset(
             {
                 "ApiServerError",
@@ -110,31 +110,31 @@ KINDS: Mapping[str, Kind] = {
     ),
     "permission": Kind(
         what="the dispatcher's permission to create pods",
-        way_out="give the dispatcher's account what it lacks: `podyard config check` names it",
+        remedy="give the dispatcher's account what it lacks: `podyard config check` names it",
         default=Rule(action="retry", after_s=300.0),  # an API server that has just started knows its roles only later
         reasons=frozenset({"NotPermitted"}),
     ),
     "old_pod": Kind(
         what="the pod of an earlier delivery to go",
-        way_out="see why that pod does not end (a node that is gone, a finalizer), and delete it",
+        remedy="see why that pod does not end (a node that is gone, a finalizer), and delete it",
         reasons=frozenset({"PodLeaving"}),
         only_wait="the task may still run there",
     ),
     "results": Kind(
         what="the result backend",
-        way_out="bring the result backend back",
+        remedy="bring the result backend back",
         reasons=frozenset({"ResultBackendUnavailable"}),
         only_wait="no failure could be stored, and its outcome may stand there already",
     ),
     "unschedulable": Kind(
         what="a node",
-        way_out="lower the pod's requests, correct its node selector or tolerations, or add a node",
+        remedy="lower the pod's requests, correct its node selector or tolerations, or add a node",
         default=Rule(action="retry"),
         reasons=frozenset({"Unschedulable", "SchedulingGated", "SchedulerError"}),
     ),
     "image": Kind(
         what="its image",
-        way_out="check the image's name and tag, and whether the cluster may pull it (imagePullSecrets)",
+        remedy="check the image's name and tag, and whether the cluster may pull it (imagePullSecrets)",
         default=Rule(action="fail"),
         reasons=frozenset(
             {
@@ -149,19 +149,19 @@ KINDS: Mapping[str, Kind] = {
     ),
     "config": Kind(
         what="its Secrets and ConfigMaps",
-        way_out="make the Secret or ConfigMap that the message names, in the pod's namespace",
+        remedy="make the Secret or ConfigMap that the message names, in the pod's namespace",
         default=Rule(action="fail"),
         reasons=frozenset({"CreateContainerConfigError", "CreateContainerError"}),
     ),
     "volume": Kind(
         what="its volumes",
-        way_out="see that the volumes, claims, Secrets and ConfigMaps that the pod mounts exist and can be attached",
+        remedy="see that the volumes, claims, Secrets and ConfigMaps that the pod mounts exist and can be attached",
         default=Rule(action="retry"),
         reasons=frozenset({"FailedAttachVolume", "FailedMapVolume", "FailedMount"}),
     ),
     "start": Kind(
         what="its container to start",
-        way_out="see the events of its pod: `kubectl describe pod`",
+        remedy="see the events of its pod: `kubectl describe pod`",
         default=Rule(action="retry"),
     ),
 }
@@ -215,11 +215,11 @@ def problem(rules: object, *, is_of_messages: bool = False) -> str | None:
     return None
 
 
-def rule_of(kind: str, *, profile: QueueProfile, wanted: PodOptions | None = None) -> Rule:
-    """What the rule of a kind is on a queue. A time limit of the task itself (`wanted`) wins over its deadline."""
+def rule_of(kind: str, *, profile: QueueProfile, options: PodOptions | None = None) -> Rule:
+    """What the rule of a kind is on a queue. A time limit of the task itself (`options`) wins over its deadline."""
     text = profile.waits.get(kind)
     rule = KINDS[kind].default if text is None else read(text)
-    limit_s = _limit_s(kind, wanted)
+    limit_s = _limit_s(kind, options)
     if limit_s is not None:
         action = rule.action if rule.action != "wait" else KINDS[kind].default.action
         return Rule(action=action, after_s=limit_s)
@@ -233,15 +233,15 @@ _LIMITS = frozenset({"unschedulable", "image", "config", "volume", "start"})
 """The waits of a pod, which `schedule_timeout_s` and `startup_timeout_s` bound."""
 
 
-def _limit_s(kind: str, wanted: PodOptions | None) -> float | None:
-    if wanted is None or kind not in _LIMITS:
+def _limit_s(kind: str, options: PodOptions | None) -> float | None:
+    if options is None or kind not in _LIMITS:
         return None
-    return wanted.schedule_timeout_s if kind == "unschedulable" else wanted.startup_timeout_s
+    return options.schedule_timeout_s if kind == "unschedulable" else options.startup_timeout_s
 
 
-def counts_from_its_first_sight(kind: str, *, profile: QueueProfile, wanted: PodOptions) -> bool:
+def counts_from_its_first_sight(kind: str, *, profile: QueueProfile, options: PodOptions) -> bool:
     """Whether the clock of a pod's wait begins when it is first seen; else when the pod was made, or had its node."""
-    return kind in profile.waits and _limit_s(kind, wanted) is None
+    return kind in profile.waits and _limit_s(kind, options) is None
 
 
 def kind_of(*, reason: str | None, is_pod: bool, is_scheduled: bool) -> str:
@@ -288,7 +288,7 @@ def too_long(wait: Wait, *, subject: str) -> str:
     begin = f"{subject} {happened} within" if happened else f"{subject} waited for {kind.what} longer than"
     why = ": ".join(word for word in (wait.reason, wait.detail) if word) or "nobody gives a reason"
     limit = f"{begin} {spelled(wait.rule.after_s)} ({wait.said_by})"
-    return f"{limit}: {why[:2000]}{TO_DO}{kind.way_out}"
+    return f"{limit}: {why[:2000]}{TO_DO}{kind.remedy}"
 
 
 TO_DO = "; to do: "
@@ -304,10 +304,10 @@ _NOT_HAPPENED = {
 }
 
 
-def said_by(kind: str, *, profile: QueueProfile, wanted: PodOptions | None = None, queue: str) -> str:
+def said_by(kind: str, *, profile: QueueProfile, options: PodOptions | None = None, queue: str) -> str:
     """Which setting bounds a wait, or could, as people know it."""
     is_of_scheduling = kind == "unschedulable"
-    if _limit_s(kind, wanted) is not None:
+    if _limit_s(kind, options) is not None:
         return f"{'schedule' if is_of_scheduling else 'startup'}_timeout_seconds of the task"
     if kind in _LIMITS and kind not in profile.waits:
         return f"{'schedule' if is_of_scheduling else 'startup'}_timeout_s of the queue {queue}"

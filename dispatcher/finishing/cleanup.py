@@ -48,7 +48,7 @@ class EndedPod:
     is_success: bool
     is_gone: bool = False
     """The object is not there any more: there is neither log nor pod."""
-    wanted: PodOptions = field(default_factory=PodOptions)
+    options: PodOptions = field(default_factory=PodOptions)
     """What its sender asked for."""
     epilogue: tuple[str, ...] = ()
     """Lines that follow its log: how it failed, and its events."""
@@ -74,7 +74,7 @@ class Cleanup:
 
     def kill(self, ended: EndedPod) -> None:
         """Takes over a pod whose task was revoked: it is deleted, unless its sender wants it to be left."""
-        if ended.wanted.on_kill_action == "delete_pod":
+        if ended.options.on_kill_action == "delete_pod":
             self.delete(ended)
             return
         self._background.spawn(self._leave(ended))
@@ -110,7 +110,7 @@ class Cleanup:
 
     async def _is_deleted(self, ended: EndedPod) -> bool:
         """Whether the pod is deleted. With `delete_active_pod` only one of whose containers some still run."""
-        action = finish_action(ended.profile, ended.wanted)
+        action = finish_action(ended.profile, ended.options)
         if action != "delete_active_pod":
             return action == "delete_pod" or (action == "delete_succeeded_pod" and ended.is_success)
         try:
@@ -143,10 +143,10 @@ class Cleanup:
 
     async def _read_log(self, ended: EndedPod, *, limit: int) -> bytes | None:
         """The logs that are wanted; None where there is none."""
-        logs, pod = ended.wanted.logs, {}
+        logs, pod = ended.options.logs, {}
         if logs.is_all or logs.is_all_inits:
             pod = await self._client.read_pod(ended.namespace, ended.pod)
-        names = pod_log.containers(pod, logs, base=ended.wanted.base, failed=ended.failed_container)
+        names = pod_log.containers(pod, logs, base=ended.options.base, failed=ended.failed_container)
         if not names:
             return None
         return await pod_log.read(
@@ -202,9 +202,9 @@ _ACTIONS = {"always": "delete_pod", "succeeded": "delete_succeeded_pod", "never"
 """What a queue's rule says -> the word of `on_finish_action`."""
 
 
-def finish_action(profile: QueueProfile, wanted: PodOptions) -> str:
+def finish_action(profile: QueueProfile, options: PodOptions) -> str:
     """What becomes of an ended pod: what its sender said, else its queue's rule. Pure."""
-    return wanted.on_finish_action or _ACTIONS[profile.delete]
+    return options.on_finish_action or _ACTIONS[profile.delete]
 
 
 def _write(path: Path, text: bytes, *, limit: int, epilogue: Sequence[str]) -> None:
@@ -233,7 +233,7 @@ def ended_attempt(attempt: Attempt, *, is_success: bool, epilogue: tuple[str, ..
         profile=attempt.profile,
         is_success=is_success,
         is_gone=ending is not None and ending.is_pod_gone,
-        wanted=attempt.options,
+        options=attempt.options,
         epilogue=lines if attempt.options.logs.has_events else (),
         failed_container=_failed_container(attempt.seen),
     )
@@ -249,8 +249,8 @@ def ended_pod(pod: Mapping[str, Any], *, attempt_id: str, profile: QueueProfile,
         uid=metadata.get("uid"),
         profile=profile,
         is_success=is_success,
-        wanted=_wanted(pod),
-        failed_container=_failed_container(observation.observe(pod, base=_wanted(pod).base)),
+        options=_options_of(pod),
+        failed_container=_failed_container(observation.observe(pod, base=_options_of(pod).base)),
     )
 
 
@@ -258,8 +258,8 @@ def _failed_container(seen: observation.Observation) -> str | None:
     return seen.container if seen.verdict == "failed" and seen.exit_code is not None else None
 
 
-def _wanted(pod: Mapping[str, Any]) -> PodOptions:
+def _options_of(pod: Mapping[str, Any]) -> PodOptions:
     try:
-        return builder.wanted_of(builder.message_of(pod))
+        return builder.pod_options_of(builder.message_of(pod))
     except ValueError:
         return PodOptions()

@@ -30,21 +30,21 @@ class Completion:
         self._background = background
         self._result_max_bytes = result_max_bytes
 
-    def finish(self, attempt: Attempt, told: result_sidecar.Told | None) -> None:
-        """Its pod has said all, and the result sidecar `told`, where there is one."""
+    def finish(self, attempt: Attempt, report: result_sidecar.SidecarReport | None) -> None:
+        """Its pod has said all, and the result sidecar `report`, where there is one."""
         if self._attempts.end(attempt, endings.of_pod()):
-            self._background.spawn(self._read(attempt, told))
+            self._background.spawn(self._read(attempt, report))
 
     def read_again(self, attempt: Attempt) -> None:
         """The reading of its outcome was interrupted."""
-        told = attempt.sighting.result if attempt.sighting is not None else None
-        self._background.spawn(self._read(attempt, told))
+        report = attempt.sighting.result if attempt.sighting is not None else None
+        self._background.spawn(self._read(attempt, report))
 
-    async def _read(self, attempt: Attempt, told: result_sidecar.Told | None) -> None:
+    async def _read(self, attempt: Attempt, report: result_sidecar.SidecarReport | None) -> None:
         epilogue: tuple[str, ...] = ()
         try:
             result, epilogue = await result_reader.read(
-                self._client, attempt, attempt.seen, told=told, max_bytes=self._result_max_bytes
+                self._client, attempt, attempt.seen, report=report, max_bytes=self._result_max_bytes
             )
         except Exception as error:
             logger.exception("an outcome could not be read attempt_id=%s pod=%s", attempt.id, attempt.pod.name)

@@ -21,7 +21,7 @@ Epilogue = tuple[str, ...]
 """What is added to a log: how the pod failed, and what the cluster said about it."""
 BACKOFF = retry.Backoff(tries=5)
 EVENTS_S = 5.0
-"""Events are for people: after so long a failure is told without them."""
+"""Events are for people: after so long a failure is reported without them."""
 MESSAGE_CHARS = 4096
 """What is kept of a message of many lines, such as the end of a log; one line has room in the failure's own message."""
 _NO_ANSWER = (errors.ApiError, errors.ApiUnavailable)
@@ -32,15 +32,15 @@ async def read(
     attempt: Attempt,
     seen: observation.Observation,
     *,
-    told: result_sidecar.Told | None = None,
+    report: result_sidecar.SidecarReport | None = None,
     max_bytes: int,
 ) -> tuple[Result, Epilogue]:
     """How the attempt of an ended pod ended: its outcome, or the failure that stands for it; and lines for its log.
 
-    `told` is what the result sidecar said, where there is one; `max_bytes` what a result may have.
+    `report` is what the result sidecar said, where there is one; `max_bytes` what a result may have.
     """
     if attempt.is_any_image:
-        result = await _any_image(kube, attempt, seen, told=told, max_bytes=max_bytes)
+        result = await _any_image(kube, attempt, seen, report=report, max_bytes=max_bytes)
     else:
         result = await _task(kube, attempt, seen)
     return await explained(kube, attempt, result) if isinstance(result, errors.PodFailed) else (result, ())
@@ -58,8 +58,8 @@ async def explained(
             events = pod_events.read(await kube.list_events(attempt.namespace, uid=uid))
     except (*_NO_ANSWER, TimeoutError):
         return endings.diagnosed(failure), ()
-    told = endings.diagnosed(failure, events=tuple(events))
-    details = told.details
+    diagnosed = endings.diagnosed(failure, events=tuple(events))
+    details = diagnosed.details
     epilogue = (
         str(failure),
         f"that is: {details['explanation']}; to do: {details['what_to_do']}",
@@ -68,20 +68,20 @@ async def explained(
     said = f"{failure.message} {details.get('message', '')}"
     warning = pod_events.telling(events, reason=details.get("reason"), message=said)
     if warning is None:
-        return told, epilogue
-    whole = errors.PodFailed(f"{told.message}; the cluster said: {warning.reason}: {warning.message}", details)
+        return diagnosed, epilogue
+    whole = errors.PodFailed(f"{diagnosed.message}; the cluster said: {warning.reason}: {warning.message}", details)
     return whole, epilogue
 
 
 async def _task(kube: client.KubeClient, attempt: Attempt, seen: observation.Observation) -> Result:
     message = seen.outcome or ""
     try:
-        told = outcome.decode(message, task_id=attempt.id, retries=attempt.message.retries)
-        if isinstance(told, outcome.Outcome):
-            return told
-        lines = told.lines + outcome.SLACK_LINES
+        found = outcome.decode(message, task_id=attempt.id, retries=attempt.message.retries)
+        if isinstance(found, outcome.Outcome):
+            return found
+        lines = found.lines + outcome.SLACK_LINES
         log = await _log(kube, attempt, container=merge.BASE, tail_lines=lines)
-        return outcome.read_frame(log, told)
+        return outcome.read_frame(log, found)
     except (outcome.UnreadableOutcome, *_NO_ANSWER) as error:
         if seen.verdict == "failed":
             return failed(attempt, seen)
@@ -97,7 +97,7 @@ async def _any_image(
     attempt: Attempt,
     seen: observation.Observation,
     *,
-    told: result_sidecar.Told | None,
+    report: result_sidecar.SidecarReport | None,
     max_bytes: int,
 ) -> Result:
     if is_skipped(attempt, seen):
@@ -112,7 +112,7 @@ async def _any_image(
     if path is None:
         return done
     try:
-        data = await _result_bytes(kube, attempt, told or result_sidecar.Told(kind="lost"), path, max_bytes)
+        data = await _result_bytes(kube, attempt, report or result_sidecar.SidecarReport(kind="lost"), path, max_bytes)
         return replace(done, value=result_sidecar.value(data, path=path))
     except errors.PodFailed as failure:
         details = {**failure.details, "pod": attempt.pod.name, "exit_code": seen.exit_code}
@@ -126,13 +126,13 @@ def is_skipped(attempt: Attempt, seen: observation.Observation) -> bool:
 
 
 async def _result_bytes(
-    kube: client.KubeClient, attempt: Attempt, told: result_sidecar.Told, path: str, max_bytes: int
+    kube: client.KubeClient, attempt: Attempt, report: result_sidecar.SidecarReport, path: str, max_bytes: int
 ) -> bytes:
     """The bytes of the result's file. Raises PodFailed."""
-    if told.kind in ("nothing", "here"):
-        return told.data
-    if told.kind != "log":
-        raise result_sidecar.failure(told, path=path, max_bytes=max_bytes)
+    if report.kind in ("nothing", "here"):
+        return report.data
+    if report.kind != "log":
+        raise result_sidecar.failure(report, path=path, max_bytes=max_bytes)
     try:
         log = await _log(kube, attempt, container=result_sidecar.NAME)
     except _NO_ANSWER as error:
@@ -140,7 +140,7 @@ async def _result_bytes(
             f"its result could not be read from the log of the container {result_sidecar.NAME!r}: {error}",
             {"reason": "ResultLost", "cause": "infrastructure"},
         ) from error
-    return result_sidecar.read_log(log, told)
+    return result_sidecar.read_log(log, report)
 
 
 async def _log(kube: client.KubeClient, attempt: Attempt, *, container: str, tail_lines: int | None = None) -> bytes:

@@ -15,8 +15,8 @@ AGAIN = retry.Backoff(first_s=2.0, last_s=2.0, has_jitter=False)
 class Connection:
     """How to reach the API server, and what keeps us from it. On the loop's thread."""
 
-    def __init__(self, wanted: server_access.Wanted) -> None:
-        self._wanted = wanted
+    def __init__(self, options: server_access.AccessOptions) -> None:
+        self._options = options
         self._tried = asyncio.Event()
         self.trouble: str | None = "not connected yet"
         """What is wrong now; None once the server has answered."""
@@ -25,7 +25,7 @@ class Connection:
         """Address and credentials, as soon as the kubeconfig or the service account gives them."""
         async for one in retry.Tries(errors.DispatcherError, backoff=AGAIN):
             with one:
-                access = await asyncio.to_thread(server_access.connect_as, self._wanted)
+                access = await asyncio.to_thread(server_access.connect_as, self._options)
             self._note(one.error)
         for note in access.notes:
             logger.info("kubeconfig: %s", note)

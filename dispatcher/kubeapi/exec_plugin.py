@@ -20,7 +20,7 @@ from dispatcher.kubeapi import kubeconfig
 
 TIMEOUT_S = 25.0
 """Less than a call's own time-out."""
-EARLY = timedelta(seconds=30)
+RENEW_BEFORE = timedelta(seconds=30)
 """Credentials are renewed so long before they expire: a call with them takes its time, and clocks differ."""
 VERSIONS = ("client.authentication.k8s.io/v1", "client.authentication.k8s.io/v1beta1")
 
@@ -49,7 +49,7 @@ class Credentials:
 
     def is_expired(self, now: datetime) -> bool:
         """Whether they must be renewed."""
-        return self.expires_at is not None and now >= self.expires_at - EARLY
+        return self.expires_at is not None and now >= self.expires_at - RENEW_BEFORE
 
 
 def run(program: kubeconfig.Exec, *, folder: Path, cluster: Mapping[str, Any]) -> Credentials:

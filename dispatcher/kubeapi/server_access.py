@@ -50,8 +50,8 @@ class Access:
     """What of the kubeconfig has no effect, a line each."""
 
 
-class Wanted(Protocol):
-    """Which server is wanted: the arguments of `connect`, as settings and `Options` carry them."""
+class AccessOptions(Protocol):
+    """Which server is meant: the arguments of `connect`, as settings and `Options` carry them."""
 
     @property
     def kubeconfig(self) -> Path | None: ...
@@ -63,13 +63,13 @@ class Wanted(Protocol):
     def verify_ssl(self) -> bool: ...
 
 
-def connect_as(wanted: Wanted) -> Access:
+def connect_as(options: AccessOptions) -> Access:
     """`connect` with the arguments that somebody carries."""
     return connect(
-        kubeconfig=wanted.kubeconfig,
-        context=wanted.context,
-        in_cluster=wanted.in_cluster,
-        verify_ssl=wanted.verify_ssl,
+        kubeconfig=options.kubeconfig,
+        context=options.context,
+        in_cluster=options.in_cluster,
+        verify_ssl=options.verify_ssl,
     )
 
 
@@ -92,8 +92,8 @@ def connect(
             return _of_service_account(SERVICE_ACCOUNT, os.environ, verify=verify_ssl)
         return _of_kubeconfig(kubeconfig, context, os.environ, verify=verify_ssl)
     except errors.DispatcherError as error:
-        way_out = "name a kubeconfig in the setting kubernetes.kubeconfig, or correct this one"
-        raise errors.DispatcherError(f"no access to Kubernetes: {error}; {way_out}") from error
+        remedy = "name a kubeconfig in the setting kubernetes.kubeconfig, or correct this one"
+        raise errors.DispatcherError(f"no access to Kubernetes: {error}; {remedy}") from error
 
 
 class TokenFile:

@@ -23,7 +23,7 @@ class BlockedReasons:
     def explain(self, admission: Admission, attempts: Attempts, *, now_mono_s: float) -> None:
         """Gives every attempt in the wait queues the reason that holds now."""
         for queue in admission.queues:
-            hold = admission.hold(queue[0], now_mono_s)
+            hold = admission.blocked_reason(queue[0], now_mono_s)
             if hold is None:
                 continue
             name = (queue[0].queue, queue[0].namespace)
@@ -40,7 +40,7 @@ def explain(attempt: Attempt, admission: Admission, attempts: Attempts, *, now_m
     """Says why an attempt that was taken in a moment ago waits, if it does."""
     if attempt.state is not State.QUEUED or attempt.blocked is not None:
         return
-    hold = admission.hold(attempt, now_mono_s)
+    hold = admission.blocked_reason(attempt, now_mono_s)
     if hold is not None:
         attempts.block(attempt, hold)
     else:

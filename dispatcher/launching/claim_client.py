@@ -1,7 +1,7 @@
 """Claims: launches are claimed in the result backend, many in one round trip, before creates are sent for them.
 
 What is claimed and not yet created is claimed again and again, so that others see that we are at it. Only where the
-application's result backend knows claims (`Book`). The backend is called from one thread of ours alone, so neither the
+application's result backend is a `ClaimStore`. The backend is called from one thread of ours alone, so neither the
 loop nor Celery's hub waits for it. What follows from an answer is `launch_claim`'s to say. On the loop's thread.
 """
 
@@ -27,7 +27,7 @@ GATHER_S = 0.015
 RELEASE_BACKOFF = retry.Backoff(first_s=1.0, last_s=15.0)
 
 
-class Book(Protocol):
+class ClaimStore(Protocol):
     """What a result backend has that knows claims. Calls block, and raise what the backend raises."""
 
     def take_launches(self, wanted: Sequence[tuple[str, str, str]]) -> list[tuple[str | None, float, bool]]:
@@ -37,8 +37,8 @@ class Book(Protocol):
         """Another claim, or none, where one stands that contains `held`, and no outcome. Says whether it did."""
 
 
-def book_of(backend: Any) -> Book | None:
-    """The result backend as a book of claims, if it is one."""
+def claim_store_of(backend: Any) -> ClaimStore | None:
+    """The result backend as a store of claims, if it is one."""
     return backend if hasattr(backend, "take_launches") and hasattr(backend, "swap_launch") else None
 
 
@@ -59,8 +59,8 @@ class _ClaimReplacedError(Exception):
 class Claims:
     """The claims of one dispatcher's deliveries, from before their creates until their pods are known."""
 
-    def __init__(self, book: Book, *, owner: str) -> None:
-        self._book = book
+    def __init__(self, claim_store: ClaimStore, *, owner: str) -> None:
+        self._store = claim_store
         self.owner = owner
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="podyard-claims")
         self._ours: dict[Attempt, _Ours] = {}
@@ -193,7 +193,7 @@ class Claims:
         wanted = [(one.id, one.delivery, self._claim(one).encode()) for one, _ in batch]
         try:
             loop = asyncio.get_running_loop()
-            found = await loop.run_in_executor(self._thread, self._book.take_launches, wanted)
+            found = await loop.run_in_executor(self._thread, self._store.take_launches, wanted)
             answers = [launch_claim.Answer(held=held, age_s=age_s, has_outcome=over) for held, age_s, over in found]
             pairs = list(zip(batch, answers, strict=True))
         except Exception as error:  # no answer, or an odd one: each that waits gets the error
@@ -210,4 +210,4 @@ class Claims:
     async def _swap(self, attempt: Attempt, held: str, claim: launch_claim.Claim | None) -> bool:
         text = claim.encode() if claim else None
         loop = asyncio.get_running_loop()
-        return await loop.run_in_executor(self._thread, self._book.swap_launch, attempt.id, held, text)
+        return await loop.run_in_executor(self._thread, self._store.swap_launch, attempt.id, held, text)

@@ -19,7 +19,7 @@ from dispatcher.admission.admission import Admission
 from dispatcher.admission.holdoff import EVERYWHERE
 from dispatcher.attempts import endings, sightings, states
 from dispatcher.attempts.attempt import Attempt, Closed
-from dispatcher.attempts.limits import Hold
+from dispatcher.attempts.limits import BlockedReason
 from dispatcher.attempts.registry import Attempts
 from dispatcher.attempts.seen_pods import SeenPods
 from dispatcher.kubeapi import client
@@ -74,7 +74,10 @@ class Creation:
         except Exception as error:
             logger.exception("a launch failed attempt_id=%s pod=%s", attempt.id, attempt.pod.name)
             self._wait(
-                attempt, Hold("LaunchFault", f"{type(error).__name__}: {error}"), FAULT_AGAIN_S, is_in_doubt=True
+                attempt,
+                BlockedReason("LaunchFault", f"{type(error).__name__}: {error}"),
+                FAULT_AGAIN_S,
+                is_in_doubt=True,
             )
         finally:
             keeps_slot = attempt.launch.is_in_doubt and attempt.state in states.UNLAUNCHED
@@ -132,7 +135,7 @@ class Creation:
                 self._drop(attempt, step.reason)
             case _:
                 text = f"{step.owner or 'another dispatcher'} has asked for its pod, and may be at it still"
-                self._wait(attempt, Hold("LaunchInDoubt", text), DOUBT_AGAIN_S)
+                self._wait(attempt, BlockedReason("LaunchInDoubt", text), DOUBT_AGAIN_S)
 
     def _drop(self, attempt: Attempt, reason: str) -> None:
         """A delivery of what is done with, or another's: no second run, and no second result."""
@@ -233,7 +236,7 @@ class Creation:
             self._attempts.end(attempt, endings.refused(attempt, _name_taken(attempt)))
         elif pod["metadata"].get("deletionTimestamp") or self._seen_pods.is_requeued(sightings.uid_of(pod)):
             text = f"the pod {attempt.pod.name} of an earlier delivery is not gone yet"
-            self._wait(attempt, Hold("PodLeaving", text), NAME_AGAIN_S)
+            self._wait(attempt, BlockedReason("PodLeaving", text), NAME_AGAIN_S)
         elif self._is_anothers(pod):
             self._drop(attempt, "Adopted")
         else:
@@ -251,7 +254,7 @@ class Creation:
         if attempt.state in states.LIVE:  # what it says already may have been seen before we had its name
             self._attempts.observed(attempt, pod, now_mono_s=time.monotonic())
 
-    def _wait(self, attempt: Attempt, blocked: Hold, after_s: float, *, is_in_doubt: bool = False) -> None:
+    def _wait(self, attempt: Attempt, blocked: BlockedReason, after_s: float, *, is_in_doubt: bool = False) -> None:
         """This attempt alone is tried again in a moment."""
         launch = replace(attempt.launch, is_in_doubt=attempt.launch.is_in_doubt or is_in_doubt)
         if attempt.state is states.State.LAUNCHING and self._attempts.park(attempt, blocked, launch):
@@ -262,7 +265,7 @@ class Creation:
         if attempt.state is not states.State.LAUNCHING:
             return
         reaction = create_errors.react(error)
-        blocked, now_mono_s = Hold(reason or reaction.reason, str(error)), time.monotonic()
+        blocked, now_mono_s = BlockedReason(reason or reaction.reason, str(error)), time.monotonic()
         is_answered = reason is None and isinstance(error, errors.ApiError)
         launch = replace(
             attempt.launch,
@@ -287,7 +290,7 @@ class Creation:
         return create_errors.backoff_s(failures, error, jitter=random.random())
 
     def _held_off(
-        self, attempt: Attempt, scope: str, blocked: Hold, error: Failure, *, begun_mono_s: float
+        self, attempt: Attempt, scope: str, blocked: BlockedReason, error: Failure, *, begun_mono_s: float
     ) -> float | None:
         """Until when it waits by itself; None where its scope is held off instead."""
         now_mono_s, jitter, holdoff = time.monotonic(), random.random(), self._admission.holdoff

@@ -17,7 +17,7 @@ def prepare(attempt: Attempt, *, options: Options, owner: str) -> tuple[Pod, Lau
         profile=attempt.profile,
         options=options,
         owner=owner,
-        task_wishes=attempt.task_options,
+        task_options=attempt.task_options,
         deadline_s=attempt.timeout_s,
         soft_limit_s=attempt.soft_timeout_s,
     )

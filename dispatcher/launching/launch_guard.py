@@ -15,7 +15,7 @@ from datetime import UTC, datetime
 from dispatcher import retry
 from dispatcher.attempts.attempt import Attempt
 from dispatcher.attempts.celery_side import Questions
-from dispatcher.attempts.limits import Hold
+from dispatcher.attempts.limits import BlockedReason
 from dispatcher.attempts.registry import Attempts
 from dispatcher.launching.claim_client import Claims
 from dispatcher.protocol import launch_claim
@@ -58,7 +58,7 @@ class LaunchGuard:
                     step = await self._claimed(claims, attempt)
             if step.action != "create" or claims.is_fresh(attempt):
                 return step
-            self._attempts.block(attempt, Hold(AWAY, "it answers too slowly for a claim"))
+            self._attempts.block(attempt, BlockedReason(AWAY, "it answers too slowly for a claim"))
 
     async def without_pod(self, attempt: Attempt) -> Step:
         """What to do after `look`, where there is no pod: `wait`, `create`, `report` or `drop`."""
@@ -148,7 +148,7 @@ class LaunchGuard:
             yield
         except Exception as error:
             self._note(error)
-            self._attempts.block(attempt, Hold(AWAY, str(error)))
+            self._attempts.block(attempt, BlockedReason(AWAY, str(error)))
             raise
         self._note(None)
 

@@ -1,6 +1,6 @@
 """From a task message to the manifest that is sent: the one path for launching and for rendering. ④ of the flow.
 
-`build` finds the template, reads the sender's wishes and the queue's profile, and calls `podspec.build_pod`, which is
+`build` finds the template, reads the sender's options and the queue's profile, and calls `podspec.build_pod`, which is
 pure. `key_of` and `message_of` read a pod's identity back. No network.
 """
 
@@ -51,20 +51,20 @@ def build(
     profile: QueueProfile,
     options: Options,
     owner: str,
-    task_wishes: Mapping[str, Any] | None = None,
+    task_options: Mapping[str, Any] | None = None,
     deadline_s: float | None = None,
     soft_limit_s: float | None = None,
 ) -> dict[str, Any]:
     """The manifest of the pod for one message: what is launched, and what `podyard dags render` shows.
 
-    `task_wishes` are those of the task itself (`pod_override`, `pod_template_file`); what the call asks for wins over
+    `task_options` are those of the task itself (`pod_override`, `pod_template_file`); what the call asks for wins over
     them. `deadline_s` is the hard time limit, which a task's pod keeps itself, counted from the body's begin; the
     cluster ends the pod some time after it, should nobody else do so. `soft_limit_s` is told to the body.
 
-    Raises InvalidTemplate, InvalidOverride or InvalidPod, each naming the path and the way out, and DispatcherError for
+    Raises InvalidTemplate, InvalidOverride or InvalidPod, each naming the path and what to do, and DispatcherError for
     a hook that cannot be imported.
     """
-    wishes = {**(task_wishes or {}), **message.wishes}
+    requested = {**(task_options or {}), **message.requested}
     text = message.encode()
     always = "secret" if message.name == workload.TASK else profile.payload
     is_secret = message.name != ANY_IMAGE_TASK and message_secret.is_secret(text, profile_payload=always)
@@ -78,16 +78,16 @@ def build(
             task=message.name,
             owner=owner,
             message=message_secret.stub(message).encode() if is_secret else text,
-            name=tuple(wishes.get("name") or (message.name,)),
+            name=tuple(requested.get("name") or (message.name,)),
         ),
-        "labels": wishes.get("labels") or {},
-        "learned": retry_hints.Lessons.read(message.wishes.get(retry_hints.KEY)),
+        "labels": requested.get("labels") or {},
+        "hints": retry_hints.RetryHints.read(message.requested.get(retry_hints.KEY)),
         "hook": imported_hook(options.pod_mutation_hook) if options.pod_mutation_hook else None,
     }
     if message.name == ANY_IMAGE_TASK:
         pod = _any_image(message, profile=profile, options=options, common=common)
     else:
-        layers = [(task_wishes or {}).get("pod_override"), message.wishes.get("pod_override")]
+        layers = [(task_options or {}).get("pod_override"), message.requested.get("pod_override")]
         limits = {podspec.TIME_LIMIT_ENV: deadline_s, podspec.SOFT_TIME_LIMIT_ENV: soft_limit_s}
         make: Callable[..., dict[str, Any]] = functools.partial(_task_pod, limits=limits)
         if message.name == workload.TASK:
@@ -96,7 +96,7 @@ def build(
             make = _workload_pod
         elif is_secret:
             layers.append(message_secret.layer(common["identity"].pod_name))
-        pod = make(wishes, layers=layers, profile=profile, options=options, common=common)
+        pod = make(requested, layers=layers, profile=profile, options=options, common=common)
     if deadline_s is not None:
         pod["spec"].setdefault("activeDeadlineSeconds", math.ceil(deadline_s) + START_ALLOWANCE_S)
     policy.check(pod, options.policy, namespaces=(profile.namespace,))
@@ -104,7 +104,7 @@ def build(
 
 
 def _task_pod(
-    wishes: Mapping[str, Any],
+    requested: Mapping[str, Any],
     *,
     layers: Sequence[Any],
     profile: QueueProfile,
@@ -123,7 +123,7 @@ def _task_pod(
         env[podspec.MESSAGE_FILE_ENV] = message_secret.FILE
     return podspec.build_pod(
         **common,
-        template=_TEMPLATES.get(wishes.get("pod_template_file") or profile.template),
+        template=_TEMPLATES.get(requested.get("pod_template_file") or profile.template),
         override=[_secret_env(profile), *layers],
         image=profile.image or options.image,
         namespace=next(filter(None, map(_namespace_in, reversed(layers))), None) or profile.namespace,
@@ -133,7 +133,7 @@ def _task_pod(
 
 
 def _workload_pod(
-    wishes: Mapping[str, Any],
+    requested: Mapping[str, Any],
     *,
     layers: Sequence[Any],
     profile: QueueProfile,
@@ -143,7 +143,7 @@ def _workload_pod(
     """A pod that runs a workload of Airflow; its image has no Podyard, so nothing of ours stands in its environment."""
     return podspec.build_pod(
         **common,
-        template=_TEMPLATES.get(wishes.get("pod_template_file") or profile.template),
+        template=_TEMPLATES.get(requested.get("pod_template_file") or profile.template),
         override=layers,
         image=profile.image or options.image,
         namespace=next(filter(None, map(_namespace_in, reversed(layers))), None) or profile.namespace,
@@ -171,9 +171,9 @@ def _any_image(
     wanted = container_pod.read(message.kwargs)
     _check_cluster(wanted.cluster, options)
     base = wanted.options.base
-    lower = _template_of(wanted, message.wishes)
+    lower = _template_of(wanted, message.requested)
     _check_base(lower, base)
-    upper = merge.overlay(dict(wanted.override), merge.plain_override(message.wishes.get("pod_override"), base=base))
+    upper = merge.overlay(dict(wanted.override), merge.plain_override(message.requested.get("pod_override"), base=base))
     if wanted.options.result_path is not None:
         for part in (lower, upper):
             result_sidecar.check(part, path=wanted.options.result_path, base=base)
@@ -198,9 +198,9 @@ def _any_image(
     )
 
 
-def _template_of(wanted: container_pod.PodRequest, wishes: Mapping[str, Any]) -> Mapping[str, Any]:
+def _template_of(wanted: container_pod.PodRequest, requested: Mapping[str, Any]) -> Mapping[str, Any]:
     """The lowest layer: a file wins over a mapping in the arguments. What it leaves open is closed: no API token."""
-    file = wanted.template_file or wishes.get("pod_template_file")
+    file = wanted.template_file or requested.get("pod_template_file")
     given = _TEMPLATES.get(str(file), base=None) if file else wanted.template
     return merge.merge_pod(_BARE_POD, given)
 
@@ -224,19 +224,19 @@ def _namespace_in(pod: Any) -> str | None:
 
 def _check_cluster(wanted: container_pod.ClusterRequest, options: Options) -> None:
     """An author may name the cluster, but a dispatcher has one."""
-    way_out = "a dispatcher has one cluster: run another one with these settings for a queue of its own"
+    remedy = "a dispatcher has one cluster: run another one with these settings for a queue of its own"
     if wanted.kubeconfig and Path(wanted.kubeconfig).expanduser() != options.kubeconfig:
         raise errors.InvalidPod(
             f"dispatcher.pod: config_file: is {wanted.kubeconfig}, the dispatcher's kubernetes.kubeconfig is "
-            f"{options.kubeconfig or 'not set'}; {way_out}"
+            f"{options.kubeconfig or 'not set'}; {remedy}"
         )
     if wanted.context and wanted.context != options.context:
         raise errors.InvalidPod(
             f"dispatcher.pod: cluster_context: is {wanted.context!r}, the dispatcher's kubernetes.context is "
-            f"{options.context or 'not set'}; {way_out}"
+            f"{options.context or 'not set'}; {remedy}"
         )
     if None not in (wanted.in_cluster, options.in_cluster) and wanted.in_cluster != options.in_cluster:
-        raise errors.InvalidPod(f"dispatcher.pod: in_cluster: is not what the dispatcher's settings say; {way_out}")
+        raise errors.InvalidPod(f"dispatcher.pod: in_cluster: is not what the dispatcher's settings say; {remedy}")
 
 
 @functools.cache
@@ -255,7 +255,7 @@ def imported_hook(path: str) -> podspec.Hook:
     return hook  # type: ignore[no-any-return]
 
 
-def wanted_of(message: Message) -> container_pod_options.PodOptions:
+def pod_options_of(message: Message) -> container_pod_options.PodOptions:
     """What a sender asked for around the pod; what cannot be read was refused when the pod was built."""
     if message.name != ANY_IMAGE_TASK:
         return container_pod_options.PodOptions()

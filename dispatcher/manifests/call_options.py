@@ -27,14 +27,14 @@ def on_pod(
     `name` is what the pod's name begins with; `labels` are any texts; `headers` are further headers of the message.
     Raises InvalidOverride that names the path of what is wrong.
     """
-    wishes: dict[str, Any] = {}
+    requested: dict[str, Any] = {}
     if pod_override is not None:
-        wishes["pod_override"] = merge.plain_override(pod_override)
+        requested["pod_override"] = merge.plain_override(pod_override)
     if pod_template_file is not None:
-        wishes["pod_template_file"] = str(pod_template_file)
+        requested["pod_template_file"] = str(pod_template_file)
     if name is not None:
-        wishes["name"] = [name] if isinstance(name, str) else list(name)
+        requested["name"] = [name] if isinstance(name, str) else list(name)
     if labels:
-        wishes["labels"] = dict(labels)
-    options: dict[str, Any] = {"headers": {**(headers or {}), HEADER: wishes}}
+        requested["labels"] = dict(labels)
+    options: dict[str, Any] = {"headers": {**(headers or {}), HEADER: requested}}
     return options if queue is None else {"queue": queue, **options}

@@ -82,7 +82,7 @@ def build_pod(
     env: Mapping[str, str] | None = None,
     labels: Mapping[str, str | None] | None = None,
     base: str = merge.BASE,
-    learned: retry_hints.Lessons = retry_hints.NONE,
+    hints: retry_hints.RetryHints = retry_hints.NONE,
     hook: Hook | None = None,
     has_message: bool = True,
 ) -> Pod:
@@ -96,7 +96,7 @@ def build_pod(
 
     An override of name, labels or annotations that are ours has no effect. One that would run something else, elsewhere
     or twice (`command`, `args` of a task pod, `restartPolicy`, `metadata.namespace`) raises InvalidOverride with its
-    path. `learned` is what earlier attempts teach; it is applied after the override. `hook` is called with the pod
+    path. `hints` is what earlier attempts teach; it is applied after the override. `hook` is called with the pod
     after that and before the identity. `base` is the name of the task container.
 
     Raises InvalidTemplate and InvalidOverride as `merge_pod` does, InvalidPod for a pod that cannot be launched and for
@@ -114,7 +114,7 @@ def build_pod(
         merge.overlay(pod, _profile_layer(image=image, env=queue_env, base=base))
     for upper in uppers:
         merge.overlay(pod, upper)
-    retry_hints.apply(pod, learned, base=base)
+    retry_hints.apply(pod, hints, base=base)
     if hook is not None:
         pod = _hooked(pod, hook)
     container = _task_container(pod, base)

@@ -3,7 +3,8 @@
 A native sidecar (an init container that is restarted always) shares a folder with the task container. When that has
 ended, the cluster sends SIGTERM to sidecars, and the sidecar tells what it finds: nothing, a small result in its
 termination message, a larger one in its log. It reads at most a bound, needs nothing but a POSIX shell with `base64`
-and `sha256sum`, and the pod's grace period ends it in any case. Pure: `build` makes it, `told` and `read_log` read it.
+and `sha256sum`, and the pod's grace period ends it in any case. Pure: `build` makes it,
+`report_of` and `read_log` read it.
 
 Source: https://kubernetes.io/docs/concepts/workloads/pods/sidecar-containers/.
 """
@@ -54,7 +55,7 @@ Kind = Literal["waiting", "nothing", "unreadable", "large", "here", "log", "lost
 
 
 @dataclass(frozen=True, kw_only=True)
-class Told:
+class SidecarReport:
     """What a sidecar has said so far. `waiting`: it runs. `lost`: it ended without a word."""
 
     kind: Kind
@@ -111,7 +112,7 @@ def check(pod: Mapping[str, Any], *, path: str, base: str) -> None:
                 )
 
 
-def told(pod: Mapping[str, Any]) -> Told:
+def report_of(pod: Mapping[str, Any]) -> SidecarReport:
     """What the sidecar of a pod has said; never raises."""
     for status in (pod.get("status") or {}).get("initContainerStatuses") or ():
         if status.get("name") != NAME:
@@ -119,26 +120,26 @@ def told(pod: Mapping[str, Any]) -> Told:
         ended = (status.get("state") or {}).get("terminated")
         if ended is None:
             break
-        return _told(str(ended.get("message") or ""))
+        return _read(str(ended.get("message") or ""))
     phase = (pod.get("status") or {}).get("phase")
-    return Told(kind="lost" if phase in ("Succeeded", "Failed") else "waiting")
+    return SidecarReport(kind="lost" if phase in ("Succeeded", "Failed") else "waiting")
 
 
-def _told(message: str) -> Told:
+def _read(message: str) -> SidecarReport:
     match message.split():
         case [mark, "nothing" | "unreadable" as kind] if mark == _MARK:
-            return Told(kind="nothing" if kind == "nothing" else "unreadable")
+            return SidecarReport(kind="nothing" if kind == "nothing" else "unreadable")
         case [mark, "large", size] if mark == _MARK and size.isdigit():
-            return Told(kind="large", size=int(size))
+            return SidecarReport(kind="large", size=int(size))
         case [mark, "here", *text] if mark == _MARK and len(text) < 2:
             data = _decoded("".join(text))
-            return Told(kind="lost") if data is None else Told(kind="here", data=data)
+            return SidecarReport(kind="lost") if data is None else SidecarReport(kind="here", data=data)
         case [mark, "log", size, sha256] if mark == _MARK and size.isdigit():
-            return Told(kind="log", size=int(size), sha256=sha256)
-    return Told(kind="lost")
+            return SidecarReport(kind="log", size=int(size), sha256=sha256)
+    return SidecarReport(kind="lost")
 
 
-def read_log(log: bytes, found: Told) -> bytes:
+def read_log(log: bytes, found: SidecarReport) -> bytes:
     """The file that the sidecar wrote into its log. Raises PodFailed where it is not whole."""
     data = _decoded(log.decode("ascii", "replace"))
     if data is None or len(data) != found.size or hashlib.sha256(data).hexdigest() != found.sha256:
@@ -162,7 +163,7 @@ def value(data: bytes, *, path: str) -> Any:
         ) from None
 
 
-def failure(found: Told, *, path: str, max_bytes: int) -> errors.PodFailed:
+def failure(found: SidecarReport, *, path: str, max_bytes: int) -> errors.PodFailed:
     """Why there is no result where there should be one."""
     match found.kind:
         case "unreadable":

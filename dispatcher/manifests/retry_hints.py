@@ -1,7 +1,7 @@
 """Retry hints: what earlier attempts of a task teach the pod of the next one. Pure.
 
 Out of memory: the next pod gets more, up to a cap. A node that failed: the next pod would rather be elsewhere. Who
-retries (the scheduler) learns, the lessons travel in the message's header `podyard`, and who builds the pod applies
+retries (the scheduler) learns, the hints travel in the message's header `podyard`, and who builds the pod applies
 them, after the override and before hook and identity. A first attempt has none: its pod is what author and queue wrote.
 """
 
@@ -25,7 +25,7 @@ Pod = dict[str, Any]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Lessons:
+class RetryHints:
     """What is to be different. Quantities are the least that the task container gets."""
 
     growths: int = 0
@@ -43,9 +43,9 @@ class Lessons:
         """For people."""
         memory = ((self.memory_limit, "limit"), (self.memory_request, "request"))
         grown = " and ".join(f"a memory {name} of at least {amount}" for amount, name in memory if amount)
-        told = [f"{grown} (growth {self.growths})"] if grown else []
-        told += [f"rather not on {', '.join(self.avoid_nodes)}"] if self.avoid_nodes else []
-        return ", ".join(told)
+        words = [f"{grown} (growth {self.growths})"] if grown else []
+        words += [f"rather not on {', '.join(self.avoid_nodes)}"] if self.avoid_nodes else []
+        return ", ".join(words)
 
     def to_json(self) -> dict[str, Any]:
         """Plain JSON without what is not set; `read` gives an equal value back."""
@@ -80,17 +80,17 @@ class Lessons:
         return replace(self, avoid_nodes=(*others, node)[-MAX_NODES:])
 
 
-NONE = Lessons()
+NONE = RetryHints()
 
 
-def apply(pod: Pod, lessons: Lessons, *, base: str) -> None:
+def apply(pod: Pod, hints: RetryHints, *, base: str) -> None:
     """Changes a manifest: memory of its task container, and a preference for other nodes."""
-    if lessons.memory_limit or lessons.memory_request:
+    if hints.memory_limit or hints.memory_request:
         for container in (pod.get("spec") or {}).get("containers") or ():
             if container.get("name") == base:
-                _grow(pod, container, lessons)
-    if lessons.avoid_nodes:
-        _avoid(pod["spec"], lessons.avoid_nodes)
+                _grow(pod, container, hints)
+    if hints.avoid_nodes:
+        _avoid(pod["spec"], hints.avoid_nodes)
 
 
 def _grown(text: str | None, *, factor: float, at_most: str) -> str | None:
@@ -100,11 +100,11 @@ def _grown(text: str | None, *, factor: float, at_most: str) -> str | None:
         return text  # an amount such as 0, which means nothing
 
 
-def _grow(pod: Pod, container: Pod, lessons: Lessons) -> None:
+def _grow(pod: Pod, container: Pod, hints: RetryHints) -> None:
     """At least what was learned; what template and override say is kept where it is more."""
     resources = container.setdefault("resources", {})
     changes = []
-    for part, wanted in (("requests", lessons.memory_request), ("limits", lessons.memory_limit)):
+    for part, wanted in (("requests", hints.memory_request), ("limits", hints.memory_limit)):
         had = (resources.get(part) or {}).get("memory")
         if wanted is None or (had is not None and _bytes(had, part) >= quantities.bytes_of(wanted)):
             continue
@@ -112,7 +112,7 @@ def _grow(pod: Pod, container: Pod, lessons: Lessons) -> None:
         changes.append(f"{part}.memory {had or 'not set'} -> {wanted}")
     if changes:
         metadata = pod.setdefault("metadata", {})
-        text = f"growth {lessons.growths}: {', '.join(changes)}"
+        text = f"growth {hints.growths}: {', '.join(changes)}"
         metadata["annotations"] = {**(metadata.get("annotations") or {}), MEMORY_ANNOTATION: text}
 
 
@@ -143,7 +143,7 @@ def _unknown(value: object) -> str:  # noqa: ARG001 - a check takes the value
 
 def _count(value: object) -> str:
     is_right = isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= MAX_GROWTHS
-    return "" if is_right else f"must be a whole number of 0 to {MAX_GROWTHS}"
+    return "" if is_right else f"must be an integer of 0 to {MAX_GROWTHS}"
 
 
 def _quantity(value: object) -> str:

@@ -10,17 +10,17 @@ from dispatcher.protocol import outcome, tracebacks, typed_json
 def of(error: BaseException) -> outcome.Failure:
     """Class, arguments and traceback of an exception.
 
-    One that cannot be made again from its arguments is told as its nearest ancestor that can, or wrapped: prefork's
+    One that cannot be made again from its arguments travels as its nearest ancestor that can, or wrapped: prefork's
     processes pickle exceptions, and whoever reads the result sees the same from both.
     """
     text = tracebacks.of_author(error)
     if isinstance(error, SystemExit):
         return ours(f"the body called sys.exit({error.code!r})", reason="Error", text=text, exit_code=_exit_code(error))
-    told = get_pickleable_exception(error)
+    sent = get_pickleable_exception(error)
     return outcome.Failure(
-        type=type(told).__qualname__,
-        module=type(told).__module__,
-        args=ensure_serializable(told.args, typed_json.dumps),
+        type=type(sent).__qualname__,
+        module=type(sent).__module__,
+        args=ensure_serializable(sent.args, typed_json.dumps),
         traceback=outcome.shortened(text),
     )
 

@@ -15,7 +15,8 @@ _ADDED_BY_REQUEST = frozenset(
     {"args", "kwargs", "properties", "reply_to", "correlation_id", "hostname", "delivery_info", "is_eager"}
 )
 HEADER = "podyard"
-"""The custom message header that carries wishes for the pod: name, labels, pod_override, pod_template_file, lessons."""
+"""The custom message header that carries the sender's options for the pod (name, labels, pod_override,
+pod_template_file), and lessons of earlier attempts."""
 
 AGAIN_HEADER = "podyard_again"
 """Says that this message was sent before, or may have been, under the same id."""
@@ -85,10 +86,10 @@ class Message:
         return bool(self.delivery_info.get("redelivered") or self.headers.get(AGAIN_HEADER))
 
     @property
-    def wishes(self) -> Mapping[str, Any]:
+    def requested(self) -> Mapping[str, Any]:
         """What the sender asked of the pod, in the header `podyard`; empty where nothing was asked."""
-        wishes = self.headers.get(HEADER)
-        return wishes if isinstance(wishes, Mapping) else {}
+        requested = self.headers.get(HEADER)
+        return requested if isinstance(requested, Mapping) else {}
 
     @property
     def request(self) -> dict[str, Any]:
@@ -124,7 +125,7 @@ class Message:
         )
 
     def encode(self) -> str:
-        """The JSON text for the annotation: all that a retry needs, the sender's wishes for its pod too.
+        """The JSON text for the annotation: all that a retry needs, the sender's options for its pod too.
 
         Raises kombu's EncodeError (a TypeError for JSON) where an argument has no JSON form.
         """

@@ -1,4 +1,4 @@
-"""An outcome: how a task's body ended inside its pod, as the pod itself tells it.
+"""An outcome: how a task's body ended inside its pod, as the pod itself reports it.
 
 The pod writes it as its termination message. Kubernetes keeps 4 KiB of that, so a larger outcome goes into the log as
 a frame of numbered lines at its end, and the termination message only says how to find it. Pure, and
@@ -80,8 +80,8 @@ def encode(outcome: Outcome, *, limit_bytes: int = MESSAGE_LIMIT_BYTES) -> Encod
 
     Raises what `typed_json.dumps` raises where the value has no JSON form.
     """
-    told = {**vars(outcome), "failure": vars(outcome.failure) if outcome.failure is not None else None}
-    fields = {"v": 1, **{key: value for key, value in told.items() if value is not None}}
+    given = {**vars(outcome), "failure": vars(outcome.failure) if outcome.failure is not None else None}
+    fields = {"v": 1, **{key: value for key, value in given.items() if value is not None}}
     whole = typed_json.dumps(fields).encode()
     if len(whole) <= limit_bytes:
         return Encoded(message=whole)

@@ -48,25 +48,25 @@ class Diagnosis:
 
 
 def diagnose(symptoms: Symptoms) -> Diagnosis:
-    """The diagnosis of what is known; a reason that nobody knows is told as it is."""
-    told = _by_events(symptoms)
-    reason, text = told.reason or "", told.message
-    found = list(_meanings(reason, exit_code=told.exit_code, text=text, place=told.place))
+    """The diagnosis of what is known; a reason that nobody knows stands as it is."""
+    known = _by_events(symptoms)
+    reason, text = known.reason or "", known.message
+    found = list(_meanings(reason, exit_code=known.exit_code, text=text, place=known.place))
     image = _IMAGE.search(text) if reason in reasons.IMAGE_WAITS else None
     facts = {
-        "container": told.container,
-        "who": _WHO[told.place] if told.place != "container" else f"the container {told.container or ''}".strip(),
-        "where": _WHERE[told.place],
+        "container": known.container,
+        "who": _WHO[known.place] if known.place != "container" else f"the container {known.container or ''}".strip(),
+        "where": _WHERE[known.place],
         "image": image and image[1],
-        "node": told.node,
-        "limit": told.memory_limit,
-        "code": None if told.exit_code is None else str(told.exit_code),
+        "node": known.node,
+        "limit": known.memory_limit,
+        "code": None if known.exit_code is None else str(known.exit_code),
     }
     if not found:
         return Diagnosis(
             reason=reason or "Unknown",
             cause=symptoms.cause,
-            explanation=f"{_UNKNOWN[told.place]} {reason}" if reason else "nobody gives a reason",
+            explanation=f"{_UNKNOWN[known.place]} {reason}" if reason else "nobody gives a reason",
             what_to_do="its message, its error and its log say more: `podyard tasks logs`",
         )
     means = dict.fromkeys(worded(known.means, {**facts, **groups}) for known, groups in found)

@@ -33,7 +33,7 @@ from dispatcher.attempts.celery_side import (
     Submit,
     Terminate,
 )
-from dispatcher.attempts.limits import Hold
+from dispatcher.attempts.limits import BlockedReason
 from dispatcher.attempts.registry import Attempts
 from dispatcher.attempts.states import State
 from dispatcher.attempts.status_writer import StatusWriter
@@ -41,7 +41,7 @@ from dispatcher.background import Background
 from dispatcher.finishing import cleanup, log_page
 from dispatcher.kubeapi import access_review, client
 from dispatcher.kubeapi.connect import Connection
-from dispatcher.launching.claim_client import Book, Claims
+from dispatcher.launching.claim_client import Claims, ClaimStore
 from dispatcher.manifests import labels
 from dispatcher.options import Options
 from dispatcher.watching import wiring
@@ -63,7 +63,14 @@ class Controller:
     """All attempts of one dispatcher."""
 
     def __init__(
-        self, options: Options, *, owner: str, limit: int, celery: CelerySide, questions: Questions, book: Book | None
+        self,
+        options: Options,
+        *,
+        owner: str,
+        limit: int,
+        celery: CelerySide,
+        questions: Questions,
+        claim_store: ClaimStore | None,
     ) -> None:
         attempts, background = Attempts(), Background()
         self._shared = wiring.Shared(
@@ -72,7 +79,7 @@ class Controller:
             attempts=attempts,
             celery=celery,
             questions=questions,
-            claims=Claims(book, owner=owner) if book is not None else None,
+            claims=Claims(claim_store, owner=owner) if claim_store is not None else None,
             background=background,
         )
         self._limit = limit
@@ -123,11 +130,11 @@ class Controller:
             self._begin(parts)
             try:
                 async with asyncio.TaskGroup() as loops:
-                    for loop in self._beside(parts):
+                    for loop in self._loops(parts):
                         loops.create_task(loop)
             finally:
                 self._parts = self._reconciler.executors = None
-                await self._let_go(parts)
+                await self._shut_down(parts)
                 await self._background.cancel()
 
     def _begin(self, parts: Parts) -> None:
@@ -136,12 +143,12 @@ class Controller:
             parts.watcher.watch(namespace)
         self._parts, self._reconciler.executors = parts, parts.executors
         for attempt in self._attempts:
-            self._take_up(attempt, parts)
+            self._resume(attempt, parts)
 
-    def _take_up(self, attempt: Attempt, parts: Parts) -> None:
+    def _resume(self, attempt: Attempt, parts: Parts) -> None:
         """An attempt that was here before the API server answered, or before the loops were begun anew."""
         if attempt.state is State.LAUNCHING:
-            blocked = Hold("LaunchInDoubt", "its launch was interrupted")
+            blocked = BlockedReason("LaunchInDoubt", "its launch was interrupted")
             self._attempts.park(attempt, blocked, replace(attempt.launch, is_in_doubt=True))
         if attempt.state is State.PARKED:
             self._attempts.queue(attempt)
@@ -154,7 +161,7 @@ class Controller:
         elif attempt.state in states.LIVE:
             parts.watcher.watch(attempt.namespace)
 
-    def _beside(self, parts: Parts) -> Iterator[Coroutine[Any, Any, None]]:
+    def _loops(self, parts: Parts) -> Iterator[Coroutine[Any, Any, None]]:
         """The loops that look at the world by themselves."""
         yield self._check_permissions(parts.kube)
         yield self._find_namespaces(parts)
@@ -168,7 +175,7 @@ class Controller:
         if self._shared.claims is not None:
             yield self._shared.claims.run()
 
-    async def _let_go(self, parts: Parts) -> None:
+    async def _shut_down(self, parts: Parts) -> None:
         """The end: no more creates, those under way are waited for, and what was not sent is claimed no longer."""
         await parts.launcher.close()
         if self._shared.claims is not None:
@@ -180,7 +187,7 @@ class Controller:
         while True:
             for command in await self._celery.commands():
                 try:
-                    self._obey(command)
+                    self._handle(command)
                 except Exception:
                     logger.exception("a command failed command=%s", type(command).__name__)
 
@@ -226,7 +233,7 @@ class Controller:
 
     # Commands
 
-    def _obey(self, command: Command) -> None:
+    def _handle(self, command: Command) -> None:
         match command:
             case Submit():
                 self._submit(command.attempt)
@@ -242,9 +249,9 @@ class Controller:
             case _:
                 attempt = self._attempts.of_delivery(command.delivery)
                 if attempt is not None:
-                    self._obey_about(attempt, command)
+                    self._handle_for(attempt, command)
 
-    def _obey_about(self, attempt: Attempt, command: Terminate | Close | Requeue | ConfirmOwner) -> None:
+    def _handle_for(self, attempt: Attempt, command: Terminate | Close | Requeue | ConfirmOwner) -> None:
         match command:
             case Terminate():
                 self._terminate(attempt)
@@ -261,7 +268,7 @@ class Controller:
             self._celery.post(Dropped(delivery=attempt.delivery, pod=""))
         elif self._parts is None:
             trouble = self._connection.trouble or "the API server has not answered yet"
-            self._attempts.block(attempt, Hold("ApiServerUnavailable", trouble))
+            self._attempts.block(attempt, BlockedReason("ApiServerUnavailable", trouble))
         else:
             self._launch(attempt, self._parts)
 
@@ -362,7 +369,7 @@ class Controller:
             "api-requests": {" ".join(key): count for key, count in sorted(parts.kube.counts.items())} if parts else {},
             "lists": parts.watcher.relists if parts else 0,
             "events-skipped": parts.watcher.skipped if parts else 0,
-            "ends-untold": parts.resync.untold if parts else 0,
+            "ends-missed": parts.resync.missed_ends if parts else 0,
             "leftovers": parts.cleanup.leftovers if parts else 0,
             "missing-permissions": list(self._missing),
             "limits": parts.capacity.shared.trouble if parts else None,

@@ -52,14 +52,14 @@ class Now:
 
 _WAITING = states.UNLAUNCHED | {State.PENDING}
 """Where a wait may be acted on."""
-_FAREWELLS = {Closed.DROPPED: Do.REPORT_DROPPED, Closed.WITHDRAWN: Do.REPORT_WITHDRAWN}
+_LAST_REPORTS = {Closed.DROPPED: Do.REPORT_DROPPED, Closed.WITHDRAWN: Do.REPORT_WITHDRAWN}
 
 
 def decide(attempt: Attempt, now: Now) -> Do:
     """The next thing to do for an attempt."""
     match attempt.state:
         case State.CLOSED:
-            return _FAREWELLS.get(attempt.closed, Do.NOTHING) if _may_report(attempt) else Do.NOTHING  # type: ignore[arg-type]
+            return _LAST_REPORTS.get(attempt.closed, Do.NOTHING) if _may_report(attempt) else Do.NOTHING  # type: ignore[arg-type]
         case State.ENDED:
             is_read = attempt.ending is not None and attempt.ending.result is not None
             return Do.REPORT_ENDED if is_read and _may_report(attempt) else Do.NOTHING

@@ -42,8 +42,8 @@ class EventHints:
         wait, uid = attempt.wait, attempt.pod.uid
         if uid is None or wait is None:
             return
-        patience_s = _patience_s(attempt)
-        due_mono_s, next_s = self._due.setdefault(attempt, (wait.since_mono_s + patience_s, patience_s))
+        first_s = _first_look_s(attempt)
+        due_mono_s, next_s = self._due.setdefault(attempt, (wait.since_mono_s + first_s, first_s))
         if now_mono_s >= due_mono_s:
             self._due[attempt] = (now_mono_s + next_s, min(2 * next_s, LAST_S))
             self._background.spawn(self._ask(attempt, uid))
@@ -73,11 +73,11 @@ def _telling(events: list[pod_events.Event]) -> pod_events.Event | None:
     return next((event for event in reversed(last) if event.is_warning), last[-1])
 
 
-def _patience_s(attempt: Attempt) -> float:
+def _first_look_s(attempt: Attempt) -> float:
     """Half of the shortest deadline that an event could set, within bounds."""
     ruled = [rule.after_s for kind in ("volume", "image", "start") if (rule := _rule(attempt, kind)).after_s > 0]
     return min([FIRST_S, *(after_s / 2 for after_s in ruled)])
 
 
 def _rule(attempt: Attempt, kind: str) -> wait_rules.Rule:
-    return wait_rules.rule_of(kind, profile=attempt.profile, wanted=attempt.options)
+    return wait_rules.rule_of(kind, profile=attempt.profile, options=attempt.options)

@@ -107,10 +107,10 @@ class Reconciler:
             case Do.FINISH | Do.FINISH_WITHOUT_RESULT:
                 executors.admission.withdraw(attempt)  # where a create that seemed to have failed had worked
                 sighting = attempt.sighting
-                told = sighting.result if sighting is not None else None
+                report = sighting.result if sighting is not None else None
                 if do is Do.FINISH_WITHOUT_RESULT:
-                    told = result_sidecar.Told(kind="lost")
-                executors.completion.finish(attempt, told)
+                    report = result_sidecar.SidecarReport(kind="lost")
+                executors.completion.finish(attempt, report)
                 executors.admission.room.set()
             case Do.FIND:
                 executors.pod_finder.find(attempt)
@@ -140,13 +140,13 @@ class Reconciler:
             )
         else:
             self._attempts.reported(attempt, ended=True)
-            self._celery.post(_farewell(attempt, do))
+            self._celery.post(_last_event(attempt, do))
 
 
 _REPORTS = frozenset({Do.REPORT_LAUNCHED, Do.REPORT_STARTED, Do.REPORT_ENDED, Do.REPORT_DROPPED, Do.REPORT_WITHDRAWN})
 
 
-def _farewell(attempt: Attempt, do: Do) -> Ended | Dropped | Withdrawn:
+def _last_event(attempt: Attempt, do: Do) -> Ended | Dropped | Withdrawn:
     """The last event of an attempt."""
     if do is Do.REPORT_DROPPED:
         return Dropped(delivery=attempt.delivery, pod=attempt.pod.name)

@@ -78,7 +78,7 @@ class Resync:
         self._pace = pace
         self._trusted: dict[LaunchKey, _Trust] = {}
         self._renewed_mono_s: dict[str, float] = {}
-        self.untold = 0
+        self.missed_ends = 0
         """Ends that the watch had not shown."""
 
     async def run(self) -> None:
@@ -153,7 +153,7 @@ class Resync:
             self._not_shown(attempt)
 
     def _not_shown(self, attempt: Attempt) -> None:
-        self.untold += 1
+        self.missed_ends += 1
         namespace, now_mono_s = attempt.namespace, time.monotonic()
         if now_mono_s - self._renewed_mono_s.get(namespace, -RENEW_AGAIN_S) < RENEW_AGAIN_S:
             return

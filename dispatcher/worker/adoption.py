@@ -35,7 +35,7 @@ def request(app: Any, consumer: Any, message: Message) -> Request:
         on_ack=_acknowledged,
         on_reject=_acknowledged,
     )
-    made.on_reject = lambda logger, errors, requeue: _put_back(made) if requeue else None
+    made.on_reject = lambda logger, errors, requeue: _requeue(made) if requeue else None
     return made
 
 
@@ -57,7 +57,7 @@ class _Delivered:
         self.received_at = time.monotonic()
 
 
-def _put_back(request: Any) -> None:
+def _requeue(request: Any) -> None:
     """Sends the message of an adopted pod anew: the broker has none that could be put back."""
     again = request.task.signature_from_request(request._context, retries=request._context.retries)  # as Celery does
     again.apply_async(task_id=request.id)

@@ -152,7 +152,7 @@ class Deliveries:
         entries = self._outbox.turn(now_mono_s=time.monotonic())
         for place, entry in enumerate(entries):
             if self._outbox.is_away:
-                self._outbox.put_back(entries[place:])
+                self._outbox.requeue(entries[place:])
                 return
             self.take(entry.what, failures=entry.failures)
             self._outbox.tried()

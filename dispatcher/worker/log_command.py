@@ -28,7 +28,7 @@ FORGOTTEN_S = 10.0
 _Future = concurrent.futures.Future[Page | None]
 
 
-class LogDesk:
+class LogReader:
     """Starts readings on the loop and hands out what they brought. On the hub's thread."""
 
     def __init__(self, bridge: Bridge, controller: Controller) -> None:
@@ -75,5 +75,5 @@ def _reply(future: _Future) -> dict[str, Any]:
 @inspect_command(name=NAME, args=[("task_id", str), ("offset", int)], signature="TASK_ID [OFFSET]")
 def podyard_log(state: Any, task_id: str = "", offset: int = 0, **kwargs: Any) -> Mapping[str, Any]:
     """The log of an attempt's pod, as far as it is here."""
-    desk: LogDesk | None = getattr(state.consumer.pool, "log_desk", None)
-    return {"state": "unknown"} if desk is None else desk.answer(str(task_id), int(offset or 0))
+    reader: LogReader | None = getattr(state.consumer.pool, "log_reader", None)
+    return {"state": "unknown"} if reader is None else reader.answer(str(task_id), int(offset or 0))

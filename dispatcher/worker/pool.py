@@ -109,9 +109,9 @@ class KubernetesPool(BasePool):
             limit=self.limit,
             celery=self._bridge,
             questions=questions,
-            book=claim_client.book_of(self.app.backend),
+            claim_store=claim_client.claim_store_of(self.app.backend),
         )
-        self.log_desk = log_command.LogDesk(self._bridge, self._controller)
+        self.log_reader = log_command.LogReader(self._bridge, self._controller)
         self._bridge.start(self._controller.run())
         self._health = process_health.HealthReporter(
             kind="dispatcher", name=nodename, folder=self._options.health_folder, checks=self._checks(questions)

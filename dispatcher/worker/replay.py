@@ -75,8 +75,8 @@ class Replay:
             return Replayed(failed=False, value=ended.value, runtime_s=ended.runtime_s)
         stand_in, _ = self._tracer(message.name)
         error = _rebuilt(stand_in, ended.failure) if ended.failure is not None else None
-        told = {"RETRY": lambda: Retry(exc=error), "IGNORED": Ignore, "REJECTED": lambda: _rejection(ended, error)}
-        value = raised(told.get(ended.state, lambda: error or RuntimeError("the pod's outcome names no error"))())
+        errors_of = {"RETRY": lambda: Retry(exc=error), "IGNORED": Ignore, "REJECTED": lambda: _rejection(ended, error)}
+        value = raised(errors_of.get(ended.state, lambda: error or RuntimeError("the pod's outcome names no error"))())
         if ended.failure is not None:
             value.traceback = ended.failure.traceback
         return Replayed(failed=True, value=value, runtime_s=ended.runtime_s)
@@ -120,8 +120,8 @@ def _explained(ended: outcome.Outcome | BaseException) -> outcome.Outcome | Base
     message, details, *_ = [*failure.args, "", None, None]
     if not isinstance(details, Mapping):
         return ended
-    told = endings.diagnosed(errors.PodFailed(str(message), details), place="pod")
-    return replace(ended, failure=replace(failure, args=told.args))
+    diagnosed = endings.diagnosed(errors.PodFailed(str(message), details), place="pod")
+    return replace(ended, failure=replace(failure, args=diagnosed.args))
 
 
 def raised(error: BaseException) -> ExceptionInfo:

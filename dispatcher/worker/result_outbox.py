@@ -89,7 +89,7 @@ class ResultOutbox:
         due += [self._kept.popleft() for _ in range(min(AT_ONCE, len(self._kept)))]
         return due
 
-    def put_back(self, entries: list[OutboxEntry]) -> None:
+    def requeue(self, entries: list[OutboxEntry]) -> None:
         """What a turn gave and was not tried, since the backend is away again."""
         self._kept.extendleft(reversed(entries))
 

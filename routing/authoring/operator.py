@@ -38,9 +38,9 @@ class Operator(edges.Node):
         self.dag = owner
         names.refuse_unknown(f"{self.where}: parameter", given, (*self.parameters, *options.NAMES, "task_id", "dag"))
         given = {name: value for name, value in given.items() if value is not None or name not in self.refused}
-        for name, way_out in self.refused.items():
+        for name, remedy in self.refused.items():
             if name in given:
-                raise InvalidDag(f"{self.where}: {name} {way_out}")
+                raise InvalidDag(f"{self.where}: {name} {remedy}")
         for name, why in self.without_effect.items():
             if name in given:
                 owner.warn(f"{self.where}: {name} has no effect: {why}")

@@ -476,9 +476,9 @@ def without_effect(where: str, given: Mapping[str, Any]) -> list[str]:
 
 def refuse_functions(where: str, given: Mapping[str, Any]) -> None:
     """Raises InvalidDag for parameters that are code: no process that waits for a pod could run it."""
-    for name, way_out in FUNCTIONS.items():
+    for name, remedy in FUNCTIONS.items():
         if given.get(name) is not None:
-            raise InvalidDag(f"{where}: {name} is not possible: no code of a DAG runs beside a pod; {way_out}")
+            raise InvalidDag(f"{where}: {name} is not possible: no code of a DAG runs beside a pod; {remedy}")
 
 
 def problem(pod: Mapping[str, Any]) -> str | None:

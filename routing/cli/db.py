@@ -64,5 +64,5 @@ def _make_folder(session: Session) -> None:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        way_out = "choose another place with --home or the setting database.url"
-        raise Failure(f"the folder {path.parent} cannot be made: {error.strerror}; {way_out}") from error
+        remedy = "choose another place with --home or the setting database.url"
+        raise Failure(f"the folder {path.parent} cannot be made: {error.strerror}; {remedy}") from error

@@ -132,8 +132,8 @@ def _reach_messaging(url: str, *, key: str) -> str:
         ValueError,
         *_errors(connection),
     ) as error:
-        way_out = f"start it (`podyard standalone` brings one along) or correct {key}"
-        raise Failure(f"{shown} cannot be used: {words(error)}; {way_out}") from error
+        remedy = f"start it (`podyard standalone` brings one along) or correct {key}"
+        raise Failure(f"{shown} cannot be used: {words(error)}; {remedy}") from error
     finally:
         connection.release()
     version = about.get("redis_version")  # Valkey names the version of Redis that it is compatible with

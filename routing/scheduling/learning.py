@@ -1,13 +1,13 @@
 """Learning: what a failed attempt teaches the pod of the next one, where its queue says so. Pure."""
 
-from dispatcher.manifests.retry_hints import MAX_GROWTHS, Lessons
+from dispatcher.manifests.retry_hints import MAX_GROWTHS, RetryHints
 from dispatcher.options import QueueProfile
 from routing.results import reported
 
 OUT_OF_MEMORY = "OOMKilled"
 
 
-def after_growth(known: Lessons, ended: reported.EndReport, profile: QueueProfile) -> Lessons | None:
+def after_growth(known: RetryHints, ended: reported.EndReport, profile: QueueProfile) -> RetryHints | None:
     """What is known once memory has grown; None where this end, the queue or the cap does not let it grow.
 
     Only an end that says what memory the task container had counts: then it was that container that was killed.
@@ -30,7 +30,7 @@ def why_no_growth(ended: reported.EndReport, profile: QueueProfile) -> str:
     return f"; memory of its queue grows to {profile.memory_growth_max}, at most {MAX_GROWTHS} times"
 
 
-def after_node(known: Lessons, ended: reported.EndReport, profile: QueueProfile) -> Lessons:
+def after_node(known: RetryHints, ended: reported.EndReport, profile: QueueProfile) -> RetryHints:
     """What is known after a fault of the infrastructure: a node that was at fault is avoided from now on."""
     told = ended.diagnosis or {}
     if not profile.avoid_failed_nodes or not told.get("is_of_node") or not told.get("node"):
@@ -38,6 +38,6 @@ def after_node(known: Lessons, ended: reported.EndReport, profile: QueueProfile)
     return known.without_node(told["node"])
 
 
-def memory_words(known: Lessons) -> str:
+def memory_words(known: RetryHints) -> str:
     """How much the next pod gets, for people."""
     return known.memory_limit or known.memory_request or "more memory"

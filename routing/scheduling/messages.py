@@ -38,7 +38,7 @@ class Occasion:
     """The DAG's defaults of `conf`, for templates."""
     attempt_id: str | None = None
     """For templates, where it is known."""
-    learned: retry_hints.Lessons = retry_hints.NONE
+    hints: retry_hints.RetryHints = retry_hints.NONE
     """What earlier attempts teach this one's pod."""
 
 
@@ -120,6 +120,6 @@ def _header(task: spec.TaskSpec, occasion: Occasion) -> dict[str, Any]:
         header["pod_override"] = task.pod_override
     if task.pod_template_file is not None:
         header["pod_template_file"] = task.pod_template_file
-    if occasion.learned:
-        header[retry_hints.KEY] = occasion.learned.to_json()
+    if occasion.hints:
+        header[retry_hints.KEY] = occasion.hints.to_json()
     return header

@@ -6,7 +6,7 @@ A run that is not here, or whose transaction failed, is built again from the dat
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 
-from dispatcher.manifests.retry_hints import Lessons
+from dispatcher.manifests.retry_hints import RetryHints
 from routing.authoring import spec
 from routing.scheduling import ready
 from routing.store import entries, ledger
@@ -21,7 +21,7 @@ class Instance:
     id: int
     attempts: int
     infra_failures: int
-    lessons: Lessons = field(default_factory=Lessons)
+    lessons: RetryHints = field(default_factory=RetryHints)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -86,7 +86,7 @@ class Runs:
                 id=task.id,
                 attempts=task.attempts,
                 infra_failures=task.infra_failures,
-                lessons=Lessons.read(task.lessons),
+                lessons=RetryHints.read(task.lessons),
             )
             for task in row.tasks
         }

@@ -317,7 +317,7 @@ class Scheduler:
             inputs={name: results.get(run.instances[name].id) for name in task.inputs},
             params=run.version.dag.params,
             attempt_id=attempt_id,
-            learned=instance.lessons,
+            hints=instance.lessons,
         )
         try:
             message = messages.build(task, occasion, render=self._render)

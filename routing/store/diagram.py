@@ -76,7 +76,7 @@ def _waits() -> Iterator[str]:
         at_deadline = f"`{wait_rules.rule_of(name, profile=QueueProfile())}`{_NOTES.get(name, '')}"
         if kind.only_wait:
             at_deadline += f"; never ends it: {kind.only_wait}"
-        yield f"| `{name}` | {kind.what} | {reasons} | {at_deadline} | {kind.way_out} |"
+        yield f"| `{name}` | {kind.what} | {reasons} | {at_deadline} | {kind.remedy} |"
 
 
 if __name__ == "__main__":

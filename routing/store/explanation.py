@@ -78,7 +78,7 @@ def _lines(facts: rows.Explanation, trigger_rule: str, at: datetime) -> Iterator
         is_told = attempt is latest and task.state not in ("queued", "running")
         yield _attempt(attempt, is_told=is_told)
         if attempt.lessons:
-            yield f"  its pod: {retry_hints.Lessons.read(attempt.lessons).words}"
+            yield f"  its pod: {retry_hints.RetryHints.read(attempt.lessons).words}"
         if attempt.diagnosis and not is_told:
             yield f"  why: {attempt.diagnosis['explanation']}"
         yield from (f"  later: {_evidence(entry)}" for entry in attempt.evidence)
@@ -237,7 +237,7 @@ def _open(facts: rows.Explanation, at: datetime) -> Iterator[str]:
 
 def _remedy(found: rows.WaitRow, latest: rows.AttemptRow) -> str:
     if found.kind != "consumer":
-        return wait_rules.KINDS[found.kind].way_out
+        return wait_rules.KINDS[found.kind].remedy
     return f"start a consumer of its queue: `podyard {_PROGRAM[latest.side]} --queues {shlex.quote(latest.queue)}`"
 
 

@@ -93,7 +93,7 @@ class Player:
         while True:
             again_s = await self.ledger.turn(self.demand)
             await asyncio.sleep(shared_limits.LEAST_S)
-            await self.ledger.kicked.wait(max(0.0, again_s - shared_limits.LEAST_S))
+            await self.ledger.wake.wait(max(0.0, again_s - shared_limits.LEAST_S))
 
     async def _play(self) -> None:
         while True:

@@ -20,7 +20,7 @@ ENDED = cleanup.EndedPod(
     uid="00000000-0000-0000-0000-000000000000",
     profile=options.QueueProfile(),
     is_success=True,
-    wanted=container_pod_options.PodOptions(on_kill_action="keep_pod"),
+    options=container_pod_options.PodOptions(on_kill_action="keep_pod"),
 )
 
 

@@ -129,7 +129,7 @@ def test_W3_W9_an_end_that_the_watch_does_not_tell_is_found_within_the_bound(
     """W3: the stream stays open and says nothing. W9: it goes on, and the events of the end are dropped."""
 
     async def story(follower: Follower) -> None:
-        attempt = follower.add(await asyncio.to_thread(create, kubeconfig, f"untold-{row.lower()}", "sleep 0.5"))
+        attempt = follower.add(await asyncio.to_thread(create, kubeconfig, f"missed_ends-{row.lower()}", "sleep 0.5"))
         await until(lambda: attempt.started_at)
         if row == "W3":
             faults.silence_watches()
@@ -138,7 +138,7 @@ def test_W3_W9_an_end_that_the_watch_does_not_tell_is_found_within_the_bound(
         waited_s = await until(lambda: attempt.state is State.ENDED)
         assert attempt.seen.verdict == "succeeded"
         assert 0.5 < waited_s < 0.5 + PACE.bound_s(ran_s=0.5) + 1.0
-        assert follower.resync.untold == 1
+        assert follower.resync.missed_ends == 1
         await until(lambda: follower.watcher.relists >= 2)  # the watch that did not tell was opened anew
 
     follow(kubeconfig, story)
@@ -190,7 +190,7 @@ def test_a_roll_call_costs_little_where_the_watch_is_honest(kubeconfig: Path, fa
         faults.reset_stats()
         began = time.monotonic()
         await until(lambda: time.monotonic() - began > 4)
-        assert follower.resync.untold == 0
+        assert follower.resync.missed_ends == 0
         requests = faults.stats()["requests"]["pods"]
         assert requests.get("get", 0) == 0
         assert 1 <= requests.get("list", 0) <= 4

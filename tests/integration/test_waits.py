@@ -243,7 +243,7 @@ def test_fail_ends_it_with_kind_time_and_way_out(house: House, task_id: str) -> 
     [attempt] = house.explain(task_id).attempts
     assert (task.state, attempt.state, attempt.cause) == ("failed", "failed", "application")
     assert f"{AFTER_S} s (waits.{kind_of(task_id)} of the queue {task_id})" in (attempt.error or "")
-    assert wait_rules.KINDS[kind_of(task_id)].way_out in (attempt.error or "")
+    assert wait_rules.KINDS[kind_of(task_id)].remedy in (attempt.error or "")
 
 
 @pytest.mark.parametrize("task_id", of("retry"))

@@ -45,7 +45,7 @@ class SurviveBrokerLoss(bootsteps.StartStopStep):
 
     def __init__(self, parent: Any, **kwargs: Any) -> None:
         super().__init__(parent, **kwargs)
-        parent.connection_for_read = patient(parent.connection_for_read)
+        parent.connection_for_read = awaiting_writes(parent.connection_for_read)
 
     def start(self, parent: Any) -> None:
         """Wraps what is done with unacknowledged messages of this connection."""
@@ -58,7 +58,7 @@ class SurviveBrokerLoss(bootsteps.StartStopStep):
                     setattr(qos, name, guarded(call, channel))
 
 
-def patient(connect: Callable[..., Any]) -> Callable[..., Any]:
+def awaiting_writes(connect: Callable[..., Any]) -> Callable[..., Any]:
     """A call that gives a connection once the broker at its end takes writes."""
 
     @wraps(connect)

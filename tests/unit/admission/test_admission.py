@@ -14,14 +14,14 @@ from dispatcher.admission.slots import Slots
 from dispatcher.admission.token_bucket import TokenBucket
 from dispatcher.attempts import limits
 from dispatcher.attempts.attempt import Attempt, Launch
-from dispatcher.attempts.limits import Hold, Limits
+from dispatcher.attempts.limits import BlockedReason, Limits
 from dispatcher.attempts.registry import Attempts
 from dispatcher.attempts.seen_pods import SeenPods
 from dispatcher.options import QueueProfile
 from tests import builders
 
 START = builders.START
-Allowed = Callable[[str, int], int | Hold]
+Allowed = Callable[[str, int], int | BlockedReason]
 
 
 class Shares:
@@ -93,7 +93,7 @@ def admission(
 
 def answered(found: Admission, one: Attempt, *, is_in_doubt: bool = False, until_mono_s: float | None = None) -> None:
     """A create came to nothing: the attempt is parked, with its slot where its pod may have been made."""
-    REGISTRY[0].park(one, Hold("Refused", ""), Launch(manifest=b"{}", is_in_doubt=is_in_doubt))
+    REGISTRY[0].park(one, BlockedReason("Refused", ""), Launch(manifest=b"{}", is_in_doubt=is_in_doubt))
     found.park(one, until_mono_s=until_mono_s)
     found.answered(one, keeps_slot=is_in_doubt)
 
@@ -106,9 +106,9 @@ def taken(found: Admission, now_mono_s: float = 0.0) -> list[str]:
     return out
 
 
-def held(found: Admission, one: Attempt, now_mono_s: float = 0.0) -> Hold:
+def held(found: Admission, one: Attempt, now_mono_s: float = 0.0) -> BlockedReason:
     """Why it waits."""
-    hold = found.hold(one, now_mono_s)
+    hold = found.blocked_reason(one, now_mono_s)
     assert hold is not None
     return hold
 
@@ -119,7 +119,7 @@ def test_a_queue_has_no_more_pods_than_its_limit() -> None:
     found = admission(*ones)
     assert taken(found) == ["0", "1"]
     text = "max_pods of the queue q is 2: 2 pods of this dispatcher, 0 slots of other dispatchers"
-    assert held(found, ones[2]) == Hold("QueueLimit", text)
+    assert held(found, ones[2]) == BlockedReason("QueueLimit", text)
     found.answered(ones[0])  # nothing was made
     assert taken(found) == ["2"]
 
@@ -153,7 +153,7 @@ def test_what_other_dispatchers_hold_is_told() -> None:
 
 def test_a_share_that_is_not_known_holds() -> None:
     """And says why it is not."""
-    unknown = Hold("LimitsUnknown", "the API server is away")
+    unknown = BlockedReason("LimitsUnknown", "the API server is away")
     one = attempt(0)
     found = admission(one, allowed=lambda *_: unknown)
     assert (taken(found), held(found, one)) == ([], unknown)
@@ -163,7 +163,7 @@ def test_a_namespace_that_pauses_holds_no_other_one_of_its_queue() -> None:
     """What was received later goes first, then, and the order within the namespace is kept."""
     ones = [attempt(number, namespace="ab"[number % 2]) for number in range(6)]
     found = admission(*ones)
-    quota = Hold("QuotaExceeded", "exceeded quota")
+    quota = BlockedReason("QuotaExceeded", "exceeded quota")
     found.holdoff.pause("a", quota, begun_mono_s=0.0, now_mono_s=1.0, wanted_s=5.0, jitter=0.0)
     assert taken(found, 2.0) == ["1", "3", "5"]
     assert held(found, ones[0], 2.0) == quota
@@ -178,7 +178,7 @@ def test_a_namespace_that_pauses_holds_no_other_one_of_its_queue() -> None:
 
 def test_a_stop_holds_everybody() -> None:
     """429 and 401 are about us, not about a namespace."""
-    busy = Hold("TooManyRequests", "slow down")
+    busy = BlockedReason("TooManyRequests", "slow down")
     one = attempt(0)
     found = admission(one)
     found.holdoff.pause(EVERYWHERE, busy, begun_mono_s=0.0, now_mono_s=0.0, wanted_s=2.0, jitter=0.0)
@@ -260,7 +260,9 @@ def test_what_could_use_no_slot_wants_none() -> None:
     full = [attempt(number, queue="full", max_pods=2) for number in range(9)]
     paused = [attempt(number, namespace="paused") for number in range(20, 25)]
     found = admission(*full, *paused, overall=100)
-    found.holdoff.pause("paused", Hold("QuotaExceeded", ""), begun_mono_s=0.0, now_mono_s=0.0, wanted_s=9.0, jitter=0.0)
+    found.holdoff.pause(
+        "paused", BlockedReason("QuotaExceeded", ""), begun_mono_s=0.0, now_mono_s=0.0, wanted_s=9.0, jitter=0.0
+    )
     assert taken(found, 1.0) == ["0", "1"]
     needs = found.needs(START + timedelta(seconds=12), 1.0)
     assert needs["all"] == Need(used=2, waits=0, oldest_s=10.0)

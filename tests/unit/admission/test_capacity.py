@@ -144,7 +144,7 @@ def test_it_shares_for_ever_whatever_the_api_server_answers() -> None:
         assert world.api.calls["read_config_map"] <= 22
         calls = world.api.calls["read_config_map"]
         for _ in range(1000):
-            world.capacity.shared.kicked.set()
+            world.capacity.shared.wake.set()
             await asyncio.sleep(0.001)
         assert world.api.calls["read_config_map"] - calls <= 1 / capacity.LEAST_S + 1
         assert not running.done()
@@ -225,7 +225,7 @@ def test_an_attempt_is_taken_once_its_share_is_known() -> None:
 
     async def test(world: World) -> None:
         one = world.waiting()
-        held = world.capacity.admission.hold(one, 0.0)
+        held = world.capacity.admission.blocked_reason(one, 0.0)
         assert held is not None
         assert held.reason == "LimitsUnknown"
         assert world.capacity.admission.take(0.0) is None

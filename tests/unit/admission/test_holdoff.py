@@ -3,10 +3,10 @@
 import pytest
 
 from dispatcher.admission.holdoff import EVERYWHERE, IN_A_ROW, RECENT_S, Holdoff
-from dispatcher.attempts.limits import Hold
+from dispatcher.attempts.limits import BlockedReason
 
-QUOTA = Hold("QuotaExceeded", "exceeded quota")
-BUSY = Hold("TooManyRequests", "slow down")
+QUOTA = BlockedReason("QuotaExceeded", "exceeded quota")
+BUSY = BlockedReason("TooManyRequests", "slow down")
 
 
 def test_a_pause_holds_its_namespace_alone() -> None:
@@ -14,11 +14,11 @@ def test_a_pause_holds_its_namespace_alone() -> None:
     pauses = Holdoff()
     delay_s = pauses.pause("a", QUOTA, begun_mono_s=0.0, now_mono_s=1.0, wanted_s=0.0, jitter=0.0)
     assert delay_s == 0.5
-    assert pauses.hold("a", now_mono_s=1.2, under_way=0) == QUOTA
-    assert pauses.hold("b", now_mono_s=1.2, under_way=0) is None
-    assert pauses.hold(EVERYWHERE, now_mono_s=1.2, under_way=0) is None
+    assert pauses.blocked_reason("a", now_mono_s=1.2, under_way=0) == QUOTA
+    assert pauses.blocked_reason("b", now_mono_s=1.2, under_way=0) is None
+    assert pauses.blocked_reason(EVERYWHERE, now_mono_s=1.2, under_way=0) is None
     assert pauses.next_end(1.2) == 1.5
-    assert pauses.hold("a", now_mono_s=1.5, under_way=0) is None
+    assert pauses.blocked_reason("a", now_mono_s=1.5, under_way=0) is None
     assert pauses.next_end(1.5) is None
 
 
@@ -39,7 +39,7 @@ def test_as_long_as_the_server_says() -> None:
     pauses = Holdoff()
     assert pauses.pause("", BUSY, begun_mono_s=0.0, now_mono_s=1.0, wanted_s=7.0, jitter=1.0) == 7.0
     assert pauses.pause("", BUSY, begun_mono_s=0.0, now_mono_s=2.0, wanted_s=7.0, jitter=1.0) == 7.0
-    assert pauses.hold("", now_mono_s=8.9, under_way=0) == BUSY
+    assert pauses.blocked_reason("", now_mono_s=8.9, under_way=0) == BUSY
 
 
 def test_after_the_pause_one_goes_ahead() -> None:
@@ -47,10 +47,10 @@ def test_after_the_pause_one_goes_ahead() -> None:
     pauses = Holdoff()
     pauses.pause("a", QUOTA, begun_mono_s=0.0, now_mono_s=1.0, wanted_s=0.0, jitter=0.0)
     pauses.pause("", BUSY, begun_mono_s=0.0, now_mono_s=1.0, wanted_s=0.0, jitter=0.0)
-    assert pauses.hold("a", now_mono_s=2.0, under_way=1) == QUOTA
-    assert pauses.hold("", now_mono_s=2.0, under_way=1) is None
+    assert pauses.blocked_reason("a", now_mono_s=2.0, under_way=1) == QUOTA
+    assert pauses.blocked_reason("", now_mono_s=2.0, under_way=1) is None
     pauses.worked("a", now_mono_s=2.1)
-    assert pauses.hold("a", now_mono_s=2.1, under_way=1) is None
+    assert pauses.blocked_reason("a", now_mono_s=2.1, under_way=1) is None
 
 
 def test_a_late_success_ends_no_pause() -> None:
@@ -58,14 +58,14 @@ def test_a_late_success_ends_no_pause() -> None:
     pauses = Holdoff()
     for begun_mono_s in (0.0, 2.0, 4.0):
         pauses.pause("a", BUSY, begun_mono_s=begun_mono_s, now_mono_s=begun_mono_s + 1, wanted_s=0.0, jitter=0.0)
-    assert pauses.hold("a", now_mono_s=5.5, under_way=0) == BUSY
+    assert pauses.blocked_reason("a", now_mono_s=5.5, under_way=0) == BUSY
     pauses.worked("a", now_mono_s=5.5)
-    assert pauses.hold("a", now_mono_s=5.5, under_way=0) == BUSY
+    assert pauses.blocked_reason("a", now_mono_s=5.5, under_way=0) == BUSY
     assert pauses.pause("a", BUSY, begun_mono_s=8.0, now_mono_s=8.0, wanted_s=0.0, jitter=0.0) == 0.5
 
 
 def _alone_s(
-    pauses: Holdoff, hold: Hold, *, now_mono_s: float, wanted_s: float = 0.0, failures: int = 1
+    pauses: Holdoff, hold: BlockedReason, *, now_mono_s: float, wanted_s: float = 0.0, failures: int = 1
 ) -> float | None:
     return pauses.alone_s("a", hold, failures=failures, now_mono_s=now_mono_s, wanted_s=wanted_s, jitter=0.0)
 
@@ -76,7 +76,7 @@ def test_a_failure_among_creates_that_work_waits_by_itself() -> None:
     pauses.worked("a", now_mono_s=1.0)
     assert _alone_s(pauses, BUSY, now_mono_s=1.1, wanted_s=7.0) == 7.0
     assert _alone_s(pauses, BUSY, now_mono_s=1.2, failures=3) == 2.0
-    assert pauses.hold("a", now_mono_s=1.2, under_way=1) is None
+    assert pauses.blocked_reason("a", now_mono_s=1.2, under_way=1) is None
 
 
 def test_failures_in_a_row_are_about_the_server() -> None:
@@ -90,9 +90,9 @@ def test_failures_in_a_row_are_about_the_server() -> None:
 
 
 @pytest.mark.parametrize(
-    ("hold", "now_mono_s"), [(QUOTA, 1.1), (BUSY, 1.1 + RECENT_S), (Hold("Unauthorized", ""), 1.1)], ids=str
+    ("hold", "now_mono_s"), [(QUOTA, 1.1), (BUSY, 1.1 + RECENT_S), (BlockedReason("Unauthorized", ""), 1.1)], ids=str
 )
-def test_what_concerns_every_request_pauses_at_once(hold: Hold, now_mono_s: float) -> None:
+def test_what_concerns_every_request_pauses_at_once(hold: BlockedReason, now_mono_s: float) -> None:
     """A quota, a token, and whatever fails where nothing has worked for a while."""
     pauses = Holdoff()
     pauses.worked("a", now_mono_s=1.0)

@@ -28,7 +28,7 @@ def test_only_what_came_later_in_its_queue_and_asks_for_the_same_is_held(attempt
     holds = QuotaHolds()
     first = asking(attempts, 1, "pods", GPU)
     holds.refused(first, frozenset({GPU}), "exceeded quota: gpus")
-    held = holds.hold(asking(attempts, 2, "pods", GPU))
+    held = holds.blocked_reason(asking(attempts, 2, "pods", GPU))
     assert held is not None
     assert held.reason == "QuotaExceeded"
     assert held.text == f"it asks for {GPU} like {first.id}, which came before it: exceeded quota: gpus"
@@ -39,7 +39,7 @@ def test_only_what_came_later_in_its_queue_and_asks_for_the_same_is_held(attempt
         asking(attempts, 2, "pods", GPU, queue="other"),
         asking(attempts, 2, "pods", GPU, namespace="other"),
     ]
-    assert [holds.hold(one) for one in free] == [None] * 5
+    assert [holds.blocked_reason(one) for one in free] == [None] * 5
 
 
 def test_the_hold_ends_with_the_one_that_was_refused(attempts: Attempts) -> None:
@@ -48,12 +48,12 @@ def test_the_hold_ends_with_the_one_that_was_refused(attempts: Attempts) -> None
     for end in (attempts.admit, lambda one: attempts.close(one, builders.Closed.WITHDRAWN)):
         first, second = asking(attempts, 1, GPU), asking(attempts, 2, GPU)
         holds.refused(first, frozenset({GPU}), "full")
-        assert holds.hold(second) is not None
+        assert holds.blocked_reason(second) is not None
         end(first)
         if first.state is builders.State.LAUNCHING:
-            assert holds.hold(second) is not None, "its create is under way"
+            assert holds.blocked_reason(second) is not None, "its create is under way"
             attempts.launched(first, first.pod)
-        assert holds.hold(second) is None
+        assert holds.blocked_reason(second) is None
 
 
 def test_the_earliest_that_was_refused_holds(attempts: Attempts) -> None:
@@ -62,7 +62,7 @@ def test_the_earliest_that_was_refused_holds(attempts: Attempts) -> None:
     first, second, third = (asking(attempts, number, GPU) for number in (1, 2, 3))
     holds.refused(first, frozenset({GPU}), "full")
     holds.refused(second, frozenset({GPU}), "full")
-    assert holds.hold(first) is None
-    held = holds.hold(third)
+    assert holds.blocked_reason(first) is None
+    held = holds.blocked_reason(third)
     assert held is not None
     assert first.id in held.text

@@ -13,7 +13,7 @@ from dispatcher import errors
 from dispatcher.admission import shared_limits
 from dispatcher.admission.fair_share import Need
 from dispatcher.admission.shared_limits import Pace, SharedLimits
-from dispatcher.attempts.limits import Hold
+from dispatcher.attempts.limits import BlockedReason
 from dispatcher.manifests import labels
 from tests import fake_api, fast_time
 
@@ -62,7 +62,7 @@ def using(test: Callable[[Yard], Awaitable[Any]]) -> None:
 def allowed(one: SharedLimits, key: str = KEY) -> int | str:
     """How many pods it may have; the reason where it does not know."""
     found = one.allowed(key, LIMIT)
-    return found.reason if isinstance(found, Hold) else found
+    return found.reason if isinstance(found, BlockedReason) else found
 
 
 def pod(owner: str, *, phase: str = "Running") -> dict[str, Any]:
@@ -81,7 +81,7 @@ def test_before_anything_was_written_nothing_may_be_created() -> None:
     async def test(yard: Yard) -> None:
         one = yard.join("a")
         held = one.allowed(KEY, LIMIT)
-        assert held == Hold(
+        assert held == BlockedReason(
             "LimitsUnknown", "what other dispatchers hold of the limits is not known: nothing was written yet"
         )
 
@@ -131,9 +131,9 @@ def test_a_key_that_was_not_asked_for_is_asked_for_at_once() -> None:
     async def test(yard: Yard) -> None:
         first, second = yard.join("a"), yard.join("b")
         await yard.turn(first, second, first)
-        await first.kicked.wait(0.0)
+        await first.wake.wait(0.0)
         assert allowed(first, "queue/new") == "LimitsUnknown"
-        assert await first.kicked.wait(0.0)
+        assert await first.wake.wait(0.0)
 
     using(test)
 
@@ -231,7 +231,7 @@ def test_who_cannot_write_for_a_while_creates_nothing_more(call: str, fault: Exc
         await asyncio.sleep(PACE.valid_s + 0.1)
         await yard.turn(one)
         held = one.allowed(KEY, LIMIT)
-        assert isinstance(held, Hold)
+        assert isinstance(held, BlockedReason)
         assert (held.reason, str(fault) in held.text) == ("LimitsUnknown", True)
         yard.api._faults.clear()
         await yard.turn(one)
@@ -439,12 +439,12 @@ def test_a_slot_that_becomes_free_is_passed_on_at_once_where_others_wait() -> No
         first.freed()
         await yard.turn(first)
         first.freed()
-        assert not await first.kicked.wait(0.0), "it is alone"
+        assert not await first.wake.wait(0.0), "it is alone"
         yard.needs["a"], yard.needs["b"] = Need(used=LIMIT), Need(waits=5)
         await yard.turn(first, second, first)
         assert allowed(first) == LIMIT // 2
         first.freed()
-        assert await first.kicked.wait(0.0)
+        assert await first.wake.wait(0.0)
 
     using(test)
 
@@ -486,7 +486,7 @@ def test_whatever_happens_the_living_never_exceed_a_limit_together(steps: list[t
                     await yard.turn(one)
                 case "create":
                     may = one.allowed(KEY, LIMIT)
-                    if not isinstance(may, Hold) and pods[name] < may:
+                    if not isinstance(may, BlockedReason) and pods[name] < may:
                         pods[name] += 1
                 case "end":
                     pods[name] = max(0, pods[name] - number)

@@ -35,7 +35,7 @@ def test_a_pod_counts_from_its_create_to_its_end() -> None:
     assert slots.used() == {"queue/q": 1, "namespace/n": 1, "all": 1}
     slots.created("n", "a", "q", uid="uid-a", now_mono_s=1.0)
     slots.see(pod("a", phase="Pending"), "ADDED", now_mono_s=1.1)
-    slots.give_back("n", "a")
+    slots.release("n", "a")
     assert (counted(slots), slots.freed) == (1, 0)
     slots.see(pod("a", phase="Succeeded"), "MODIFIED", now_mono_s=2.0)
     assert (slots.used(), slots.freed) == ({}, 1)
@@ -47,8 +47,8 @@ def test_a_create_that_made_nothing_gives_its_slot_back() -> None:
     slots.begin("n", "a", "q")
     slots.begin("n", "b", "q")
     slots.see(pod("b"), "ADDED", now_mono_s=1.0)
-    slots.give_back("n", "a")
-    slots.give_back("n", "b")
+    slots.release("n", "a")
+    slots.release("n", "b")
     assert not slots.has("n", "a")
     assert slots.has("n", "b")
 
@@ -89,7 +89,7 @@ def test_the_end_of_an_older_pod_of_the_name_frees_nothing() -> None:
 @given(
     st.lists(
         st.tuples(
-            st.sampled_from(["begin", "created", "give_back", "ADDED", "Succeeded", "DELETED", "sync"]),
+            st.sampled_from(["begin", "created", "release", "ADDED", "Succeeded", "DELETED", "sync"]),
             st.sampled_from("abc"),
         )
     )
@@ -102,8 +102,8 @@ def test_what_is_counted_is_what_is_there(story: list[tuple[str, str]]) -> None:
             slots.begin("n", name, "q")
         elif what == "created":
             slots.created("n", name, "q", uid=f"uid-{name}", now_mono_s=1.0)
-        elif what == "give_back":
-            slots.give_back("n", name)
+        elif what == "release":
+            slots.release("n", name)
         elif what == "sync":
             slots.sync("n", (), asked_mono_s=2.0)
         else:

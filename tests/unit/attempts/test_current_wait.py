@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from dispatcher.attempts import current_wait
-from dispatcher.attempts.limits import Hold
+from dispatcher.attempts.limits import BlockedReason
 from dispatcher.attempts.registry import Attempts
 from dispatcher.attempts.states import State
 from dispatcher.attempts.wait_rules import Rule
@@ -42,13 +42,13 @@ def attempts() -> Attempts:
 def test_without_a_pod_the_launchers_reason_says_what_it_waits_for(attempts: Attempts, reason: str, kind: str) -> None:
     """Since the first time it did, however often the reasons change in between."""
     one = builders.queued(attempts)
-    attempts.block(one, Hold(reason, "text"))
+    attempts.block(one, BlockedReason(reason, "text"))
     found = current_wait.look(one, now_mono_s=1.0)
     assert found is not None
     assert (found.kind, found.reason, found.detail, found.since_mono_s) == (kind, reason, "text", 1.0)
-    attempts.block(one, Hold("CreateRate" if kind != "slot" else "QuotaExceeded", ""))
+    attempts.block(one, BlockedReason("CreateRate" if kind != "slot" else "QuotaExceeded", ""))
     current_wait.look(one, now_mono_s=5.0)
-    attempts.block(one, Hold(reason, "text"))
+    attempts.block(one, BlockedReason(reason, "text"))
     again = current_wait.look(one, now_mono_s=9.0)
     assert again is not None
     assert again.since_mono_s == 1.0
@@ -64,7 +64,7 @@ def test_a_launch_under_way_waits_only_where_something_holds_it(attempts: Attemp
     """Such as a result backend that is away."""
     one = builders.in_state(attempts, State.LAUNCHING)
     assert current_wait.look(one, now_mono_s=1.0) is None
-    attempts.block(one, Hold("ResultBackendUnavailable", "gone"))
+    attempts.block(one, BlockedReason("ResultBackendUnavailable", "gone"))
     found = current_wait.look(one, now_mono_s=2.0)
     assert found is not None
     assert found.kind == "results"

@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dispatcher.attempts import limits, wait_rules
-from dispatcher.attempts.limits import Hold, Limits
+from dispatcher.attempts.limits import BlockedReason, Limits
 
 NAMES = st.text("al/.-", min_size=1, max_size=6)
 
@@ -53,7 +53,7 @@ def test_every_key_that_binds_is_counted_and_read_back(queue: str, namespace: st
 def test_a_limit_that_is_reached_names_the_setting_and_who_has_the_slots(key: str, reason: str, setting: str) -> None:
     """So that people know which one to raise, or on whom they wait."""
     held = limits.full(key, 5, here=3, others=2)
-    assert held == Hold(reason, f"{setting}: 3 pods of this dispatcher, 2 slots of other dispatchers")
+    assert held == BlockedReason(reason, f"{setting}: 3 pods of this dispatcher, 2 slots of other dispatchers")
 
 
 def test_every_reason_of_a_limit_is_a_wait_for_a_slot() -> None:

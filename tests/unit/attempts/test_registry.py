@@ -11,12 +11,12 @@ from hypothesis import strategies as st
 
 from dispatcher.attempts import states
 from dispatcher.attempts.attempt import Attempt, Closed, Ending, Launch, Pod
-from dispatcher.attempts.limits import Hold
+from dispatcher.attempts.limits import BlockedReason
 from dispatcher.attempts.registry import Attempts
 from dispatcher.attempts.states import Move, State
 from tests import builders
 
-HOLD = Hold("QuotaExceeded", "pods")
+HOLD = BlockedReason("QuotaExceeded", "pods")
 MOVES: dict[Move, Callable[[Attempts, Attempt], bool]] = {
     Move.ADMIT: lambda attempts, one: attempts.admit(one),
     Move.PARK: lambda attempts, one: attempts.park(one, HOLD, Launch(failures=1)),
@@ -113,9 +113,9 @@ def test_what_changes_is_looked_at_once() -> None:
     one, two = builders.queued(attempts), builders.queued(attempts)
     attempts.block(one, HOLD)
     attempts.block(two, HOLD)
-    attempts.block(one, Hold("QueueLimit", "full"))
+    attempts.block(one, BlockedReason("QueueLimit", "full"))
     assert attempts.changed.take_now() == [one, two]
-    attempts.block(one, Hold("QueueLimit", "full"))
+    attempts.block(one, BlockedReason("QueueLimit", "full"))
     assert attempts.changed.take_now() == []
 
 

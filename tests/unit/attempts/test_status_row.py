@@ -7,7 +7,7 @@ import pytest
 
 from dispatcher.attempts import current_wait, endings, status_row
 from dispatcher.attempts.attempt import Attempt, Closed
-from dispatcher.attempts.limits import Hold
+from dispatcher.attempts.limits import BlockedReason
 from dispatcher.attempts.registry import Attempts
 from dispatcher.attempts.states import State
 from tests import builders
@@ -49,7 +49,7 @@ def test_each_state_has_its_phase(attempts: Attempts, state: State, phase: str) 
 def test_a_wait_stands_in_the_row_with_its_times(attempts: Attempts) -> None:
     """By the clock of people."""
     one = builders.queued(attempts)
-    attempts.block(one, Hold("QuotaExceeded", "pods"))
+    attempts.block(one, BlockedReason("QuotaExceeded", "pods"))
     attempts.waits(one, current_wait.look(one, now_mono_s=90.0))
     found = row(one)
     assert (found.reason, found.message, found.at_deadline) == ("QuotaExceeded", "pods", "wait")

@@ -12,7 +12,7 @@ from dispatcher import errors
 from dispatcher.attempts import endings, status_store, status_writer
 from dispatcher.attempts.attempt import Attempt, Closed
 from dispatcher.attempts.celery_side import Event, Launched
-from dispatcher.attempts.limits import Hold
+from dispatcher.attempts.limits import BlockedReason
 from dispatcher.attempts.registry import Attempts
 from dispatcher.attempts.states import State
 from dispatcher.attempts.status_store import PodRow, PodStore
@@ -169,7 +169,7 @@ def test_a_look_notes_what_an_attempt_waits_for_though_nothing_is_stored() -> No
 
     async def test(world: World) -> None:
         one = builders.queued(world.attempts)
-        world.attempts.block(one, Hold("QueueLimit", "max_pods is 1"))
+        world.attempts.block(one, BlockedReason("QueueLimit", "max_pods is 1"))
         world.writer.write(one)
         assert one.wait is not None
         assert (one.wait.kind, one.wait.reason) == ("slot", "QueueLimit")

@@ -14,9 +14,9 @@ PLAIN = QueueProfile(schedule_timeout_s=100, startup_timeout_s=50)
 POD_KINDS = ("image", "config", "volume", "start")
 
 
-def rule(kind: str, *, wanted: PodOptions | None = None, **rules: str) -> Rule:
+def rule(kind: str, *, options: PodOptions | None = None, **rules: str) -> Rule:
     profile = QueueProfile(schedule_timeout_s=100, startup_timeout_s=50, waits=rules)
-    return wait_rules.rule_of(kind, profile=profile, wanted=wanted)
+    return wait_rules.rule_of(kind, profile=profile, options=options)
 
 
 @pytest.mark.parametrize(
@@ -82,10 +82,10 @@ def test_a_rule_of_the_queue_wins_over_its_time_limits() -> None:
 
 def test_a_time_limit_of_the_task_wins_over_the_queue() -> None:
     """It ends the wait even where the queue would go on: somebody asked for an end."""
-    wanted = PodOptions(schedule_timeout_s=1, startup_timeout_s=2)
-    assert rule("unschedulable", wanted=wanted, unschedulable="fail after 9s") == Rule(action="fail", after_s=1)
-    assert rule("image", wanted=wanted, image="wait") == Rule(action="fail", after_s=2)
-    assert rule("slot", wanted=wanted, slot="wait after 9s") == Rule(action="wait", after_s=9)
+    options = PodOptions(schedule_timeout_s=1, startup_timeout_s=2)
+    assert rule("unschedulable", options=options, unschedulable="fail after 9s") == Rule(action="fail", after_s=1)
+    assert rule("image", options=options, image="wait") == Rule(action="fail", after_s=2)
+    assert rule("slot", options=options, slot="wait after 9s") == Rule(action="wait", after_s=9)
 
 
 @pytest.mark.parametrize(
@@ -154,16 +154,18 @@ def test_an_end_names_kind_time_setting_and_way_out(kind: str) -> None:
         said_by=wait_rules.said_by(kind, profile=PLAIN, queue="q"),
     )
     words = wait_rules.too_long(wait, subject="the pod p")
-    assert {"10 m", "Why: in detail", wait.said_by, wait_rules.KINDS[kind].way_out} <= {
-        part for part in ("10 m", "Why: in detail", wait.said_by, wait_rules.KINDS[kind].way_out) if part in words
+    assert {"10 m", "Why: in detail", wait.said_by, wait_rules.KINDS[kind].remedy} <= {
+        part for part in ("10 m", "Why: in detail", wait.said_by, wait_rules.KINDS[kind].remedy) if part in words
     }
     assert wait_rules.details(wait) == {"reason": "Why", "cause": "application", "waited_for": kind}
 
 
 def test_the_setting_that_bounds_a_wait_is_named() -> None:
-    wanted = PodOptions(startup_timeout_s=2)
+    options = PodOptions(startup_timeout_s=2)
     assert wait_rules.said_by("image", profile=PLAIN, queue="q") == "startup_timeout_s of the queue q"
-    assert wait_rules.said_by("image", profile=PLAIN, wanted=wanted, queue="q") == "startup_timeout_seconds of the task"
-    assert wait_rules.said_by("quota", profile=PLAIN, wanted=wanted, queue="q") == "waits.quota of the queue q"
+    assert (
+        wait_rules.said_by("image", profile=PLAIN, options=options, queue="q") == "startup_timeout_seconds of the task"
+    )
+    assert wait_rules.said_by("quota", profile=PLAIN, options=options, queue="q") == "waits.quota of the queue q"
     ruled = QueueProfile(waits={"unschedulable": "wait"})
     assert wait_rules.said_by("unschedulable", profile=ruled, queue="q") == "waits.unschedulable of the queue q"

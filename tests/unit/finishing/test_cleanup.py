@@ -107,7 +107,7 @@ def test_the_pod_goes_or_stays_by_its_senders_word_and_else_by_its_queues_rule(
 
     async def test(world: World) -> None:
         wanted = PodOptions(on_finish_action=action)
-        world.cleanup.take(world.ended(profile=QueueProfile(delete=rule), is_success=is_success, wanted=wanted))
+        world.cleanup.take(world.ended(profile=QueueProfile(delete=rule), is_success=is_success, options=wanted))
         await world.settle()
         assert [pod["metadata"]["labels"] for pod in world.api.pods.values()] == [DONE] * is_kept
 
@@ -118,7 +118,7 @@ def test_a_pod_some_of_whose_containers_run_goes_where_only_such_are_deleted(tmp
     """Its task has ended, a sidecar of its has not."""
 
     async def test(world: World) -> None:
-        ended = world.ended(wanted=PodOptions(on_finish_action="delete_active_pod"))
+        ended = world.ended(options=PodOptions(on_finish_action="delete_active_pod"))
         world.api.set_status("p", phase="Running")
         world.cleanup.take(ended)
         await world.settle()
@@ -135,7 +135,7 @@ def test_a_pod_that_cannot_be_looked_at_is_kept_where_only_active_ones_are_delet
 
     async def test(world: World) -> None:
         world.api.fail("read_pod", error)
-        world.cleanup.take(world.ended(wanted=PodOptions(on_finish_action="delete_active_pod")))
+        world.cleanup.take(world.ended(options=PodOptions(on_finish_action="delete_active_pod")))
         await world.settle()
         assert world.labels() == DONE
 
@@ -210,7 +210,7 @@ def test_the_pod_of_a_revoked_task_may_be_left_alone(tmp_path: Path) -> None:
     """Its sender wants to see it; it is out of our selectors."""
 
     async def test(world: World) -> None:
-        world.cleanup.kill(world.ended(wanted=PodOptions(on_kill_action="keep_pod")))
+        world.cleanup.kill(world.ended(options=PodOptions(on_kill_action="keep_pod")))
         await world.settle()
         assert (world.labels(), world.saved()) == (DONE, b"hello\n")
 
@@ -426,7 +426,7 @@ def test_logs_of_all_containers_are_saved_where_that_is_asked_for(tmp_path: Path
     """The pod is read for their names."""
 
     async def test(world: World) -> None:
-        ended = world.ended(wanted=PodOptions(logs=Logs(is_all=True)))
+        ended = world.ended(options=PodOptions(logs=Logs(is_all=True)))
         world.api.pods["default", "p"]["spec"]["containers"].append({"name": "side"})
         world.api.logs["default", "p", "side"] = b"beside\n"
         world.cleanup.take(ended)
@@ -481,7 +481,7 @@ def test_a_pod_that_was_found_is_cleaned_up_as_its_message_asks() -> None:
     one = builders.launched(Attempts(), message=message)
     pod = builders.pod_of(one)
     found = cleanup.ended_pod(pod, attempt_id=one.id, profile=QueueProfile(), is_success=True)
-    assert (found.pod, found.uid, found.wanted.on_finish_action) == (one.pod.name, one.pod.uid, "keep_pod")
+    assert (found.pod, found.uid, found.options.on_finish_action) == (one.pod.name, one.pod.uid, "keep_pod")
     del pod["metadata"]["annotations"]["podyard.dev/message"]
     unread = cleanup.ended_pod(pod, attempt_id=one.id, profile=QueueProfile(), is_success=True)
-    assert unread.wanted == PodOptions()
+    assert unread.options == PodOptions()

@@ -129,8 +129,8 @@ def test_what_the_sidecar_said_is_the_result_and_how_much_it_may_be_is_known() -
     async def test(world: World) -> None:
         here = world.any_image(do_xcom_push=True)
         large = world.any_image(do_xcom_push=True)
-        world.completion.finish(here, result_sidecar.Told(kind="here", data=b"[1]"))
-        world.completion.finish(large, result_sidecar.Told(kind="large", size=5000))
+        world.completion.finish(here, result_sidecar.SidecarReport(kind="here", data=b"[1]"))
+        world.completion.finish(large, result_sidecar.SidecarReport(kind="large", size=5000))
         await world.settle()
         assert here.ending is not None
         assert isinstance(here.ending.result, outcome.Outcome)

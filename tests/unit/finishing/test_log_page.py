@@ -8,7 +8,7 @@ import pytest
 
 from dispatcher import errors
 from dispatcher.attempts.attempt import Attempt, Pod
-from dispatcher.attempts.limits import Hold
+from dispatcher.attempts.limits import BlockedReason
 from dispatcher.finishing import cleanup, log_page
 from tests import builders, fake_api
 
@@ -42,7 +42,10 @@ def test_of_a_pod_that_runs_the_newest_lines_are_given() -> None:
     ("facts", "text"),
     [
         ({}, "waits to be launched\n"),
-        ({"blocked": Hold(reason="QuotaExceeded", text="pods:\n2 of 2")}, "waits: QuotaExceeded: pods: 2 of 2\n"),
+        (
+            {"blocked": BlockedReason(reason="QuotaExceeded", text="pods:\n2 of 2")},
+            "waits: QuotaExceeded: pods: 2 of 2\n",
+        ),
     ],
 )
 def test_an_attempt_without_a_pod_says_what_it_waits_for(facts: dict[str, Any], text: str) -> None:

@@ -16,7 +16,7 @@ from dispatcher.attempts.attempt import Attempt
 from dispatcher.attempts.registry import Attempts
 from dispatcher.finishing import result_reader
 from dispatcher.manifests import builder, result_sidecar, workload
-from dispatcher.manifests.result_sidecar import Told
+from dispatcher.manifests.result_sidecar import SidecarReport
 from dispatcher.protocol import outcome
 from tests import builders, fake_api, fast_time
 
@@ -35,10 +35,10 @@ class World:
         self.pod = self.api.pods["default", self.one.pod.name]
         self.pod["metadata"]["uid"] = self.one.pod.uid
 
-    async def read(self, told: Told | None = None) -> tuple[Any, tuple[str, ...]]:
+    async def read(self, report: SidecarReport | None = None) -> tuple[Any, tuple[str, ...]]:
         """What is read of it."""
         seen = builders.seen(self.one, self.status).seen
-        return await result_reader.read(self.api, self.one, seen, told=told, max_bytes=MAX_BYTES)  # type: ignore[arg-type]
+        return await result_reader.read(self.api, self.one, seen, report=report, max_bytes=MAX_BYTES)  # type: ignore[arg-type]
 
     def log(self, text: bytes, container: str = "base") -> None:
         """What its container has printed."""
@@ -50,11 +50,11 @@ def run(call: Callable[[], Coroutine[Any, Any, Any]]) -> Any:
     return fast_time.run(call())
 
 
-def read(status: Any = None, *, made: Attempt | None = None, told: Told | None = None) -> Any:
+def read(status: Any = None, *, made: Attempt | None = None, report: SidecarReport | None = None) -> Any:
     """What is read of a pod that ended so."""
 
     async def call() -> Any:
-        return (await World(made, status).read(told))[0]
+        return (await World(made, status).read(report))[0]
 
     return run(call)
 
@@ -218,7 +218,7 @@ def test_without_events_a_failure_is_told_all_the_same(error: Exception) -> None
 
 
 def test_events_that_do_not_come_hold_a_failure_up_for_a_moment_only() -> None:
-    """Then it is told without them."""
+    """Then it is report without them."""
 
     async def call() -> float:
         world, loop = World(status=builders.ended(1)), asyncio.get_running_loop()
@@ -296,21 +296,25 @@ def test_a_pod_that_was_evicted_is_not_skipped_whatever_its_exit_code() -> None:
 
 
 @pytest.mark.parametrize(
-    ("told", "value"),
-    [(Told(kind="nothing"), None), (Told(kind="here", data=b'{"a": [1]}'), {"a": [1]}), (Told(kind="here"), None)],
+    ("report", "value"),
+    [
+        (SidecarReport(kind="nothing"), None),
+        (SidecarReport(kind="here", data=b'{"a": [1]}'), {"a": [1]}),
+        (SidecarReport(kind="here"), None),
+    ],
 )
-def test_the_result_that_a_sidecar_told_is_the_attempts(told: Told, value: object) -> None:
+def test_the_result_that_a_sidecar_told_is_the_attempts(report: SidecarReport, value: object) -> None:
     """None where there is no file, or an empty one."""
-    assert read(made=container(do_xcom_push=True), told=told).value == value
+    assert read(made=container(do_xcom_push=True), report=report).value == value
 
 
 def test_without_a_result_that_was_asked_for_nobody_waits_for_one() -> None:
     """Nor takes one."""
-    assert read(made=container(), told=Told(kind="here", data=b"7")).value is None
+    assert read(made=container(), report=SidecarReport(kind="here", data=b"7")).value is None
 
 
 DATA = b'"' + b"y" * 900 + b'"'
-IN_LOG = Told(kind="log", size=len(DATA), sha256=hashlib.sha256(DATA).hexdigest())
+IN_LOG = SidecarReport(kind="log", size=len(DATA), sha256=hashlib.sha256(DATA).hexdigest())
 
 
 def test_a_larger_result_is_read_from_the_sidecars_log() -> None:
@@ -326,22 +330,22 @@ def test_a_larger_result_is_read_from_the_sidecars_log() -> None:
 
 
 @pytest.mark.parametrize(
-    ("told", "log", "reason", "cause"),
+    ("report", "log", "reason", "cause"),
     [
         (None, b"", "ResultLost", "infrastructure"),
-        (Told(kind="lost"), b"", "ResultLost", "infrastructure"),
-        (Told(kind="waiting"), b"", "ResultLost", "infrastructure"),
-        (Told(kind="unreadable"), b"", "InvalidResult", "application"),
-        (Told(kind="large", size=9999), b"", "ResultTooLarge", "application"),
-        (Told(kind="here", data=b"{"), b"", "InvalidResult", "application"),
-        (Told(kind="here", data=b"NaN"), b"", "InvalidResult", "application"),
-        (Told(kind="here", data=b"\xff"), b"", "InvalidResult", "application"),
+        (SidecarReport(kind="lost"), b"", "ResultLost", "infrastructure"),
+        (SidecarReport(kind="waiting"), b"", "ResultLost", "infrastructure"),
+        (SidecarReport(kind="unreadable"), b"", "InvalidResult", "application"),
+        (SidecarReport(kind="large", size=9999), b"", "ResultTooLarge", "application"),
+        (SidecarReport(kind="here", data=b"{"), b"", "InvalidResult", "application"),
+        (SidecarReport(kind="here", data=b"NaN"), b"", "InvalidResult", "application"),
+        (SidecarReport(kind="here", data=b"\xff"), b"", "InvalidResult", "application"),
         (IN_LOG, b64encode(DATA)[:-8], "ResultLost", "infrastructure"),
         (IN_LOG, None, "ResultLost", "infrastructure"),
     ],
 )
 def test_a_result_that_there_should_be_and_is_not_is_a_failure(
-    told: Told | None, log: bytes | None, reason: str, cause: str
+    report: SidecarReport | None, log: bytes | None, reason: str, cause: str
 ) -> None:
     """It says that the pod itself succeeded, and whose fault it is."""
 
@@ -349,7 +353,7 @@ def test_a_result_that_there_should_be_and_is_not_is_a_failure(
         world = World(container(do_xcom_push=True))
         if log is not None:
             world.log(log, result_sidecar.NAME)
-        return (await world.read(told))[0]
+        return (await world.read(report))[0]
 
     result = run(call)
     assert isinstance(result, errors.PodFailed)
@@ -395,5 +399,5 @@ def test_a_workload_whose_token_had_expired_is_not_the_authors_failure(expires: 
 def test_nothing_that_a_pod_leaves_raises(message: str, exit_code: int, is_any_image: bool) -> None:
     """The dispatcher is not the pod's to break."""
     made = container(do_xcom_push=True) if is_any_image else builders.launched(Attempts())
-    told = result_sidecar.told({"status": {"phase": "Succeeded"}})
-    assert read(builders.ended(exit_code, message=message), made=made, told=told) is not None
+    report = result_sidecar.report_of({"status": {"phase": "Succeeded"}})
+    assert read(builders.ended(exit_code, message=message), made=made, report=report) is not None

@@ -3,7 +3,7 @@
 from typing import Any
 
 from dispatcher.attempts.attempt import Attempt
-from dispatcher.attempts.limits import Hold
+from dispatcher.attempts.limits import BlockedReason
 from dispatcher.attempts.states import State
 from dispatcher.launching import blocked_reasons
 from dispatcher.launching.blocked_reasons import NUMBERS_OF, NUMBERS_S, BlockedReasons
@@ -135,12 +135,12 @@ def test_what_waits_no_more_or_says_why_already_is_left_alone() -> None:
 
     def test(side: ClusterSide) -> None:
         said = builders.queued(side.attempts)
-        side.attempts.block(said, Hold("Conflict", "try again"))
+        side.attempts.block(said, BlockedReason("Conflict", "try again"))
         others = [builders.in_state(side.attempts, state) for state in (State.LAUNCHING, State.PENDING, State.ENDED)]
         side.attempts.changed.take_now()
         for one in (said, *others):
             blocked_reasons.explain(one, side.parts.capacity.admission, side.attempts, now_mono_s=NOW_S)
         assert side.attempts.changed.take_now() == []
-        assert said.blocked == Hold("Conflict", "try again")
+        assert said.blocked == BlockedReason("Conflict", "try again")
 
     using(test)

@@ -20,11 +20,11 @@ AWAY = ConnectionError("the result backend is away")
 
 
 class World:
-    """The claims of one dispatcher, in a book that others write, too."""
+    """The claims of one dispatcher, in a store that others write, too."""
 
     def __init__(self) -> None:
-        self.book = MemoryBook()
-        self.claims = Claims(self.book, owner=ME)
+        self.claim_store = MemoryBook()
+        self.claims = Claims(self.claim_store, owner=ME)
         self.attempts = Attempts(is_strict=True)
 
     def attempt(self, number: int = 0, **fields: Any) -> Attempt:
@@ -36,8 +36,8 @@ class World:
         claim = launch_claim.Claim(
             **{"token": "theirs", "retries": one.key.retries, "replaced": one.key.replaced, "owner": owner, **fields}
         )
-        ((_, _, _),) = self.book.take_launches([(one.id, claim.token, claim.encode())])
-        return self.book.claims[one.id]
+        ((_, _, _),) = self.claim_store.take_launches([(one.id, claim.token, claim.encode())])
+        return self.claim_store.claims[one.id]
 
 
 def using(test: Callable[[World], Awaitable[Any]]) -> Any:
@@ -51,9 +51,9 @@ def using(test: Callable[[World], Awaitable[Any]]) -> Any:
 
 def test_only_a_backend_that_knows_claims_is_a_book() -> None:
     """Celery's own do not."""
-    book = MemoryBook()
-    assert claim_client.book_of(book) is book
-    assert claim_client.book_of(object()) is None
+    claim_store = MemoryBook()
+    assert claim_client.claim_store_of(claim_store) is claim_store
+    assert claim_client.claim_store_of(object()) is None
 
 
 def test_a_launch_that_nobody_claimed_is_ours_and_may_be_sent() -> None:
@@ -66,7 +66,7 @@ def test_a_launch_that_nobody_claimed_is_ours_and_may_be_sent() -> None:
         assert await world.claims.take(one) == launch_claim.Answer(age_s=float("inf"))
         assert world.claims.holds(one)
         assert world.claims.is_fresh(one)
-        assert (world.book.owner(one.id), world.book.state(one.id)) == (ME, "launching")
+        assert (world.claim_store.owner(one.id), world.claim_store.state(one.id)) == (ME, "launching")
 
     using(test)
 
@@ -77,10 +77,10 @@ def test_a_launch_that_is_anothers_is_answered_with_what_stands_there() -> None:
     async def test(world: World) -> None:
         one = world.attempt()
         theirs = world.claimed_by(OTHER, one)
-        world.book.ages_s[one.id] = 4.0
+        world.claim_store.ages_s[one.id] = 4.0
         assert await world.claims.take(one) == launch_claim.Answer(held=theirs, age_s=4.0)
         assert not world.claims.holds(one)
-        assert world.book.claims == {one.id: theirs}
+        assert world.claim_store.claims == {one.id: theirs}
 
     using(test)
 
@@ -90,11 +90,11 @@ def test_what_has_an_outcome_is_not_claimed() -> None:
 
     async def test(world: World) -> None:
         one = world.attempt()
-        world.book.outcomes.add(one.id)
+        world.claim_store.outcomes.add(one.id)
         answer = await world.claims.take(one)
         assert (answer.held, answer.has_outcome) == (None, True)
         assert not world.claims.holds(one)
-        assert world.book.claims == {}
+        assert world.claim_store.claims == {}
 
     using(test)
 
@@ -105,7 +105,7 @@ def test_many_are_claimed_in_one_round_trip_and_no_more_than_a_bound() -> None:
     async def test(world: World) -> None:
         many = [world.attempt(number) for number in range(claim_client.AT_ONCE + 5)]
         answers = await asyncio.gather(*map(world.claims.take, many))
-        assert [len(trip) for trip in world.book.trips] == [claim_client.AT_ONCE, 5]
+        assert [len(trip) for trip in world.claim_store.trips] == [claim_client.AT_ONCE, 5]
         assert len(answers) == len(many)
         assert all(map(world.claims.holds, many))
 
@@ -122,7 +122,7 @@ def test_one_that_comes_alone_does_not_wait() -> None:
         await world.claims.take(one)
         assert loop.time() - began_s < claim_client.GATHER_S / 2
         await asyncio.gather(world.claims.take(two), world.claims.take(three))
-        assert world.book.trips == [[one.id], [two.id, three.id]]
+        assert world.claim_store.trips == [[one.id], [two.id, three.id]]
 
     using(test)
 
@@ -132,7 +132,7 @@ def test_each_that_waits_learns_that_the_backend_is_away_and_may_ask_again() -> 
 
     async def test(world: World) -> None:
         one, two = world.attempt(0), world.attempt(1)
-        world.book.fail(AWAY)
+        world.claim_store.fail(AWAY)
         answers = await asyncio.gather(world.claims.take(one), world.claims.take(two), return_exceptions=True)
         assert answers == [AWAY, AWAY]
         assert not world.claims.holds(one)
@@ -166,15 +166,15 @@ def test_who_is_cancelled_while_it_asks_keeps_nobody_else_from_an_answer() -> No
 
     async def test(world: World) -> None:
         one, two = world.attempt(0), world.attempt(1)
-        gate = world.book.hold()
+        gate = world.claim_store.hold()
         asking = [asyncio.create_task(world.claims.take(each)) for each in (one, two)]
-        await fast_time.until(lambda: world.book.trips)
+        await fast_time.until(lambda: world.claim_store.trips)
         asking[0].cancel()
         gate.set()
         assert (await asking[1]).held is None
         assert world.claims.holds(one)
         await world.claims.close()
-        assert world.book.claims == {}
+        assert world.claim_store.claims == {}
 
     using(test)
 
@@ -184,17 +184,17 @@ def test_who_is_cancelled_before_it_is_asked_for_claims_nothing() -> None:
 
     async def test(world: World) -> None:
         one, two, three = world.attempt(0), world.attempt(1), world.attempt(2)
-        gate = world.book.hold()
+        gate = world.claim_store.hold()
         first = asyncio.create_task(world.claims.take(one))
-        await fast_time.until(lambda: world.book.trips)
+        await fast_time.until(lambda: world.claim_store.trips)
         second, third = asyncio.create_task(world.claims.take(two)), asyncio.create_task(world.claims.take(three))
         await asyncio.sleep(0)
         second.cancel()
         await asyncio.sleep(0)
         gate.set()
         await asyncio.gather(first, third)
-        assert world.book.trips == [[one.id], [three.id]]
-        assert set(world.book.claims) == {one.id, three.id}
+        assert world.claim_store.trips == [[one.id], [three.id]]
+        assert set(world.claim_store.claims) == {one.id, three.id}
 
     using(test)
 
@@ -204,15 +204,15 @@ def test_the_end_waits_for_a_claim_that_is_under_way_and_gives_it_back() -> None
 
     async def test(world: World) -> None:
         one = world.attempt()
-        gate = world.book.hold()
+        gate = world.claim_store.hold()
         asking = asyncio.create_task(world.claims.take(one))
-        await fast_time.until(lambda: world.book.trips)
+        await fast_time.until(lambda: world.claim_store.trips)
         asking.cancel()
         closing = asyncio.create_task(world.claims.close())
         await asyncio.sleep(0)
         gate.set()
         await closing
-        assert world.book.claims == {}
+        assert world.claim_store.claims == {}
 
     using(test)
 
@@ -222,9 +222,9 @@ def test_an_end_that_is_cut_short_leaves_the_others_their_answers() -> None:
 
     async def test(world: World) -> None:
         one = world.attempt()
-        gate = world.book.hold()
+        gate = world.claim_store.hold()
         asking = asyncio.create_task(world.claims.take(one))
-        await fast_time.until(lambda: world.book.trips)
+        await fast_time.until(lambda: world.claim_store.trips)
         closing = asyncio.create_task(world.claims.close())
         await asyncio.sleep(0)
         closing.cancel()
@@ -258,9 +258,9 @@ def test_the_time_counts_from_when_it_was_asked_for() -> None:
 
     async def test(world: World) -> None:
         one = world.attempt()
-        gate = world.book.hold()
+        gate = world.claim_store.hold()
         asking = asyncio.create_task(world.claims.take(one))
-        await fast_time.until(lambda: world.book.trips)
+        await fast_time.until(lambda: world.claim_store.trips)
         fast_time.skip(launch_claim.FRESH_S)
         gate.set()
         await asking
@@ -278,10 +278,10 @@ def test_what_waits_for_its_pod_is_renewed_and_what_has_one_is_not() -> None:
         world.attempts.admit(launched)
         world.attempts.launched(launched, launched.pod)
         renewing = asyncio.create_task(world.claims.run())
-        world.book.trips.clear()
-        world.book.fail(AWAY)
+        world.claim_store.trips.clear()
+        world.claim_store.fail(AWAY)
         await asyncio.sleep(3 * launch_claim.RENEW_S + 0.5)
-        assert world.book.trips == [[waits.id]] * 3
+        assert world.claim_store.trips == [[waits.id]] * 3
         assert world.claims.is_fresh(waits)
         assert not world.claims.holds(launched)
         renewing.cancel()
@@ -299,7 +299,7 @@ def test_an_ended_dispatcher_takes_back_what_it_never_sent() -> None:
         await asyncio.gather(world.claims.take(unsent), world.claims.take(sent))
         world.claims.sent(sent)
         await world.claims.close()
-        assert set(world.book.claims) == {sent.id}
+        assert set(world.claim_store.claims) == {sent.id}
         assert world.claims.holds(sent)
 
     using(test)
@@ -314,9 +314,9 @@ def test_a_create_that_was_refused_gives_its_claim_back() -> None:
         world.claims.sent(one)
         world.claims.sent(one)
         await world.claims.refused(one)
-        assert world.book.owner(one.id) == ME
+        assert world.claim_store.owner(one.id) == ME
         await world.claims.refused(one)
-        assert (world.book.claims, world.claims.holds(one)) == ({}, False)
+        assert (world.claim_store.claims, world.claims.holds(one)) == ({}, False)
         await world.claims.refused(one)  # of what is not held nothing follows
 
     using(test)
@@ -328,9 +328,9 @@ def test_a_claim_that_cannot_be_given_back_harms_nobody() -> None:
     async def test(world: World) -> None:
         one = world.attempt()
         await world.claims.take(one)
-        world.book.trouble = AWAY
+        world.claim_store.trouble = AWAY
         await world.claims.give_up(one)
-        assert (world.book.owner(one.id), world.claims.holds(one)) == (ME, False)
+        assert (world.claim_store.owner(one.id), world.claims.holds(one)) == (ME, False)
 
     using(test)
 
@@ -341,10 +341,10 @@ def test_nobodys_claim_but_our_own_is_given_back() -> None:
     async def test(world: World) -> None:
         one = world.attempt()
         await world.claims.take(one)
-        del world.book.claims[one.id]
+        del world.claim_store.claims[one.id]
         theirs = world.claimed_by(OTHER, one)
         await world.claims.give_up(one)
-        assert world.book.claims == {one.id: theirs}
+        assert world.claim_store.claims == {one.id: theirs}
 
     using(test)
 
@@ -356,7 +356,7 @@ def test_the_claim_of_an_earlier_launch_is_replaced_if_it_stands_there_still() -
         one = world.attempt(headers={"retries": 1})
         theirs = world.claimed_by(OTHER, one, retries=0)
         assert await world.claims.replace(one, theirs)
-        assert world.book.owner(one.id) == ME
+        assert world.claim_store.owner(one.id) == ME
         assert world.claims.is_fresh(one)
         assert not await world.claims.replace(one, theirs)
 
@@ -369,12 +369,12 @@ def test_of_several_that_find_a_launch_lost_one_notes_it() -> None:
     async def test(world: World) -> None:
         one = world.attempt()
         theirs = world.claimed_by(OTHER, one)
-        rival = Claims(world.book, owner="rival@host")
+        rival = Claims(world.claim_store, owner="rival@host")
         late = builders.queued(Attempts(), task_id=one.id)
         assert await world.claims.lose(one, theirs)
         assert not await rival.lose(late, theirs)
-        assert (world.book.owner(one.id), world.book.state(one.id)) == (ME, "lost")
-        world.book.outcomes.add(one.id)
+        assert (world.claim_store.owner(one.id), world.claim_store.state(one.id)) == (ME, "lost")
+        world.claim_store.outcomes.add(one.id)
         assert not await world.claims.lose(one, one.delivery)
 
     using(test)
@@ -386,11 +386,11 @@ def test_a_loss_whose_answer_was_lost_is_noted_once_and_is_ours() -> None:
     async def test(world: World) -> None:
         one = world.attempt()
         theirs = world.claimed_by(OTHER, one)
-        world.book.fail(AWAY, takes_effect=True)
+        world.claim_store.fail(AWAY, takes_effect=True)
         with pytest.raises(ConnectionError):
             await world.claims.lose(one, theirs)
         assert await world.claims.lose(one, theirs)
-        assert world.book.state(one.id) == "lost"
+        assert world.claim_store.state(one.id) == "lost"
 
     using(test)
 
@@ -406,9 +406,9 @@ def test_a_message_that_goes_back_leaves_no_claim_of_its_launch(held: str) -> No
             world.claims.sent(one)
         elif held != "nothing":
             world.claimed_by(OTHER, one)
-        world.book.fail(*[AWAY] * 7)
+        world.claim_store.fail(*[AWAY] * 7)
         await world.claims.release(one)
-        assert (world.book.claims, world.claims.holds(one)) == ({}, False)
+        assert (world.claim_store.claims, world.claims.holds(one)) == ({}, False)
 
     using(test)
 
@@ -419,9 +419,9 @@ def test_what_is_no_claim_of_this_launch_stays_when_a_message_goes_back(text: st
 
     async def test(world: World) -> None:
         one = world.attempt()
-        world.book.claims[one.id] = text
+        world.claim_store.claims[one.id] = text
         await world.claims.release(one)
-        assert world.book.claims == {one.id: text}
+        assert world.claim_store.claims == {one.id: text}
 
     using(test)
 
@@ -432,10 +432,10 @@ def test_what_has_ended_is_released_at_once() -> None:
     async def test(world: World) -> None:
         one = world.attempt()
         await world.claims.take(one)
-        claim = world.book.claims[one.id]
-        world.book.outcomes.add(one.id)
+        claim = world.claim_store.claims[one.id]
+        world.claim_store.outcomes.add(one.id)
         await world.claims.release(one)
-        assert world.book.claims == {one.id: claim}
+        assert world.claim_store.claims == {one.id: claim}
 
     using(test)
 
@@ -447,9 +447,9 @@ def test_a_launched_attempt_is_what_the_registry_says() -> None:
         parked = builders.in_state(world.attempts, State.PARKED)
         await world.claims.take(parked)
         renewing = asyncio.create_task(world.claims.run())
-        world.book.trips.clear()
+        world.claim_store.trips.clear()
         await asyncio.sleep(launch_claim.RENEW_S + 0.1)
-        assert world.book.trips == [[parked.id]]
+        assert world.claim_store.trips == [[parked.id]]
         renewing.cancel()
 
     using(test)

@@ -25,13 +25,13 @@ AWAY = ConnectionError("the result backend is away")
 
 
 class World:
-    """A guard, with a book of claims or without."""
+    """A guard, with a store of claims or without."""
 
     def __init__(self, *, has_book: bool = True) -> None:
-        self.book = MemoryBook()
+        self.claim_store = MemoryBook()
         self.answers = Answers()
         self.attempts = Attempts(is_strict=True)
-        self.claims = Claims(self.book, owner=ME)
+        self.claims = Claims(self.claim_store, owner=ME)
         self.guard = LaunchGuard(self.claims if has_book else None, questions=self.answers, attempts=self.attempts)
 
     def attempt(self, *, received_at: datetime | None = None, **fields: Any) -> Attempt:
@@ -44,9 +44,9 @@ class World:
         """Another's claim stands there."""
         given = {"token": "theirs", "retries": one.key.retries, "replaced": one.key.replaced, "owner": owner, **fields}
         claim = launch_claim.Claim(**given)
-        self.book.take_launches([(one.id, claim.token, claim.encode())])
-        self.book.ages_s[one.id] = age_s
-        return self.book.claims[one.id]
+        self.claim_store.take_launches([(one.id, claim.token, claim.encode())])
+        self.claim_store.ages_s[one.id] = age_s
+        return self.claim_store.claims[one.id]
 
 
 def using(test: Callable[[World], Awaitable[Any]], **world: Any) -> Any:
@@ -67,7 +67,7 @@ def test_what_nobody_has_claimed_is_created_with_our_claim() -> None:
     async def test(world: World) -> None:
         one = world.attempt()
         assert await world.guard.ask(one) == Step("create", "Claimed")
-        assert world.book.owner(one.id) == ME
+        assert world.claim_store.owner(one.id) == ME
         assert world.guard.is_fresh(one)
 
     using(test)
@@ -78,7 +78,7 @@ def test_what_has_ended_is_dropped() -> None:
 
     async def test(world: World) -> None:
         one = world.attempt()
-        world.book.outcomes.add(one.id)
+        world.claim_store.outcomes.add(one.id)
         assert await world.guard.ask(one) == Step("drop", "Ended")
 
     using(test)
@@ -102,7 +102,7 @@ def test_the_claim_of_an_earlier_launch_makes_room() -> None:
         one = world.attempt(headers={"retries": 2})
         world.claimed(one, retries=1)
         assert await world.guard.ask(one) == Step("create", "Claimed")
-        assert world.book.owner(one.id) == ME
+        assert world.claim_store.owner(one.id) == ME
 
     using(test)
 
@@ -124,7 +124,7 @@ def test_what_is_no_launch_of_a_dispatcher_is_dropped(text: str, reason: str) ->
 
     async def test(world: World) -> None:
         one = world.attempt()
-        world.book.claims[one.id] = text
+        world.claim_store.claims[one.id] = text
         assert await world.guard.ask(one) == Step("drop", reason)
 
     using(test)
@@ -136,14 +136,14 @@ def test_while_the_result_backend_is_away_it_waits_and_says_so(caplog: pytest.Lo
 
     async def test(world: World) -> None:
         one, two = world.attempt(), world.attempt()
-        world.book.trouble = AWAY
+        world.claim_store.trouble = AWAY
         asking = [asyncio.create_task(world.guard.ask(each)) for each in (one, two)]
         await asyncio.sleep(3600)
         assert not any(task.done() for task in asking)
         assert [each.blocked.reason for each in (one, two) if each.blocked] == ["ResultBackendUnavailable"] * 2
         assert one.blocked is not None
         assert one.blocked.text == str(AWAY)
-        world.book.trouble = None
+        world.claim_store.trouble = None
         assert {(await task).action for task in asking} == {"create"}
 
     using(test)
@@ -155,15 +155,15 @@ def test_an_attempt_that_is_cancelled_while_it_waits_claims_nothing_later() -> N
 
     async def test(world: World) -> None:
         one = world.attempt()
-        world.book.trouble = AWAY
+        world.claim_store.trouble = AWAY
         asking = asyncio.create_task(world.guard.ask(one))
         await asyncio.sleep(60)
         asking.cancel()
         with pytest.raises(asyncio.CancelledError):
             await asking
-        world.book.trouble = None
+        world.claim_store.trouble = None
         await asyncio.sleep(60)
-        assert (world.book.claims, world.claims.holds(one)) == ({}, False)
+        assert (world.claim_store.claims, world.claims.holds(one)) == ({}, False)
 
     using(test)
 
@@ -173,13 +173,13 @@ def test_a_claim_whose_answer_comes_too_late_is_asked_for_again() -> None:
 
     async def test(world: World) -> None:
         one = world.attempt()
-        gate = world.book.hold()
+        gate = world.claim_store.hold()
         asking = asyncio.create_task(world.guard.ask(one))
-        await fast_time.until(lambda: world.book.trips)
+        await fast_time.until(lambda: world.claim_store.trips)
         fast_time.skip(launch_claim.FRESH_S + 1)
         gate.set()
         assert (await asking).action == "create"
-        assert len(world.book.trips) == 2
+        assert len(world.claim_store.trips) == 2
         assert one.blocked is not None
         assert one.blocked.reason == "ResultBackendUnavailable"
 
@@ -220,9 +220,9 @@ def test_an_old_claim_without_a_pod_is_lost_and_one_reports_it() -> None:
         one = world.attempt()
         theirs = world.claimed(one, age_s=launch_claim.LEASE_S + 1)
         assert await world.guard.without_pod(one) == Step("report", "PodLost", OTHER)
-        assert (world.book.owner(one.id), world.book.state(one.id)) == (ME, "lost")
+        assert (world.claim_store.owner(one.id), world.claim_store.state(one.id)) == (ME, "lost")
         rival = builders.queued(Attempts(), task_id=one.id)
-        assert not await Claims(world.book, owner="rival@host").lose(rival, theirs)
+        assert not await Claims(world.claim_store, owner="rival@host").lose(rival, theirs)
 
     using(test)
 
@@ -233,16 +233,16 @@ def test_a_loss_that_another_has_noted_meanwhile_is_waited_for() -> None:
     async def test(world: World) -> None:
         one = world.attempt()
         world.claimed(one, age_s=launch_claim.LEASE_S + 1)
-        real = world.book.swap_launch
+        real = world.claim_store.swap_launch
 
         def slower(attempt_id: str, held: str, claim: str | None) -> bool:
             rival = launch_claim.Claim(token="rival", retries=0, owner="rival@host", state="lost")
             real(attempt_id, "theirs", rival.encode())
             return real(attempt_id, held, claim)
 
-        world.book.swap_launch = slower  # type: ignore[method-assign]
+        world.claim_store.swap_launch = slower  # type: ignore[method-assign]
         assert await world.guard.without_pod(one) == Step("wait", "ClaimedBefore", OTHER)
-        assert world.book.owner(one.id) == "rival@host"
+        assert world.claim_store.owner(one.id) == "rival@host"
 
     using(test)
 
@@ -253,16 +253,16 @@ def test_a_loss_whose_answer_was_lost_is_reported_and_not_run_again() -> None:
     async def test(world: World) -> None:
         one = world.attempt()
         world.claimed(one, age_s=launch_claim.LEASE_S + 1)
-        real = world.book.swap_launch
+        real = world.claim_store.swap_launch
 
         def answer_is_lost(attempt_id: str, held: str, claim: str | None) -> bool:
-            world.book.swap_launch = real  # type: ignore[method-assign]
+            world.claim_store.swap_launch = real  # type: ignore[method-assign]
             real(attempt_id, held, claim)
             raise AWAY
 
-        world.book.swap_launch = answer_is_lost  # type: ignore[method-assign]
+        world.claim_store.swap_launch = answer_is_lost  # type: ignore[method-assign]
         assert await world.guard.without_pod(one) == Step("report", "PodLost", OTHER)
-        assert world.book.state(one.id) == "lost"
+        assert world.claim_store.state(one.id) == "lost"
 
     using(test)
 
@@ -300,7 +300,7 @@ def test_our_own_pod_that_nobody_saw_is_lost() -> None:
         for each in (one, two):
             await world.guard.ask(each)
         assert await world.guard.lose(one) == Step("report", "PodLost", ME)
-        world.book.outcomes.add(two.id)
+        world.claim_store.outcomes.add(two.id)
         assert await world.guard.lose(two) == Step("drop", "Ended")
 
     using(test)
@@ -312,7 +312,7 @@ def test_our_own_loss_whose_answer_was_lost_is_reported() -> None:
     async def test(world: World) -> None:
         one = world.attempt()
         await world.guard.ask(one)
-        world.book.fail(AWAY, takes_effect=True)
+        world.claim_store.fail(AWAY, takes_effect=True)
         assert await world.guard.lose(one) == Step("report", "PodLost", ME)
 
     using(test)
@@ -330,7 +330,7 @@ def test_a_claim_goes_back_with_a_refusal_but_not_while_a_create_is_unanswered()
         await world.guard.refused(refused)
         await world.guard.give_up(unanswered)
         await world.guard.give_up(withdrawn)
-        assert set(world.book.claims) == {unanswered.id}
+        assert set(world.claim_store.claims) == {unanswered.id}
 
     using(test)
 
@@ -351,7 +351,7 @@ def test_what_stores_no_outcome_is_not_claimed() -> None:
         await world.guard.refused(one)
         await world.guard.give_up(one)
         assert world.guard.is_fresh(one)
-        assert (world.book.claims, world.book.trips) == ({}, [])
+        assert (world.claim_store.claims, world.claim_store.trips) == ({}, [])
 
     using(test)
 

@@ -9,7 +9,7 @@ import pytest
 
 from dispatcher import errors
 from dispatcher.attempts.attempt import Attempt, Closed
-from dispatcher.attempts.limits import Hold
+from dispatcher.attempts.limits import BlockedReason
 from dispatcher.attempts.states import State
 from dispatcher.launching import launcher
 from dispatcher.options import QueueProfile
@@ -91,7 +91,7 @@ def test_one_that_is_taken_up_again_keeps_what_came_of_its_creates() -> None:
         one = builders.queued(side.attempts)
         past = {"failures": 3, "is_in_doubt": True, "doubted_mono_s": 7.0}
         side.attempts.prepare(one, builders.Launch(**past))
-        side.attempts.block(one, Hold("ApiServerUnavailable", "away"))
+        side.attempts.block(one, BlockedReason("ApiServerUnavailable", "away"))
         side.parts.launcher.submit(one)
         assert {name: getattr(one.launch, name) for name in past} == past
         assert (one.blocked, bool(one.launch.manifest)) == (None, True)
@@ -141,7 +141,7 @@ def test_no_more_creates_are_at_the_server_at_once_than_it_may_get() -> None:
         gate.set()
         await side.until(lambda: all(one.state is State.PENDING for one in ones))
 
-    running(test, create_concurrency=2, book=MemoryBook())
+    running(test, create_concurrency=2, claim_store=MemoryBook())
 
 
 def test_a_create_that_is_refused_for_now_is_tried_again_by_itself() -> None:
@@ -250,13 +250,13 @@ def test_the_end_does_not_wait_for_ever_and_what_it_cuts_off_is_in_doubt() -> No
 
 def test_what_was_being_claimed_at_the_end_is_not_created_and_not_claimed_for_ever() -> None:
     """The next dispatcher need not wonder."""
-    book = MemoryBook()
+    claim_store = MemoryBook()
 
     async def test(side: ClusterSide) -> None:
         assert side.claims is not None
-        gate = book.hold()
+        gate = claim_store.hold()
         one = submit(side)
-        await side.until(lambda: book.trips)
+        await side.until(lambda: claim_store.trips)
         closing = asyncio.create_task(side.parts.launcher.close())
         await asyncio.sleep(0)
         fast_time.skip(launcher.CLOSE_S + 1)
@@ -265,10 +265,10 @@ def test_what_was_being_claimed_at_the_end_is_not_created_and_not_claimed_for_ev
         await asyncio.sleep(0)
         gate.set()
         await releasing
-        assert (side.api.pods, book.claims) == ({}, {})
+        assert (side.api.pods, claim_store.claims) == ({}, {})
         assert not one.launch.is_in_doubt
 
-    running(test, book=book)
+    running(test, claim_store=claim_store)
 
 
 def test_an_end_without_launches_is_over_at_once() -> None:

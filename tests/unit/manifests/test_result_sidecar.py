@@ -25,7 +25,7 @@ def pod_that_said(message: str | None, *, phase: str = "Running") -> dict[str, A
     return {"status": {"phase": phase, "initContainerStatuses": [{"name": result_sidecar.NAME, "state": state}]}}
 
 
-def run_sidecar(folder: Path) -> tuple[result_sidecar.Told, bytes]:
+def run_sidecar(folder: Path) -> tuple[result_sidecar.SidecarReport, bytes]:
     """Runs the script as the cluster does, with its paths in `folder`: SIGTERM once the others have ended."""
     made = result_sidecar.build(path="/airflow/xcom/return.json", image="i", max_bytes=MAX_BYTES, base="base")
     script = made["spec"]["initContainers"][0]["args"][0]
@@ -39,7 +39,7 @@ def run_sidecar(folder: Path) -> tuple[result_sidecar.Told, bytes]:
         os.killpg(process.pid, signal.SIGKILL)
     said = (folder / "said").read_text()
     assert len(said) <= 1024, "of twelve containers Kubernetes keeps a kilobyte each"
-    return result_sidecar.told(pod_that_said(said)), (folder / "log").read_bytes()
+    return result_sidecar.report_of(pod_that_said(said)), (folder / "log").read_bytes()
 
 
 def _catches_term(status: str) -> bool:
@@ -76,7 +76,7 @@ def test_a_log_that_lost_a_line_is_noticed() -> None:
     data = b"[" + b"1, " * 900 + b"1]"
     sha = hashlib.sha256(data).hexdigest()
     lines = base64.encodebytes(data).splitlines(keepends=True)
-    told = result_sidecar.Told(kind="log", size=len(data), sha256=sha)
+    told = result_sidecar.SidecarReport(kind="log", size=len(data), sha256=sha)
     assert result_sidecar.read_log(b"".join(lines), told) == data
     with pytest.raises(errors.PodFailed) as caught:
         result_sidecar.read_log(b"".join(lines[:-2]), told)
@@ -100,15 +100,15 @@ def test_bad_json_shows_its_first_bytes_and_no_more(data: bytes) -> None:
 
 
 def test_a_sidecar_that_runs_has_not_told_yet_and_one_without_a_word_is_lost() -> None:
-    assert result_sidecar.told(pod_that_said(None)).kind == "waiting"
-    assert result_sidecar.told(pod_that_said("")).kind == "lost"
-    assert result_sidecar.told({"status": {"phase": "Succeeded"}}).kind == "lost"
+    assert result_sidecar.report_of(pod_that_said(None)).kind == "waiting"
+    assert result_sidecar.report_of(pod_that_said("")).kind == "lost"
+    assert result_sidecar.report_of({"status": {"phase": "Succeeded"}}).kind == "lost"
 
 
 @given(st.text(max_size=200))
 def test_no_message_makes_it_raise(message: str) -> None:
-    result_sidecar.told(pod_that_said(message))
-    result_sidecar.told(pod_that_said(f"podyard-result {message}"))
+    result_sidecar.report_of(pod_that_said(message))
+    result_sidecar.report_of(pod_that_said(f"podyard-result {message}"))
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,7 @@ import pytest
 
 from dispatcher import errors
 from dispatcher.manifests import retry_hints
-from dispatcher.manifests.retry_hints import Lessons
+from dispatcher.manifests.retry_hints import RetryHints
 from dispatcher.options import QueueProfile
 from routing.results import reported
 from routing.scheduling import learning
@@ -22,7 +22,7 @@ def pod(**container: Any) -> dict[str, Any]:
 
 
 def applied(manifest: dict[str, Any], **learned: Any) -> dict[str, Any]:
-    retry_hints.apply(manifest, Lessons(**learned), base="base")
+    retry_hints.apply(manifest, RetryHints(**learned), base="base")
     return manifest
 
 
@@ -36,13 +36,13 @@ class TestTravel:
     @pytest.mark.parametrize(
         "learned",
         [
-            Lessons(),
-            Lessons(growths=2, memory_limit="1Gi", memory_request="512Mi"),
-            Lessons(avoid_nodes=("n1", "n2")),
+            RetryHints(),
+            RetryHints(growths=2, memory_limit="1Gi", memory_request="512Mi"),
+            RetryHints(avoid_nodes=("n1", "n2")),
         ],
     )
-    def test_json_and_back(self, learned: Lessons) -> None:
-        assert Lessons.read(learned.to_json()) == learned
+    def test_json_and_back(self, learned: RetryHints) -> None:
+        assert RetryHints.read(learned.to_json()) == learned
         assert bool(learned) == bool(learned.to_json())
 
     @pytest.mark.parametrize(
@@ -57,7 +57,7 @@ class TestTravel:
     )
     def test_a_header_of_somebody_else_is_checked(self, fields: object, words: str) -> None:
         with pytest.raises(errors.InvalidOverride, match=words):
-            Lessons.read(fields)
+            RetryHints.read(fields)
 
 
 class TestMemory:
@@ -117,14 +117,14 @@ class TestNodes:
 class TestLearning:
     def test_memory_grows_step_by_step_to_the_cap_and_no_further(self) -> None:
         """512Mi, 768Mi, 1Gi: then the failure is the author's."""
-        known, had, steps = Lessons(), {"memory_limit": "512Mi", "memory_request": "128Mi"}, []
+        known, had, steps = RetryHints(), {"memory_limit": "512Mi", "memory_request": "128Mi"}, []
         while (grown := learning.after_growth(known, ended(**had), GROWS)) is not None:
             known, had = grown, {"memory_limit": grown.memory_limit, "memory_request": grown.memory_request}
             steps.append((grown.growths, grown.memory_limit, grown.memory_request))
         assert steps == [(1, "768Mi", "192Mi"), (2, "1Gi", "288Mi")]
 
     def test_growth_ends_after_five_steps_however_high_the_cap(self) -> None:
-        known = Lessons(growths=retry_hints.MAX_GROWTHS, memory_limit="1Mi")
+        known = RetryHints(growths=retry_hints.MAX_GROWTHS, memory_limit="1Mi")
         assert learning.after_growth(known, ended(memory_limit="1Mi"), GROWS) is None
 
     @pytest.mark.parametrize(
@@ -138,21 +138,21 @@ class TestLearning:
         ids=["not asked for", "another reason", "another container", "no limit"],
     )
     def test_nothing_else_grows(self, end: reported.EndReport, profile: QueueProfile) -> None:
-        assert learning.after_growth(Lessons(), end, profile) is None
+        assert learning.after_growth(RetryHints(), end, profile) is None
 
     def test_of_a_pod_without_a_limit_the_request_grows(self) -> None:
         """The node ran out, not the container: a larger request finds a roomier node."""
-        grown = learning.after_growth(Lessons(), ended(memory_request="512Mi"), GROWS)
-        assert grown == Lessons(growths=1, memory_request="768Mi")
+        grown = learning.after_growth(RetryHints(), ended(memory_request="512Mi"), GROWS)
+        assert grown == RetryHints(growths=1, memory_request="768Mi")
 
     def test_a_node_at_fault_is_avoided_and_only_such_a_one(self) -> None:
         told = ended("NodeShutdown", node="n1", is_of_node=True)
-        assert learning.after_node(Lessons(), told, GROWS) == Lessons(avoid_nodes=("n1",))
-        assert learning.after_node(Lessons(), told, QueueProfile()) == Lessons()
-        assert learning.after_node(Lessons(), ended("PodDeleted", node="n1"), GROWS) == Lessons()
+        assert learning.after_node(RetryHints(), told, GROWS) == RetryHints(avoid_nodes=("n1",))
+        assert learning.after_node(RetryHints(), told, QueueProfile()) == RetryHints()
+        assert learning.after_node(RetryHints(), ended("PodDeleted", node="n1"), GROWS) == RetryHints()
 
     def test_a_node_is_named_once_and_the_list_stays_short(self) -> None:
-        known = Lessons()
+        known = RetryHints()
         for name in ["n1", *(f"n{number}" for number in range(20)), "n19"]:
             known = known.without_node(name)
         assert known.avoid_nodes == tuple(f"n{number}" for number in range(10, 20))

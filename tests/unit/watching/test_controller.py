@@ -43,7 +43,9 @@ class World:
     def __init__(self, *, is_connected: bool = True) -> None:
         self.api, self.celery, self.answers = fake_api.FakeApi(), CelerySide(), Answers()
         options = Options(profile_for=lambda queue: QueueProfile(), app_path="tests.app:app", image="i")
-        self.one = Controller(options, owner=OWNER, limit=10, celery=self.celery, questions=self.answers, book=None)
+        self.one = Controller(
+            options, owner=OWNER, limit=10, celery=self.celery, questions=self.answers, claim_store=None
+        )
         self.attempts: Attempts = self.one._attempts
         self.attempts._is_strict = True
         if is_connected:
@@ -55,7 +57,7 @@ class World:
 
     def obey(self, command: Command) -> None:
         """Carries a command out, and what follows at once."""
-        self.one._obey(command)
+        self.one._handle(command)
         self.look()
 
     def look(self) -> None:

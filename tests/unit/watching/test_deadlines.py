@@ -100,7 +100,7 @@ def test_what_never_had_a_create_ends_at_once(state: State) -> None:
         message, is_pod_gone, kind = reason_of(one)
         assert "max_pods of the queue kubernetes is 1" in message
         assert (is_pod_gone, kind) == (False, errors.PodFailed)
-        assert (len(world.admission.queues), world.admission._aside, world.api.calls) == (0, {}, {})
+        assert (len(world.admission.queues), world.admission._parked, world.api.calls) == (0, {}, {})
 
     using(test)
 

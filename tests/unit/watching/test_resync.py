@@ -84,7 +84,7 @@ def test_an_end_that_the_watch_did_not_tell_is_found(exit_code: int) -> None:
         world.api.end(one.pod.name, exit_code=exit_code)
         await asyncio.sleep(SHORT_S)
         assert one.seen.verdict == ("failed" if exit_code else "succeeded")
-        assert world.resync.untold == 1
+        assert world.resync.missed_ends == 1
 
     using(test)
 
@@ -98,7 +98,7 @@ def test_a_start_that_the_watch_did_not_tell_is_found_too() -> None:
         world.attempts.name_pod(one, Pod(namespace="default", name=one.pod.name, uid=pod["metadata"]["uid"]))
         world.api.run(one.pod.name)
         await asyncio.sleep(SHORT_S)
-        assert (one.seen.verdict, world.resync.untold) == ("running", 0)
+        assert (one.seen.verdict, world.resync.missed_ends) == ("running", 0)
 
     using(test)
 
@@ -162,7 +162,7 @@ def test_a_deletion_that_the_watch_did_not_tell_is_found() -> None:
         one = world.launched()
         world.api.remove(one.pod.name)
         await asyncio.sleep(SHORT_S)
-        assert (one.is_missing, world.resync.untold) == (True, 1)
+        assert (one.is_missing, world.resync.missed_ends) == (True, 1)
 
     using(test)
 
@@ -195,7 +195,7 @@ def test_a_list_that_is_older_than_the_pod_ends_nothing() -> None:
     async def test(world: World) -> None:
         one = world.launched()
         await asyncio.sleep(10 * SHORT_S)
-        assert (one.is_missing, one.seen.verdict, world.resync.untold) == (False, "running", 0)
+        assert (one.is_missing, one.seen.verdict, world.resync.missed_ends) == (False, "running", 0)
 
     using(test, api=Stale)
 
@@ -212,7 +212,7 @@ def test_the_watch_is_opened_anew_where_it_missed_an_end() -> None:
             world.api.remove(world.launched().pod.name)
         world.attempts.changed.take_now()
         await asyncio.sleep(SHORT_S)
-        assert world.resync.untold >= 10
+        assert world.resync.missed_ends >= 10
         assert world.api.calls["list_pods"] == lists + 1
         for task in world.watcher._tasks.values():
             task.cancel()
@@ -232,7 +232,7 @@ def test_of_a_crowd_a_few_are_read_in_each_round() -> None:
         assert world.api.calls["read_pod"] == resync.AT_ONCE
         await asyncio.sleep(1.25 * resync.EVERY_S)
         assert [one.seen.verdict for one in crowd] == ["succeeded"] * len(crowd)
-        assert world.resync.untold == len(crowd)
+        assert world.resync.missed_ends == len(crowd)
 
     using(test)
 

@@ -28,14 +28,14 @@ class Loop:
         raise AssertionError(f"not on this thread: {task_id} {offset}")
 
 
-def desk() -> tuple[log_command.LogDesk, Loop]:
+def reader() -> tuple[log_command.LogReader, Loop]:
     loop = Loop()
-    return log_command.LogDesk(loop, loop), loop
+    return log_command.LogReader(loop, loop), loop
 
 
 def test_the_first_answer_is_that_it_is_read_and_a_later_one_has_it() -> None:
     """One reading, however often it is asked meanwhile; the next question reads anew."""
-    answers, loop = desk()
+    answers, loop = reader()
     assert [answers.answer("a", 0)["state"] for _ in range(3)] == ["reading"] * 3
     loop.begun[0].set_result(Page(source="pod x/y", text="hello\n", next_offset=6))
     assert answers.answer("a", 0) == {"state": "ready", "source": "pod x/y", "text": "hello\n", "next": 6}
@@ -45,7 +45,7 @@ def test_the_first_answer_is_that_it_is_read_and_a_later_one_has_it() -> None:
 
 def test_pages_are_read_apart() -> None:
     """The second piece of a log is another question."""
-    answers, loop = desk()
+    answers, loop = reader()
     answers.answer("a", 0)
     answers.answer("a", 6)
     assert len(loop.begun) == 2
@@ -53,7 +53,7 @@ def test_pages_are_read_apart() -> None:
 
 def test_what_is_not_here_and_what_cannot_be_read_is_said() -> None:
     """Others may have it."""
-    answers, loop = desk()
+    answers, loop = reader()
     for name in ("a", "b", "c"):
         answers.answer(name, 0)
     loop.begun[0].set_result(None)
@@ -66,7 +66,7 @@ def test_what_is_not_here_and_what_cannot_be_read_is_said() -> None:
 
 def test_no_more_than_a_few_are_read_at_once() -> None:
     """Others wait for their turn: a page of many logs cannot bury the API server."""
-    answers, loop = desk()
+    answers, loop = reader()
     for number in range(log_command.AT_ONCE + 5):
         answers.answer(f"task-{number}", 0)
     assert len(loop.begun) == log_command.AT_ONCE
