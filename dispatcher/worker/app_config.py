@@ -32,7 +32,7 @@ def from_app(app: Any, *, environ: Mapping[str, str] = os.environ, argv: Sequenc
         return given
     read = read_app(given, environ=environ)
     found = {name: reading.section(read, name) for name in read.sections}
-    profiles = _profiles(read, QueueProfile(namespace=found["kubernetes"].namespace))
+    rules = _profiles(read, QueueProfile(namespace=found["kubernetes"].namespace))
     is_deployment_set = ("deployment",) in read.values
     deployment = reading.section(read, "").deployment
     if read.problems:
@@ -49,8 +49,8 @@ def from_app(app: Any, *, environ: Mapping[str, str] = os.environ, argv: Sequenc
         deployment=deployment if is_deployment_set else app.main or deployment,
         app_path=path,
         include=include_on_command_line(argv),
-        profile_for=lambda queue: _profile(profiles, queue),
-        profiles=profiles,
+        profile_for=lambda queue: _profile(rules, queue),
+        profiles=rules,
     )
 
 
@@ -105,9 +105,14 @@ def _said(argv: Sequence[str], *, short: str, long: str) -> Iterator[str]:
             yield word.removeprefix(short).removeprefix("=")
 
 
+def profiles(read: layers.Layers) -> dict[str, QueueProfile]:
+    """Rule -> profile as `from_app` makes them, of what an application says; the empty name is that of other queues."""
+    return _profiles(read, QueueProfile(namespace=reading.section(read, "kubernetes").namespace))
+
+
 def _profiles(read: layers.Layers, default: QueueProfile) -> dict[str, QueueProfile]:
     """Rule -> profile, in the order in which rules are asked; the empty name is that of all other queues."""
-    profiles = {DEFAULT_QUEUE: default}
+    found = {DEFAULT_QUEUE: default}
     for queue, rule in reading.rules(read).items():
         place = read.rules[queue]
         if not isinstance(rule, Mapping):
@@ -116,20 +121,20 @@ def _profiles(read: layers.Layers, default: QueueProfile) -> dict[str, QueueProf
         wrong = queue_patterns.invalid_name(queue)
         if wrong:
             read.add_problem(place, f"{queue_patterns.NEVER}: {wrong}; remove or rename it")
-        profiles[queue], problems = reading.profile(rule, defaults=default)
+        found[queue], problems = reading.profile(rule, defaults=default)
         for problem in problems:
             value = read.values.get(("queues", queue, problem.key))
             read.add_problem(value.place if value else place, f"{problem.key} = {problem.value!r}: {problem.message}")
-    for queue, why in queue_patterns.unreachable(profiles):
+    for queue, why in queue_patterns.unreachable(found):
         read.add_problem(read.rules.get(queue, _PLACE), f"queue {queue!r}: {why}")
-    return {name: profiles[name] for name in sorted(profiles, key=queue_patterns.precedence)} | {"": default}
+    return {name: found[name] for name in sorted(found, key=queue_patterns.precedence)} | {"": default}
 
 
-def _profile(profiles: Mapping[str, QueueProfile], queue: str) -> QueueProfile:
+def _profile(rules: Mapping[str, QueueProfile], queue: str) -> QueueProfile:
     """An exact name wins over patterns, and of those the first that matches."""
-    if queue in profiles:
-        return profiles[queue]
+    if queue in rules:
+        return rules[queue]
     pattern = next(
-        (name for name in profiles if queue_patterns.is_pattern(name) and queue_patterns.matches(name, queue)), ""
+        (name for name in rules if queue_patterns.is_pattern(name) and queue_patterns.matches(name, queue)), ""
     )
-    return profiles[pattern]
+    return rules[pattern]

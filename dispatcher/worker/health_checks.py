@@ -1,15 +1,20 @@
 """Health checks of what a Celery application needs: its broker and its result backend. For `process_health`.
 
 Each check opens a connection of its own, with short time-outs, so that it shares no lock and no socket with the
-application's work.
+application's work. A Redis or Valkey server is asked by a write: one that is full, or a read-only replica, answers and
+refuses all that Celery does.
 """
 
 from dataclasses import dataclass
 from typing import Any, ClassVar, Protocol
 
+from celery.backends.base import DisabledBackend
+from kombu.transport import redis
+
 TIMEOUT_S = 3.0
 NO_TASK = "podyard-health-check"
-"""The id of a task that nobody sends."""
+"""The id of a task that nobody sends, and the key that is written."""
+_KEPT_S = 60
 
 
 class Pingable(Protocol):
@@ -21,7 +26,7 @@ class Pingable(Protocol):
 
 @dataclass(frozen=True)
 class BrokerCheck:
-    """Whether the broker lets us in; raises what kombu raises."""
+    """Whether the broker lets us in and takes what is sent; raises what kombu or redis raise."""
 
     app: Any
     part: ClassVar[str] = "broker"
@@ -56,29 +61,39 @@ class DatabaseCheck:
 
 
 def _connect(app: Any) -> None:
-    url = app.conf.broker_url or ""
-    is_redis = str(url).startswith(("redis", "sentinel"))
-    options = {"socket_timeout": TIMEOUT_S, "socket_connect_timeout": TIMEOUT_S} if is_redis else {}
-    connection = app.connection_for_write(connect_timeout=TIMEOUT_S, transport_options=options)
+    connection = app.connection_for_write(connect_timeout=TIMEOUT_S)
     try:
+        is_redis = connection.transport.driver_type == "redis"
+        if is_redis:
+            connection.transport_options |= {"socket_timeout": TIMEOUT_S, "socket_connect_timeout": TIMEOUT_S}
         connection.ensure_connection(max_retries=1, interval_start=0, interval_step=0, interval_max=0)
         if is_redis:
-            connection.default_channel.client.ping()
+            write(connection.default_channel.client, NO_TASK)
     finally:
         connection.release()
 
 
 def _ask_backend(backend: Any) -> None:
+    if isinstance(backend, DisabledBackend):
+        return
     parameters = getattr(backend, "connparams", None)
     if parameters is None or not hasattr(backend, "_create_client"):
-        try:
-            backend.get_task_meta(NO_TASK)
-        except NotImplementedError:
-            return  # it has none
+        backend.get_task_meta(NO_TASK)
         return
     short = {name: TIMEOUT_S for name in ("socket_timeout", "socket_connect_timeout") if name in parameters}
     client = backend._create_client(**{**parameters, **short})  # Celery has no public way to a client of one's own
     try:
-        client.ping()
+        write(client, backend.get_key_for_task(NO_TASK))
     finally:
         client.connection_pool.disconnect()
+
+
+def write(client: Any, key: str | bytes) -> None:
+    """Writes a key that is gone soon. Raises ResponseError of redis where the server refuses writes, and why.
+
+    A user who may not write this key is let in all the same: what it may, nobody knows here.
+    """
+    try:
+        client.set(key, "", ex=_KEPT_S)
+    except redis.redis.exceptions.NoPermissionError:
+        client.ping()

@@ -7,6 +7,7 @@ hub. Semi-internal behaviour of Celery that it relies on is listed in docs/adr/0
 """
 
 import logging
+import sys
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
@@ -74,6 +75,7 @@ class KubernetesPool(BasePool):
         self._hub: Any = None
         self._housekeeping = housekeeping.Housekeeping(self._bridge)
         self._timers: list[Any] = []
+        self._gave_up: str | None = None
         self._queues: tuple[consumed_queue.Bound, ...] = ()
         """Those that are consumed."""
         self.app.steps["consumer"].update(
@@ -150,13 +152,14 @@ class KubernetesPool(BasePool):
                 self._housekeeping.done(event)
             elif isinstance(event, Broken):
                 logger.critical("the cluster's side has given up, the process ends: %s", event.why)
+                self._gave_up = event.why
                 worker_state.should_stop = 1
             else:
                 self._deliveries.take(event)
 
     def on_stop(self) -> None:
         """Lets go of the pods: they run on, and the next dispatcher takes them back."""
-        self._health.stop()
+        self._health.stop(why=self._gave_up or process_health.failure(sys.exc_info()[1]))
         self._housekeeping.stop()
         self._bridge.stop()
 

@@ -26,6 +26,10 @@ FRESH_S = 30.0
 STALLED_S = 60.0
 """A loop that has not turned for so long hangs, unless a part is away that it waits for."""
 FORGET_S = 3600.0
+"""A file of another host that is older: that host, or container, is not expected back."""
+
+_ENDED = ("Z", "X")
+"""States of a process that has ended and that nobody has asked about yet."""
 
 
 class PartCheck(Protocol):
@@ -71,6 +75,11 @@ class Reading:
     turned_at: datetime | None
     """When its loop turned last; None before it did for the first time."""
     parts: tuple[PartHealth, ...]
+    began: str | None = None
+    """Tells the process from a later one of the same id, where the system knows: a container's processes get the same
+    ids at each start."""
+    ended: str | None = None
+    """Why it ended by itself; None while it runs, and for one that did not come to say so."""
 
     @property
     def away(self) -> tuple[PartHealth, ...]:
@@ -79,8 +88,8 @@ class Reading:
 
     def trouble(self, *, now: datetime) -> str | None:
         """Why it is not alive; None where it is. A part that is away is no reason."""
-        if self.host == socket.gethostname() and not _is_running(self.pid):
-            return f"the process {self.pid} is gone"
+        if gone := self.gone(now=now):
+            return gone
         silent_s = (now - self.written_at).total_seconds()
         if silent_s > FRESH_S:
             return f"it has reported nothing for {silent_s:.0f} s"
@@ -90,6 +99,15 @@ class Reading:
             return None if self.away else "it has not begun to work yet"
         still_s = (now - self.turned_at).total_seconds()
         return f"its loop has not turned for {still_s:.0f} s" if still_s > STALLED_S else None
+
+    def gone(self, *, now: datetime) -> str | None:
+        """Why there is no such process any more; None where there is one, or on another host may be."""
+        if self.ended is not None:
+            return f"it ended by itself: {self.ended}"
+        if self.host == socket.gethostname():
+            return None if is_running(self.pid, began=self.began) else f"the process {self.pid} is gone"
+        silent_s = (now - self.written_at).total_seconds()
+        return f"it has reported nothing for {silent_s:.0f} s" if silent_s > FRESH_S else None
 
 
 class HealthReporter:
@@ -116,6 +134,7 @@ class HealthReporter:
         ]
         self._turned_at: datetime | None = None
         self._file: Path | None = None
+        self._writing = threading.Lock()
 
     def start(self) -> None:
         """Begins, in threads that do not keep the process from ending."""
@@ -123,11 +142,18 @@ class HealthReporter:
             threading.Thread(target=checker.run, name=f"check {checker.part}", daemon=True).start()
         threading.Thread(target=self._write_for_ever, name="health", daemon=True).start()
 
-    def stop(self) -> None:
-        """Ends, and takes the file away."""
+    def stop(self, *, why: str | None = None) -> None:
+        """Ends, and takes the file away: who was asked to stop is not expected back.
+
+        A process that ends by itself says `why`: its file stays until another of its name is started.
+        """
+        if self._stopped.is_set():
+            return
         self._stopped.set()
-        if self._file is not None:
-            with contextlib.suppress(OSError):
+        with self._writing, contextlib.suppress(OSError):
+            if why is not None:
+                self._write(ended=why)
+            elif self._file is not None:
                 self._file.unlink(missing_ok=True)
 
     def turned(self) -> None:
@@ -149,7 +175,9 @@ class HealthReporter:
             for checker in self._checkers:
                 checker.log_change()
             try:
-                self._write()
+                with self._writing:
+                    if not self._stopped.is_set():
+                        self._write()
                 is_logged = False
             except OSError as error:
                 if not is_logged:
@@ -158,7 +186,7 @@ class HealthReporter:
             if self._stopped.wait(self._pace.write_s):
                 return
 
-    def _write(self) -> None:
+    def _write(self, *, ended: str | None = None) -> None:
         if self._folder is None:
             return
         self._folder.mkdir(parents=True, exist_ok=True)
@@ -168,6 +196,8 @@ class HealthReporter:
             "name": self._name,
             "host": host,
             "pid": pid,
+            "began": _began(pid),
+            "ended": ended,
             "written_at": datetime.now(UTC).isoformat(),
             "turned_at": self._turned_at.isoformat() if self._turned_at else None,
             "parts": [
@@ -178,27 +208,57 @@ class HealthReporter:
         file = self._folder / f"{self._kind}-{host}-{pid}.json"
         new = file.with_suffix(".new")
         new.write_text(json.dumps(record), encoding="utf-8")
-        if self._stopped.is_set():
-            new.unlink()
-            return
         new.replace(file)
         self._file = file
 
     def _clean(self) -> None:
-        """Takes away what processes left that were killed long ago."""
+        """Takes away what is not expected back: files of predecessors, whose place this process takes, and old ones of
+        other hosts."""
         if self._folder is None:
             return
-        for file in self._folder.glob("*-*.json"):
-            with contextlib.suppress(OSError):
-                if time.time() - file.stat().st_mtime > FORGET_S:
+        now, host = datetime.now(UTC), socket.gethostname()
+        for file, one in _read(self._folder):
+            is_predecessor = (one.kind, one.name, one.host) == (self._kind, self._name, host) and one.gone(now=now)
+            if is_predecessor or _is_forgotten(one, now):
+                with contextlib.suppress(OSError):
                     file.unlink()
 
 
 def read(folder: Path) -> Iterator[Reading]:
     """What processes said of themselves, those of this host that are gone too."""
-    for file in sorted(folder.glob("*-*.json")):
-        with contextlib.suppress(OSError, ValueError, KeyError, TypeError):  # half written, or another program's
-            yield _reading(json.loads(file.read_text(encoding="utf-8")))
+    now = datetime.now(UTC)
+    return (one for _, one in _read(folder) if not _is_forgotten(one, now))
+
+
+def current(readings: Iterable[Reading], *, now: datetime) -> list[Reading]:
+    """Those that count: where processes of one name came after each other, the one that runs, else the last one."""
+    found: dict[tuple[str, str, str], list[Reading]] = {}
+    for one in sorted(readings, key=lambda one: one.written_at, reverse=True):
+        found.setdefault((one.kind, one.name, one.host), []).append(one)
+    return [
+        one
+        for key in sorted(found)
+        for one in [each for each in found[key] if not each.gone(now=now)] or found[key][:1]
+    ]
+
+
+def failure(error: BaseException | None) -> str | None:
+    """Why a process ends by itself, by what is being raised; None where somebody asked it to."""
+    if not isinstance(error, Exception):
+        return None
+    return f"{type(error).__name__}: {error}".strip().partition("\n")[0].rstrip(": ")
+
+
+def is_running(pid: int, *, began: str | None = None) -> bool:
+    """Whether this process is there; with `began`, whether it is the one that began then and no later one."""
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except OSError:
+        return True
+    facts = _facts(pid)
+    return facts is None or (facts[0] not in _ENDED and began in (None, facts[1]))
 
 
 class _PartChecker:
@@ -266,6 +326,8 @@ def _reading(record: Mapping[str, Any]) -> Reading:
             PartHealth(name=one["name"], is_ok=one["ok"], since=datetime.fromisoformat(one["since"]), why=one["why"])
             for one in record["parts"]
         ),
+        began=record.get("began"),
+        ended=record.get("ended"),
     )
 
 
@@ -273,11 +335,26 @@ def _lasted_s(part: PartHealth, now: datetime) -> float:
     return (now - part.since).total_seconds()
 
 
-def _is_running(pid: int) -> bool:
+def _read(folder: Path) -> Iterator[tuple[Path, Reading]]:
+    for file in sorted(folder.glob("*-*.json")):
+        with contextlib.suppress(OSError, ValueError, KeyError, TypeError):  # half written, or another program's
+            yield file, _reading(json.loads(file.read_text(encoding="utf-8")))
+
+
+def _is_forgotten(one: Reading, now: datetime) -> bool:
+    return one.host != socket.gethostname() and (now - one.written_at).total_seconds() > FORGET_S
+
+
+def _began(pid: int) -> str | None:
+    facts = _facts(pid)
+    return facts[1] if facts else None
+
+
+def _facts(pid: int) -> tuple[str, str] | None:
+    """State and start of a process, by the clock of the machine; None where the system does not tell (macOS)."""
     try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
+        after_name = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace").rpartition(")")[2]
     except OSError:
-        return True
-    return True
+        return None
+    words = after_name.split()
+    return words[0], words[19]  # state and starttime of proc_pid_stat(5)

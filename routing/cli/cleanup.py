@@ -14,7 +14,7 @@ from rich.text import Text
 from routing.cli import output as out
 from routing.cli import plaintext
 from routing.cli.failure import Failure
-from routing.cli.session import Session, common_options, pass_session
+from routing.cli.session import Session, app_option, common_options, pass_session
 
 if TYPE_CHECKING:
     from dispatcher.finishing.retention import RetentionRule
@@ -62,6 +62,7 @@ def _age(context: click.Context, parameter: click.Parameter, text: str) -> float
 @click.option("--deployment", help="The deployment whose pods are meant; else that of the settings.")
 @click.option("--namespace", "-n", "namespaces", multiple=True, help="Else every namespace that the settings name.")
 @click.option("--dry-run", is_flag=True, help="Delete nothing, only list.")
+@app_option
 @common_options
 @out.output_option
 @pass_session

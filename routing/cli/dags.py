@@ -3,7 +3,7 @@
 import difflib
 import json
 from collections.abc import Mapping
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -11,14 +11,11 @@ import click
 from rich.text import Text
 
 from routing.cli import output as out
-from routing.cli import plaintext, render, runs
+from routing.cli import plaintext, render, runs, watching
 from routing.cli.failure import Failure
 from routing.cli.session import Session, common_options, pass_session
 from routing.router import Router
 from routing.store import rows
-
-_SCHEDULER_SILENCE = timedelta(seconds=60)
-"""After this long without a sign of life a scheduler counts as not running."""
 
 _COLUMNS: out.Columns[rows.DagRow] = {
     "DAG": lambda dag: Text(plaintext.line(dag.dag_id)),
@@ -110,7 +107,7 @@ def show(session: Session, dag: str, output: str) -> None:
 @out.output_option
 @pass_session
 def trigger(session: Session, *, dag: str, conf: str | None, run_id: str | None, wait: bool, output: str) -> None:
-    """Start a run of DAG.
+    """Start a run of DAG. Where no scheduler is at work, it says so: the run begins once one is.
 
     \b
     Example:  podyard dags trigger stdlib_census --wait
@@ -119,12 +116,12 @@ def trigger(session: Session, *, dag: str, conf: str | None, run_id: str | None,
     parameters = _parse_conf(conf)
     _find(session, dag)
     run = session.store.create_run(dag, run_id=run_id, conf=parameters, at=datetime.now(UTC))
-    if not wait:
-        _say_triggered(run, output=output)
-    if not _is_scheduled(session):
-        click.echo("no scheduler is running: the run starts once `podyard scheduler` does", err=True)
     if wait:
         _follow(session, run, output=output)
+        return
+    _say_triggered(run, output=output)
+    if not watching.is_scheduled(session.store):
+        click.echo(runs.NO_SCHEDULER, err=True)
 
 
 def _say_triggered(run: rows.RunRow, *, output: str) -> None:
@@ -182,11 +179,6 @@ def _parse_conf(text: str | None) -> dict[str, Any]:
     if not isinstance(conf, dict):
         raise click.BadParameter(f'{text} is no JSON object; write one such as {{"limit": 3}}', param_hint="--conf")
     return conf
-
-
-def _is_scheduled(session: Session) -> bool:
-    since = datetime.now(UTC) - _SCHEDULER_SILENCE
-    return any(process.kind == "scheduler" and process.seen_at >= since for process in session.store.processes())
 
 
 def _side(router: Router, task: Mapping[str, Any]) -> str | None:

@@ -5,7 +5,7 @@ import click
 from dispatcher.manifests import redaction
 from routing.cli import output as out
 from routing.cli.failure import Failure
-from routing.cli.session import Session, common_options, pass_session
+from routing.cli.session import Session, app_option, common_options, pass_session
 from routing.store import Store
 
 
@@ -15,6 +15,7 @@ def db() -> None:
 
 
 @db.command()
+@app_option
 @common_options
 @pass_session
 def upgrade(session: Session) -> None:
@@ -23,7 +24,9 @@ def upgrade(session: Session) -> None:
     \b
     Example:  podyard db upgrade
               PODYARD_DATABASE__URL=postgresql://user:password@host/podyard podyard db upgrade
+              podyard db upgrade --app shop:app
     """
+    session.require_database()
     _make_folder(session)
     store = Store.open(session.settings.database.url)
     before = store.check()
@@ -37,6 +40,7 @@ def upgrade(session: Session) -> None:
 
 
 @db.command()
+@app_option
 @common_options
 @out.output_option
 @pass_session

@@ -49,7 +49,7 @@ def find_run(store: Store, text: str | None, *, dag: str | None = None) -> rows.
 
 def find_target(store: Store, words: Sequence[str], *, dag: str | None = None, number: int | None = None) -> Target:
     """What `RUN TASK`, `TASK` (of the latest run) or the start of an attempt's id means; `number` picks an attempt."""
-    if len(words) == 1 and (attempt := _find_attempt(store, words[0], dag)):
+    if len(words) == 1 and (attempt := find_attempt(store, words[0], dag=dag)):
         run = find_run(store, attempt.run_id, dag=attempt.dag_id)
         return _target(store, run, attempt.task_id, attempt=attempt, number=number)
     if len(words) == 1:
@@ -78,9 +78,14 @@ def _target(
     )
 
 
-def _find_attempt(store: Store, text: str, dag: str | None) -> rows.AttemptRow | None:
+def may_be_id(text: str) -> bool:
+    """Whether this may be the id of an attempt, or its beginning: eight characters and more of a UUID."""
+    return _ATTEMPT.fullmatch(text) is not None
+
+
+def find_attempt(store: Store, text: str, *, dag: str | None = None) -> rows.AttemptRow | None:
     """An attempt by its whole id, or by the start of it among the attempts of the latest runs."""
-    if not _ATTEMPT.fullmatch(text):
+    if not may_be_id(text):
         return None
     whole = store.attempt(text)
     if whole is not None or len(text) == 36:

@@ -1,4 +1,4 @@
-"""`podyard pods`: the pods of this deployment, as the dispatcher records them."""
+"""`podyard pods`: the pods of a deployment, as its dispatcher records them."""
 
 import time
 from collections.abc import Callable
@@ -13,7 +13,7 @@ from dispatcher.attempts.status_store import PodRow
 from routing.cli import cleanup, logview, plaintext
 from routing.cli import output as out
 from routing.cli.failure import Failure
-from routing.cli.session import Session, common_options, pass_session
+from routing.cli.session import Session, app_option, common_options, pass_session
 from routing.worker import task_log
 
 _SEARCHED = 10_000
@@ -56,7 +56,10 @@ live_option = click.option("--live", is_flag=True, help="Only pods that are not 
 
 @click.group()
 def pods() -> None:
-    """Pods of this deployment, also those that are deleted. (`kubectl` shows those that exist.)"""
+    """Pods of this deployment, also those that are deleted. (`kubectl` shows those that exist.)
+
+    The deployment is that of the settings (PODYARD_DEPLOYMENT), with --app that of a Celery application.
+    """
 
 
 pods.add_command(cleanup.cleanup)
@@ -66,6 +69,7 @@ pods.add_command(cleanup.cleanup)
 @queue_option
 @live_option
 @click.option("--limit", type=click.IntRange(min=1), default=100, show_default=True, help="At most so many.")
+@app_option
 @common_options
 @out.output_option
 @pass_session
@@ -74,9 +78,10 @@ def list_pods(session: Session, *, queue: str | None, live: bool, limit: int, ou
 
     \b
     Example:  podyard pods list --live
+              podyard pods list --app shop:app
     """
     found = _find(session, queue=queue, live=live)[:limit]
-    out.show_list(found, _COLUMNS, output=output, empty="no pods; tasks of Kubernetes-side queues make some")
+    out.show_list(found, _COLUMNS, output=output, empty=_empty(session) if not found else "")
 
 
 @pods.command()
@@ -85,6 +90,7 @@ def list_pods(session: Session, *, queue: str | None, live: bool, limit: int, ou
 @click.option(
     "--interval", type=click.FloatRange(min=0.1), default=1.0, show_default=True, help="Seconds between looks."
 )
+@app_option
 @common_options
 @pass_session
 def watch(session: Session, *, queue: str | None, live: bool, interval: float) -> None:
@@ -108,6 +114,7 @@ def watch(session: Session, *, queue: str | None, live: bool, interval: float) -
 @click.option("--follow", "-f", is_flag=True, help="Go on until the container ends.")
 @click.option("--tail", type=click.IntRange(min=0), help="Only so many last lines.")
 @click.option("--container", "-c", default="base", show_default=True, help="The container, while the pod exists.")
+@app_option
 @common_options
 @pass_session
 def logs(session: Session, *, pod: str, follow: bool, tail: int | None, container: str) -> None:
@@ -126,6 +133,18 @@ def logs(session: Session, *, pod: str, follow: bool, tail: int | None, containe
     namespace = row.namespace
     logview.print_live(
         session.settings, namespace=namespace, pod=row.name, container=container, follow=follow, tail=tail
+    )
+
+
+def _empty(session: Session) -> str:
+    """Why the list is empty, and where else there are pods."""
+    meant = session.settings.deployment
+    others = sorted({pod.deployment for pod in session.pod_store.pods(limit=_SEARCHED)} - {meant})
+    if not others:
+        return "no pods; tasks of Kubernetes-side queues make some"
+    return (
+        f"no such pods of the deployment {meant!r}; this record has pods of {', '.join(map(repr, others))}:"
+        " name a Celery application by --app, or the deployment by PODYARD_DEPLOYMENT"
     )
 
 

@@ -8,17 +8,17 @@ import signal
 import sys
 import threading
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
 from types import FrameType
 from typing import Any
 
 import click
 
+from dispatcher.settings import layers
 from routing import router
-from routing.cli import plaintext
+from routing.cli import application, plaintext
 from routing.cli.failure import Failure
-from routing.cli.session import Session, common_options, pass_session
+from routing.cli.session import Session, app_option, common_options, pass_session
 from routing.config.settings import Settings
 
 LOG_FORMAT = "%(asctime)s %(levelname)s %(name)s: %(message)s"
@@ -226,57 +226,38 @@ def _own_app(path: str, settings: Settings, wanted: Sequence[str]) -> tuple[Any,
 
     Raises Failure where there is no such application or it cannot be served so.
     """
-    app = _found_app(path)
+    found = application.load(path, settings)
+    app = found.app
     if app.conf.get("podyard_celery_patches") is None:
         app.conf.podyard_celery_patches = dict(vars(settings.celery_patches))
-    if app.conf.get("podyard") is not None:
-        from dispatcher import errors
-        from dispatcher.worker import app_config
-
-        try:
-            app.conf.podyard = app_config.from_app(app, argv=["--app", path])
-        except errors.DispatcherError as error:
-            raise Failure(f"--app {path}: {error}") from error
-        return app, tuple(wanted) or (app_config.DEFAULT_QUEUE,)
-    from routing.worker import celery_app
-
-    named = settings.deployment if "deployment" in settings.source else app.main or settings.deployment
-    database = settings.database.url if "database.url" in settings.source else None
-    options = celery_app.dispatcher_options(settings)
-    app.conf.podyard = replace(options, app_path=path, deployment=named, database_url=database)
+    says_itself = app.conf.get("podyard") is not None
+    app.conf.podyard = found.options
+    if says_itself:
+        return app, tuple(wanted) or (layers.DEFAULT_RULE,)
     return app, dispatcher_queues(settings.router, wanted)
 
 
-def _found_app(path: str) -> Any:
-    from celery import Celery
-    from celery.app.utils import find_app
-
-    try:
-        app = find_app(path)  # looks in the current folder too, as `celery -A` does
-    except Exception as error:  # importing runs the author's code, which may raise anything
-        raise Failure(
-            f"--app {path}: no Celery application could be loaded: {type(error).__name__}: {error};"
-            " name it as MODULE:APP, from the folder where MODULE can be imported"
-        ) from error
-    if not isinstance(app, Celery):
-        raise Failure(f"--app {path}: is a {type(app).__name__}, not a Celery application; name one as MODULE:APP")
-    return app
-
-
 @click.command()
+@app_option
 @common_options
 @pass_session
 def flower(session: Session) -> None:
     """Serve Flower, Celery's web page, on the address and port of the settings flower.address and flower.port.
 
+    It has a page of pods: those of DAGs, with --app those of a Celery application.
+
     \b
     Example:  PODYARD_FLOWER__BASIC_AUTH=user:password podyard flower
+              podyard flower --app shop:app
     """
     from routing.cli import reach
     from routing.standalone import flower as page
 
-    reach.wait_for(session.settings, broker=reach.broker)
-    page.run(session.settings)
+    if session.application:
+        reach.wait_for(session.settings, broker=lambda _: reach.broker_of(session.celery))
+    else:
+        reach.wait_for(session.settings, broker=reach.broker)
+    page.run(session.settings, app=session.celery)
 
 
 @click.command("local-cluster")

@@ -5,25 +5,31 @@ applications have none. What cannot be reached leaves its facts unknown; the rul
 """
 
 import concurrent.futures
+import shlex
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import kombu.exceptions
 import redis.exceptions
+from kombu.transport import redis as redis_transport
 
 from routing import router
 from routing.cli import reach
 from routing.cli.failure import Failure
-from routing.config.settings import Settings
 from routing.monitoring import queue_consumers
 from routing.store import RecordError, Store, messagewaits, rows
-from routing.worker import celery_app
+
+if TYPE_CHECKING:
+    from celery import Celery
 
 ANSWER_S = 1.0
 """How long workers have for an answer; a broadcast always takes so long."""
+_PRIORITIES = 256
+"""kombu's message priorities are 0 to 255, each of which may be a step of its own."""
+_NOT_FOUND = "404"
 LOOKS = 2
 """Where a queue has no consumer, everybody is asked once more: somebody may have been busy."""
 
@@ -52,10 +58,18 @@ class Fact:
         """Whether it is known that nobody consumes it."""
         return self.consumers == ()
 
+    app: str | None = None
+    """The Celery application whose queue it is; None for that of DAGs."""
+
     @property
     def start_command(self) -> str:
         """What starts a consumer."""
-        return messagewaits.start_command(self.side, self.queue)
+        if self.app is None:
+            return messagewaits.start_command(self.side, self.queue)
+        app, queue = shlex.quote(self.app), shlex.quote(self.queue)
+        if self.side == "kubernetes":
+            return f"podyard dispatcher --app {app} --queues {queue}"
+        return f"celery -A {app} worker -Q {queue}"
 
 
 @dataclass(kw_only=True)
@@ -70,17 +84,39 @@ class _Seen:
     """Why something is not known."""
 
 
-def gather(settings: Settings, *, open_store: Callable[[], Store]) -> tuple[list[Fact], list[str]]:
-    """A fact for each rule, in the order of asking, and for each other queue in use; and what is unknown, and why."""
+def gather(
+    app: "Celery", rules: router.Router, *, path: str | None, open_store: Callable[[], Store]
+) -> tuple[list[Fact], list[str]]:
+    """A fact for each rule, in the order of asking, and for each other queue in use; and what is unknown, and why.
+
+    `app` reaches the broker, by the options that its senders and workers have; `path` names a Celery application of
+    the user's own, which has no record of DAGs.
+    """
     seen = _Seen()
-    _ask_record(seen, open_store)
-    _ask_workers(seen, settings)
-    names = _others(settings.router, seen)
-    messages = _messages(
-        settings, [*(rule.name for rule in settings.router.rules if not rule.is_pattern), *names], seen
-    )
-    facts = [_of_rule(rule, seen, messages) for rule in settings.router.rules]
-    return [*facts, *(_of_queue(settings.router, name, seen, messages) for name in names)], seen.unknown
+    if path is None:
+        _ask_record(seen, open_store)
+    else:
+        seen.used = _queues_of(app)
+    try:
+        _ask_workers(seen, app, rules)
+        names = _others(rules, seen, default=str(app.conf.task_default_queue))
+        messages = _messages(app, [*(rule.name for rule in rules.rules if not rule.is_pattern), *names], seen)
+    finally:
+        app.close()
+    found = [
+        *(_of_rule(rule, seen, messages) for rule in rules.rules),
+        *(_of_queue(rules, name, seen, messages) for name in names),
+    ]
+    return [replace(fact, app=path) for fact in found], seen.unknown
+
+
+def _queues_of(app: "Celery") -> set[str]:
+    """The queues that an application names: declared, or written into its table of routes."""
+    routes = app.conf.task_routes
+    tables = [one for one in (routes if isinstance(routes, list | tuple) else [routes]) if isinstance(one, Mapping)]
+    routed = [route for table in tables for route in table.values()]
+    named = [route.get("queue") if isinstance(route, Mapping) else route for route in routed]
+    return {*app.amqp.queues, *(str(getattr(queue, "name", queue)) for queue in named if queue)}
 
 
 def _of_rule(rule: router.QueueRule, seen: _Seen, messages: Mapping[str, int]) -> Fact:
@@ -108,12 +144,12 @@ def _fact(queue: str, side: router.Side, rule: str, seen: _Seen, messages: Mappi
     )
 
 
-def _others(rules: router.Router, seen: _Seen) -> list[str]:
+def _others(rules: router.Router, seen: _Seen, *, default: str) -> list[str]:
     """Queues in use that no rule names exactly."""
     named = {rule.name for rule in rules.rules if not rule.is_pattern}
-    default = {router.DEFAULT_QUEUE} if seen.consumers is not None else set()
+    always = {default} if seen.consumers is not None else set()
     waiting = seen.waiting or {}
-    return sorted({*default, *(seen.consumers or ()), *waiting, *seen.used} - named)
+    return sorted({*always, *(seen.consumers or ()), *waiting, *seen.used} - named)
 
 
 def _ask_record(seen: _Seen, open_store: Callable[[], Store]) -> None:
@@ -125,15 +161,14 @@ def _ask_record(seen: _Seen, open_store: Callable[[], Store]) -> None:
         seen.unknown.append(f"what DAGs wait for is not known: {reach.words(error)}")
 
 
-def _ask_workers(seen: _Seen, settings: Settings) -> None:
+def _ask_workers(seen: _Seen, app: "Celery", rules: router.Router) -> None:
     """Two questions at once: each takes as long as workers have for an answer."""
-    app = celery_app.build(settings, "scheduler")
     try:
         _require_broker(app)
         with concurrent.futures.ThreadPoolExecutor(2) as pool:
             active = pool.submit(_inspect, app, "active")
             seen.consumers = _consumers(_inspect(app, "active_queues"))
-            expected = {rule.name for rule in settings.router.rules if not rule.is_pattern}
+            expected = {rule.name for rule in rules.rules if not rule.is_pattern}
             if expected - seen.consumers.keys():
                 again = _consumers(_inspect(app, "active_queues"))
                 seen.consumers = {
@@ -147,8 +182,6 @@ def _ask_workers(seen: _Seen, settings: Settings) -> None:
             )
     except (kombu.exceptions.KombuError, redis.exceptions.RedisError, OSError) as error:
         seen.unknown.append(f"consumers and messages are not known, the broker does not answer: {reach.words(error)}")
-    finally:
-        app.close()
 
 
 def _require_broker(app: Any) -> None:
@@ -170,23 +203,39 @@ def _consumers(answers: Mapping[str, Iterable[Mapping[str, Any]]]) -> dict[str, 
     return found
 
 
-def _messages(settings: Settings, names: Iterable[str], seen: _Seen) -> dict[str, int]:
-    """How many messages wait in each queue."""
+def _messages(app: "Celery", names: Iterable[str], seen: _Seen) -> dict[str, int]:
+    """How many messages wait in each queue, by the broker's own word: what a consumer has taken is not among them."""
     if seen.consumers is None:
         return {}
     found = {}
-    app = celery_app.build(settings, "scheduler")
     try:
         with app.connection_for_write() as connection:
             for name in names:
                 try:
-                    declared = connection.default_channel.queue_declare(queue=name, passive=True)
-                except connection.channel_errors:
-                    found[name] = 0  # there is no such queue yet
-                else:
-                    found[name] = int(declared.message_count)
+                    found[name] = _size(connection.default_channel, name)
+                except (NotImplementedError, *connection.channel_errors) as error:
+                    seen.unknown.append(f"messages of the queue {name!r} are not known: {reach.words(error)}")
     except (kombu.exceptions.KombuError, redis.exceptions.RedisError, OSError) as error:
         seen.unknown.append(f"messages are not known, the broker does not answer: {reach.words(error)}")
-    finally:
-        app.close()
     return found
+
+
+def _size(channel: Any, queue: str) -> int:
+    """The messages that are ready in a queue; 0 for one that does not exist yet.
+
+    Redis keeps a list for each priority step, and only its clients know which steps they use: whatever they are, all
+    that kombu can write are counted. Prefix and separator are those of `channel`, that is of the application.
+    """
+    if isinstance(channel, redis_transport.Channel):
+        keys = [queue, *(f"{queue}{channel.sep}{step}" for step in range(1, _PRIORITIES))]
+        with channel.client.pipeline(transaction=False) as pipe:
+            for key in keys:
+                pipe.llen(key)
+            return sum(pipe.execute())
+    try:
+        declared = channel.queue_declare(queue=queue, passive=True)
+    except kombu.exceptions.ChannelError as error:
+        if str(error.code or error.reply_code) == _NOT_FOUND:
+            return 0
+        raise
+    return int(declared.message_count)

@@ -1,6 +1,7 @@
 """`podyard queues`: the routing rules, which of them decides for a queue, and who consumes it."""
 
 import os
+import shlex
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
@@ -13,7 +14,7 @@ from routing import router
 from routing.airflow import rules
 from routing.cli import output as out
 from routing.cli import plaintext
-from routing.cli.session import Session, common_options, pass_session
+from routing.cli.session import Session, app_option, common_options, pass_session
 from routing.config.settings import DEFAULT
 
 if TYPE_CHECKING:
@@ -26,6 +27,7 @@ def queues() -> None:
 
 
 @queues.command("list")
+@app_option
 @common_options
 @out.output_option
 @pass_session
@@ -33,12 +35,18 @@ def list_queues(session: Session, output: str) -> None:
     """List the routing rules in the order in which they are asked, then other queues in use: who consumes them, and
     what waits and runs.
 
+    MESSAGES are those that nobody has taken, on every priority. With --app the queues of a Celery application, on its
+    broker and by its transport options (global_keyprefix, priority_steps, sep).
+
     \b
     Example:  podyard queues list --output json
+              podyard queues list --app shop:app
     """
     from routing.cli import queuefacts
 
-    facts, unknown = queuefacts.gather(session.settings, open_store=lambda: session.store)
+    facts, unknown = queuefacts.gather(
+        session.celery, session.settings.router, path=session.app, open_store=lambda: session.store
+    )
     now = datetime.now(UTC)
     columns: out.Columns[queuefacts.Fact] = {
         "QUEUE": lambda fact: fact.queue,
@@ -66,6 +74,7 @@ def _consumers(fact: "queuefacts.Fact") -> str | None:
 
 @queues.command()
 @click.argument("queue")
+@app_option
 @common_options
 @out.output_option
 @pass_session
@@ -85,6 +94,8 @@ def explain(session: Session, queue: str, output: str) -> None:
 
 def _router(session: Session) -> router.Router:
     """The rules; where none is written, the queue of Airflow's own option, if the environment has it."""
+    if session.application:
+        return session.settings.router
     return rules.of(session.settings, kubernetes_queue=os.environ.get(rules.VARIABLE)).router
 
 
@@ -99,14 +110,23 @@ def _lines(session: Session, found: router.Explanation) -> list[str]:
     if route.side == "kubernetes":
         profile = route.profile
         lines.append(f"pods: template {profile.template}, namespace {profile.namespace}, max_pods {profile.max_pods}")
-        lines.append(f"consumed by: podyard dispatcher{_queues_option(session, route)}")
-    else:
-        lines.append(f"consumed by: podyard worker{_queues_option(session, route)}")
+    lines.append(f"consumed by: {_consumer(session, route)}")
     lines += [
         f"waits: {name}: {rule}: then {rule.consequence}" for name, rule in wait_rules.described(route.profile.waits)
     ]
     lines += [f"also matches: the rule {rule.name!r} (side {rule.side}); not asked: {why}" for rule, why in found.lost]
     return lines
+
+
+def _consumer(session: Session, route: router.Route) -> str:
+    """The command that consumes it."""
+    from routing.store import messagewaits
+
+    if session.app is None:
+        return f"podyard {messagewaits.PROGRAMS[route.side]}{_queues_option(session, route)}"
+    if route.side == "celery":
+        return f"celery -A {session.app} worker -Q {shlex.quote(route.queue)}"
+    return f"podyard dispatcher --app {session.app}{_queues_option(session, route)}"
 
 
 def _queues_option(session: Session, route: router.Route) -> str:

@@ -6,7 +6,7 @@ long-running processes wait for them, so that nothing has to be started in order
 
 import asyncio
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 import kombu
@@ -17,10 +17,14 @@ from dispatcher import errors, retry
 from dispatcher.kubeapi import access_review as rights
 from dispatcher.kubeapi import client, server_access
 from dispatcher.manifests import names, redaction
+from dispatcher.worker import health_checks
 from routing.cli import failure, plaintext
 from routing.cli.failure import Failure
 from routing.config.settings import Settings
 from routing.store import RecordError, SchemaError, Store
+
+if TYPE_CHECKING:
+    from celery import Celery
 
 Check = Callable[[Settings], str]
 
@@ -30,17 +34,42 @@ OLDEST_REDIS = (6, 2)
 KEEPS_ALL = "noeviction"
 """The one policy of a full Redis or Valkey server that throws nothing away: it refuses writes instead."""
 _BACKOFF = retry.Backoff(last_s=5.0, has_jitter=False)
+REFUSES = "WARNING: it refuses writes: "
+"""How a finding goes on where a server answers and takes nothing. It is no reason to wait: who reads makes room."""
+_SHORT = {"socket_connect_timeout": TIMEOUT_S, "socket_timeout": TIMEOUT_S}
 _UNREACHABLE = (Failure, RecordError, errors.DispatcherError)
 
 
 def broker(settings: Settings) -> str:
     """The broker answers."""
-    return _reach_messaging(settings.broker.url, key="broker.url")
+    return _reach_messaging(_connection(settings.broker.url), key="broker.url")
 
 
 def results(settings: Settings) -> str:
     """The result backend answers."""
-    return _reach_messaging(settings.results.url, key="results.url")
+    return _reach_messaging(_connection(settings.results.url), key="results.url")
+
+
+def broker_of(app: "Celery") -> str:
+    """The broker of a Celery application answers."""
+    connection = app.connection_for_write(connect_timeout=TIMEOUT_S)
+    if connection.transport.driver_type == "redis":
+        connection.transport_options |= _SHORT
+    return _reach_messaging(connection, key="broker_url of the application")
+
+
+def results_of(app: "Celery") -> str:
+    """The result backend of a Celery application answers, or it has none."""
+    from celery.backends.base import DisabledBackend
+
+    if isinstance(app.backend, DisabledBackend):
+        return "none: outcomes are not stored, and nobody can ask for them"
+    shown = redaction.hide_text(str(app.conf.result_backend))
+    try:
+        health_checks.ResultBackendCheck(app).run()
+    except Exception as error:  # a backend may be anybody's and raise anything
+        raise Failure(f"{shown} cannot be used: {words(error)}; correct result_backend of the application") from error
+    return f"{shown}: answers"
 
 
 def database(settings: Settings) -> str:
@@ -117,14 +146,21 @@ def _wait(what: str, settings: Settings, check: Check) -> None:
         click.echo(f"podyard: the {what}: {found}", err=True)
 
 
-def _reach_messaging(url: str, *, key: str) -> str:
-    shown = redaction.hide_text(url)
-    options = {"socket_connect_timeout": TIMEOUT_S, "socket_timeout": TIMEOUT_S}
-    is_redis = url.startswith("redis")
-    connection = kombu.Connection(url, connect_timeout=TIMEOUT_S, transport_options=options if is_redis else {})
+def _connection(url: str) -> kombu.Connection:
+    options = _SHORT if url.startswith(("redis", "sentinel")) else {}
+    return kombu.Connection(url, connect_timeout=TIMEOUT_S, transport_options=options)
+
+
+def _reach_messaging(connection: kombu.Connection, *, key: str) -> str:
+    shown = redaction.hide_text(connection.as_uri(include_password=True))
+    about: Mapping[str, Any] = {}
+    refusal = None
     try:
         connection.ensure_connection(max_retries=1, interval_start=0, interval_step=0, interval_max=0)
-        about = connection.default_channel.client.info() if is_redis else {}
+        if connection.transport.driver_type == "redis":
+            client = connection.default_channel.client
+            about = client.info()
+            refusal = _refusal_of_writes(client)
     except (
         kombu.exceptions.KombuError,
         redis.exceptions.RedisError,
@@ -141,7 +177,16 @@ def _reach_messaging(url: str, *, key: str) -> str:
         raise Failure(f"{shown} is Redis {version}; Celery needs Redis 6.2 or newer, or Valkey")
     valkey = about.get("valkey_version")
     found = f"{shown}: {f'Valkey {valkey}' if valkey else f'Redis {version}' if version else 'answers'}"
-    return f"{found}; {warning}" if (warning := evicts(about)) else found
+    return "; ".join(filter(None, (found, refusal, evicts(about))))
+
+
+def _refusal_of_writes(client: Any) -> str | None:
+    """Why a server that answers takes nothing: it is full, a read-only replica, or cannot save to its disk."""
+    try:
+        health_checks.write(client, health_checks.NO_TASK)
+    except redis.exceptions.ResponseError as error:
+        return f"{REFUSES}{words(error)}"
+    return None
 
 
 def evicts(about: Mapping[str, Any]) -> str | None:

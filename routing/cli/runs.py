@@ -24,6 +24,8 @@ _COLUMNS: out.Columns[rows.RunRow] = {
     "REASON": lambda run: run.reason,
 }
 
+NO_SCHEDULER = "no scheduler is running: the run goes on once `podyard scheduler` does"
+
 
 @click.group()
 def runs() -> None:
@@ -114,10 +116,15 @@ def follow(
     if console.is_terminal:
         with Live(console=console, auto_refresh=False, vertical_overflow="crop") as live:
             for look in looks:
-                live.update(Group(taskview.summary(look.run), taskview.table(look.tasks)), refresh=True)
+                warning = () if look.is_scheduled or look.is_final else (NO_SCHEDULER,)
+                live.update(Group(taskview.summary(look.run), taskview.table(look.tasks), *warning), refresh=True)
         return look
     latest = datetime.min.replace(tzinfo=UTC)
+    was_scheduled = True
     for look in looks:
+        if was_scheduled and not look.is_scheduled and not look.is_final:
+            click.echo(NO_SCHEDULER, err=True)
+        was_scheduled = look.is_scheduled
         dated = [(task.ended_at or task.started_at or datetime.now(UTC), task) for task in look.changed]
         for at, task in sorted(dated, key=lambda one: one[0]):
             latest = max(latest, at)  # what is seen late, since a process was slow to report it, is not told as earlier

@@ -11,7 +11,10 @@ import click
 from routing.cli.failure import Failure
 
 if TYPE_CHECKING:
+    from celery import Celery
+
     from dispatcher.attempts.status_store import PodStore
+    from routing.cli.application import Application
     from routing.config.settings import Settings
     from routing.store.store import Store
 
@@ -19,16 +22,39 @@ F = TypeVar("F", bound=Callable[..., Any])
 
 
 class Session:
-    """Holds `--config`, `--home` and `--debug`; commands get it by `@pass_session`."""
+    """Holds `--config`, `--home`, `--debug` and `--app`; commands get it by `@pass_session`."""
 
     def __init__(self) -> None:
         self.config: Path | None = None
         self.home: Path | None = None
         self.debug = False
+        self.app: str | None = None
 
     @cached_property
     def settings(self) -> "Settings":
-        """The settings; raises SettingsError."""
+        """The settings, with `--app` those of that application's dispatcher. Raises SettingsError or Failure."""
+        return self.application.settings if self.application else self._of_installation
+
+    @cached_property
+    def application(self) -> "Application | None":
+        """The Celery application that `--app` names. Raises SettingsError or Failure."""
+        if self.app is None:
+            return None
+        from routing.cli import application
+
+        return application.load(self.app, self._of_installation)
+
+    @cached_property
+    def celery(self) -> "Celery":
+        """The application whose broker and workers are meant: that of `--app`, else that of DAGs."""
+        if self.application:
+            return self.application.app
+        from routing.worker import celery_app
+
+        return celery_app.build(self.settings, "scheduler")
+
+    @cached_property
+    def _of_installation(self) -> "Settings":
         from routing.config import settings
 
         if self.home is not None:
@@ -57,6 +83,16 @@ class Session:
         return PodStore(self.settings.database.url)
 
     @property
+    def health_folder(self) -> Path:
+        """Where processes write what they lack. Raises Failure where the application's dispatcher writes nothing."""
+        if self.application and self.application.options.health_folder is None:
+            raise Failure(
+                f"the dispatcher of {self.app} writes no health: give it a folder by health_folder in app.conf.podyard"
+                " or by PODYARD_HEALTH__FOLDER, and start it again"
+            )
+        return self.settings.health.folder
+
+    @property
     def database_file(self) -> Path | None:
         """The file of an SQLite database."""
         url = self.settings.database.url
@@ -64,11 +100,24 @@ class Session:
 
     def require_database_file(self) -> None:
         """Refuses to make an empty SQLite file just because somebody wanted to read one."""
+        self.require_database()
         path = self.database_file
-        if path is not None and not path.exists():
+        if path is None or path.exists():
+            return
+        if self.app:
+            raise Failure(f"there is no database at {path} yet: make it with `podyard db upgrade --app {self.app}`")
+        raise Failure(
+            f"there is no database at {path} yet: run `podyard standalone` (or `podyard demo`) in this folder,"
+            " or make one with `podyard db upgrade`; for a Celery application of your own, name it with --app"
+        )
+
+    def require_database(self) -> None:
+        """Refuses what a Celery application without a database cannot tell."""
+        if self.application and not self.settings.database.url:
             raise Failure(
-                f"there is no database at {path} yet: run `podyard standalone` (or `podyard demo`) in this folder,"
-                " or make one with `podyard db upgrade`"
+                f"the dispatcher of {self.app} keeps no record of pods: set database_url in app.conf.podyard, or"
+                f" PODYARD_DATABASE__URL, make the tables with `podyard db upgrade --app {self.app}`, and start the"
+                " dispatcher again"
             )
 
 
@@ -103,6 +152,19 @@ def common_options(command: F) -> F:
     for option in reversed(options):
         command = option(command)
     return command
+
+
+def app_option(command: F) -> F:
+    """Adds `--app`, for what is asked of a Celery application as well as of an installation."""
+    option = click.option(
+        "--app",
+        "-A",
+        metavar="MODULE:APP",
+        expose_value=False,
+        callback=_keep("app"),
+        help="A Celery application of your own, as `celery -A` has it: its pods, queues and settings are meant.",
+    )
+    return option(command)
 
 
 def _keep(name: str) -> Callable[[click.Context, click.Parameter, Any], None]:

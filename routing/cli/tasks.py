@@ -1,17 +1,18 @@
 """`podyard tasks`: the tasks of a run, what they print, and why one waits or failed."""
 
 import socket
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 
 import click
 
+from dispatcher.attempts.status_store import UNLAUNCHED_PHASES, PodRow
 from routing import router
-from routing.cli import advice, logview, lookup, plaintext, taskview
+from routing.cli import advice, launches, logview, lookup, plaintext, taskview
 from routing.cli import output as out
 from routing.cli.failure import Failure
-from routing.cli.session import Session, common_options, pass_session
+from routing.cli.session import Session, app_option, common_options, pass_session
 from routing.store import rows, states
 from routing.worker import task_log
 
@@ -22,13 +23,17 @@ _OURS = ("routing.errors.", "dispatcher.errors.")
 
 @click.group()
 def tasks() -> None:
-    """Tasks of a run. RUN is a run's id or a part of it; without it the latest run is meant."""
+    """Tasks of a run. RUN is a run's id or a part of it; without it the latest run is meant.
+
+    ID is the id of an attempt, or of a Celery task of your own that ran in a pod.
+    """
 
 
 @tasks.command("list")
 @click.argument("run", required=False)
 @lookup.dag_option
 @click.option("--state", help="Only tasks in this state, such as failed.")
+@app_option
 @common_options
 @out.output_option
 @pass_session
@@ -39,6 +44,11 @@ def list_tasks(session: Session, *, run: str | None, dag: str | None, state: str
     Example:  podyard tasks list
               podyard tasks list --state failed --output json
     """
+    if session.app:
+        raise Failure(
+            f"a Celery application has no runs of tasks; `podyard pods list --app {session.app}` lists those that ran"
+            " in pods, and Flower (`podyard flower`) the others"
+        )
     found = lookup.find_run(session.store, run, dag=dag)
     listed = [
         task for task in session.store.tasks(found.run_id, dag_id=found.dag_id) if state is None or task.state == state
@@ -47,11 +57,12 @@ def list_tasks(session: Session, *, run: str | None, dag: str | None, state: str
 
 
 @tasks.command()
-@click.argument("words", nargs=-1, metavar="[RUN] TASK | ATTEMPT")
+@click.argument("words", nargs=-1, metavar="[RUN] TASK | ID")
 @lookup.dag_option
 @click.option("--attempt", "number", type=click.IntRange(min=1), help="The attempt's number; else the latest.")
 @click.option("--follow", "-f", is_flag=True, help="Go on until the attempt ends.")
 @click.option("--tail", type=click.IntRange(min=0), help="Only so many last lines.")
+@app_option
 @common_options
 @pass_session
 def logs(
@@ -62,8 +73,17 @@ def logs(
     \b
     Example:  podyard tasks logs count_json
               podyard tasks logs --attempt 1 --tail 20 manual__2026-01-01 count_json
+              podyard tasks logs --app shop:app 5f0c1a52
     """
-    target = lookup.find_target(session.store, words, dag=dag, number=number)
+    if session.application and len(words) == 1:
+        saved = task_log.path_of(session.settings.logs, words[0])
+        if saved.exists():  # then no record of pods is needed
+            logview.print_file(saved, tail=tail)
+            return
+    if found := _launches(session, words):
+        _print_log_of(session, found[-1], follow=follow, tail=tail)
+        return
+    target = _target(session, words, dag=dag, number=number)
     attempt = target.attempt
     if attempt is None:
         raise Failure(
@@ -84,8 +104,9 @@ def logs(
 
 
 @tasks.command()
-@click.argument("words", nargs=-1, metavar="[RUN] TASK | ATTEMPT")
+@click.argument("words", nargs=-1, metavar="[RUN] TASK | ID")
 @lookup.dag_option
+@app_option
 @common_options
 @out.output_option
 @pass_session
@@ -95,8 +116,12 @@ def explain(session: Session, words: tuple[str, ...], dag: str | None, output: s
     \b
     Example:  podyard tasks explain count_json
               podyard tasks explain manual__2026-01-01 count_json --output json
+              podyard tasks explain --app shop:app 5f0c1a52
     """
-    target = lookup.find_target(session.store, words, dag=dag)
+    if found := _launches(session, words):
+        _explain_launches(session, found, output=output)
+        return
+    target = _target(session, words, dag=dag)
     run, task_id = target.run, target.task.task_id
     facts = session.store.explain(run.run_id, task_id, dag_id=run.dag_id, at=datetime.now(UTC))
     steps = advice.next_steps(facts)
@@ -105,6 +130,84 @@ def explain(session: Session, words: tuple[str, ...], dag: str | None, output: s
         return
     for line in (*facts.lines, *_details(session, facts), *(f"next: {step}" for step in steps)):
         click.echo(_harmless(line))
+
+
+def _launches(session: Session, words: Sequence[str]) -> list[PodRow]:
+    """The launches of a plain Celery task; none where a task of a DAG is meant. Raises Failure where none is known."""
+    if session.application is None:
+        if len(words) != 1 or lookup.find_attempt(session.store, words[0]):
+            return []
+        return launches.find(session, words[0])
+    if len(words) != 1:
+        raise click.UsageError("with --app name a task by its id")
+    try:
+        found = launches.find(session, words[0])
+    except Failure as error:
+        raise Failure(f"{error.format_message()}{_outcome(session, words[0])}") from error
+    if not found:
+        raise Failure(
+            f"the record of pods has no task {words[0]!r}: it was not taken by a dispatcher, or by one without this"
+            f" database (`podyard pods list --app {session.app}` lists what it has){_outcome(session, words[0])}"
+        )
+    return found
+
+
+def _target(session: Session, words: Sequence[str], *, dag: str | None, number: int | None = None) -> lookup.Target:
+    try:
+        return lookup.find_target(session.store, words, dag=dag, number=number)
+    except Failure as error:
+        if len(words) != 1 or not lookup.may_be_id(words[0]):
+            raise
+        raise Failure(
+            f"this record has no attempt and no pod of a task with the id {words[0]!r};"
+            " if it is a task of a Celery application with a record of its own, name that with --app"
+        ) from error
+
+
+def _outcome(session: Session, task_id: str) -> str:
+    """What the result backend of the application knows, as the end of a sentence."""
+    from celery.backends.base import DisabledBackend
+
+    assert session.application is not None  # noqa: S101 - for the type checker
+    app = session.application.app
+    if isinstance(app.backend, DisabledBackend):
+        return "; the application has no result backend either"
+    try:
+        found = app.AsyncResult(task_id)
+        state, result = found.state, found.result
+    except Exception as error:  # noqa: BLE001 - a backend may raise anything, and more than this line is not lost
+        return f"; its result backend does not answer: {type(error).__name__}: {error}"
+    if state == "PENDING":
+        return "; its result backend knows no such task"
+    told = f" ({type(result).__name__}: {result})" if isinstance(result, BaseException) else ""
+    return f"; its result backend says {state}{told}"
+
+
+def _explain_launches(session: Session, found: Sequence[PodRow], *, output: str) -> None:
+    if output != "table":
+        out.show_data(launches.facts(session, found), output=output)
+        return
+    for line in launches.lines(session, found):
+        click.echo(_harmless(line))
+
+
+def _print_log_of(session: Session, row: PodRow, *, follow: bool, tail: int | None) -> None:
+    """The log of a launch: as it was saved, or live."""
+    path = launches.saved_log(session, row)
+    if path.exists():
+        logview.print_file(path, tail=tail)
+    elif row.phase in UNLAUNCHED_PHASES:
+        raise Failure(f"it has no pod ({row.phase}: {row.reason}), so it has no log; `podyard tasks explain` says why")
+    elif row.deleted_at is not None:
+        raise Failure(
+            f"the pod {row.name} was deleted at {out.clock(row.deleted_at)}, and its log is not at {path}: the"
+            " dispatcher saves logs where log_folder (logs.folder) is set, on its own machine"
+        )
+    else:
+        is_open = not launches.has_ended(row)
+        logview.print_live(
+            session.settings, namespace=row.namespace, pod=row.name, follow=follow and is_open, tail=tail
+        )
 
 
 def _details(session: Session, facts: rows.Explanation) -> Iterator[str]:

@@ -53,14 +53,23 @@ def ask(
 
 
 def is_scheduling(store: Store, *, since: datetime) -> bool:
-    """Whether a scheduler of this host has reported after `since`."""
-    host = socket.gethostname()
-    return any(row.kind == "scheduler" and row.host == host and row.seen_at >= since for row in store.processes())
+    """Whether a scheduler of this host that still runs has reported after `since`.
+
+    What one said that was killed meanwhile is in the record until its successor speaks.
+    """
+    return any(
+        row.kind == "scheduler"
+        and row.host == socket.gethostname()
+        and row.seen_at >= since
+        and process_health.is_running(row.pid)
+        for row in store.processes()
+    )
 
 
 def readings(known: settings.Settings) -> list[process_health.Reading]:
     """What the processes of this installation said of themselves on this host, the newest first."""
-    found = [one for one in process_health.read(known.health.folder) if one.host == socket.gethostname()]
+    here = [one for one in process_health.read(known.health.folder) if one.host == socket.gethostname()]
+    found = process_health.current(here, now=datetime.now(UTC))
     return sorted(found, key=lambda one: one.written_at, reverse=True)
 
 

@@ -23,6 +23,10 @@ from dispatcher.errors import StoreUnavailable
 from dispatcher.status import diagnosis
 
 ROWS = 200
+NO_RECORD = (
+    "the dispatcher of this application keeps no record of pods: give both database_url in app.conf.podyard, or"
+    " PODYARD_DATABASE__URL, and make the tables with `podyard db upgrade`"
+)
 _TAB = """<li class="nav-item"><a class="nav-link{% if active_tab == 'pods' %} active{% end %}"
  href="{{ reverse_url('pods') }}">Pods</a></li>
 """
@@ -60,9 +64,11 @@ class _Templates(Loader):
 
 
 def install(database_url: str) -> None:
-    """Adds the page to Flower, in this process, before it starts."""
+    """Adds the page to Flower, in this process, before it starts. An empty URL: there is no record of pods."""
 
     def read() -> list[PodRow]:
+        if not database_url:
+            raise StoreUnavailable(NO_RECORD)
         store = PodStore(database_url)
         try:
             return store.pods(limit=ROWS)
@@ -85,7 +91,7 @@ class _PodsPage(BaseHandler):
         try:
             rows, note = await asyncio.to_thread(self._read), f"The newest {ROWS} pods of this record."
         except StoreUnavailable as error:
-            rows, note = [], f"The record cannot be read now: {error}"
+            rows, note = [], f"The record cannot be read: {error}"
         self.render("pods.html", heads=_HEADS, note=note, rows=[(_cells(row), row.attempt_id) for row in rows])
 
 

@@ -7,26 +7,24 @@ the lease that every transaction renews keeps a process out that lost it.
 
 import contextlib
 import logging
-import os
 import socket
+import sys
 import threading
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
-from uuid import uuid4
 
 from dispatcher.worker import health_checks, process_health
 from routing.config.settings import Settings
 from routing.results import collector, reported, sweeper
-from routing.scheduling import dagfolder, outage, presence, renderer, scheduler, sender, unread
+from routing.scheduling import dagfolder, lease_holder, outage, presence, renderer, scheduler, sender, unread
 from routing.store import entries, store_errors
 from routing.store.store import Store
 from routing.worker import celery_app
 
 log = logging.getLogger(__name__)
 
-ROLE = "scheduler"
 LEASE_S = 15.0
 RENEW_S = 4.0
 STAND_BY_S = 0.5
@@ -63,8 +61,8 @@ def run(settings: Settings, *, stop: threading.Event) -> None:
     )
     around = presence.Presence(app, store, stop=stop)
     health = process_health.HealthReporter(
-        kind=ROLE,
-        name=f"{ROLE}@{socket.gethostname()}",
+        kind=lease_holder.ROLE,
+        name=f"{lease_holder.ROLE}@{socket.gethostname()}",
         folder=settings.health.folder,
         checks=[
             health_checks.DatabaseCheck(store),
@@ -82,7 +80,7 @@ def run(settings: Settings, *, stop: threading.Event) -> None:
         around.start()
         service.loop(stop, consumed=lambda: around.queues)
     finally:
-        health.stop()
+        health.stop(why=process_health.failure(sys.exc_info()[1]))
         folder.close()
         service.close()
         for thread in (folder, around):
@@ -133,7 +131,7 @@ class Service:
         self._unread = unread.Unread(settings.router)
         self._render = renderer.Renderer()
         self._scheduler = scheduler.Scheduler(router=settings.router, limits=settings.scheduler, render=self._render)
-        self._holder = f"{socket.gethostname()}:{os.getpid()}:{uuid4().hex[:8]}"
+        self._holder = lease_holder.name()
         self._due = _Due()
         self._desk = _Desk()
         self._sweep_after = ""
@@ -170,10 +168,10 @@ class Service:
 
     def _take_lease(self) -> str | None:
         with self._store.writing() as book:
-            holder = book.take(ROLE, self._holder, lease_s=LEASE_S, now=_now())
-            if holder is not None and _is_dead_here(holder):
-                book.end_lease(ROLE, holder)
-                holder = book.take(ROLE, self._holder, lease_s=LEASE_S, now=_now())
+            holder = book.take(lease_holder.ROLE, self._holder, lease_s=LEASE_S, now=_now())
+            if holder is not None and lease_holder.is_dead_here(holder):
+                book.end_lease(lease_holder.ROLE, holder)
+                holder = book.take(lease_holder.ROLE, self._holder, lease_s=LEASE_S, now=_now())
         return holder
 
     def close(self) -> None:
@@ -181,7 +179,7 @@ class Service:
         with contextlib.suppress(store_errors.RecordError), self._store.writing() as book:
             if self._desk.sent:
                 book.mark_sent(self._desk.sent, at=_now())
-            book.end_lease(ROLE, self._holder)
+            book.end_lease(lease_holder.ROLE, self._holder)
         self._sender.close()
         self._render.close()
 
@@ -283,7 +281,7 @@ class Service:
         heard, sent = self._desk.heard[:MERGE_MAX], list(self._desk.sent)
         with self._store.writing() as book:
             now = _now()
-            book.hold(ROLE, self._holder, lease_s=LEASE_S, now=now)
+            book.hold(lease_holder.ROLE, self._holder, lease_s=LEASE_S, now=now)
             book.mark_sent(sent, at=now)
             result = self._scheduler.turn(book, heard, now=now, now_mono_s=now_mono_s, is_poll=is_poll)
             retry_at = book.next_retry_at() if is_poll else result.retry_at
@@ -367,7 +365,7 @@ class Service:
         if not waiting:
             return
         with self._store.writing() as book:
-            book.hold(ROLE, self._holder, lease_s=LEASE_S, now=_now())
+            book.hold(lease_holder.ROLE, self._holder, lease_s=LEASE_S, now=_now())
             self._unread.tell(book, consumed, now=_now())
         try:
             with self._store.reading() as book:
@@ -379,21 +377,6 @@ class Service:
             self._results.fail(error)
         except sender.BrokerUnavailable as error:
             self._broker.fail(error)
-
-
-def _is_dead_here(holder: str) -> bool:
-    """Whether the holder of a lease was a process of this machine that is gone: then nobody need wait for the end."""
-    host, _, rest = holder.partition(":")
-    pid = rest.partition(":")[0]
-    if host != socket.gethostname() or not pid.isdecimal() or int(pid) == os.getpid():
-        return False
-    try:
-        os.kill(int(pid), 0)
-    except ProcessLookupError:
-        return True
-    except OSError:
-        return False
-    return False
 
 
 def _now() -> datetime:

@@ -8,20 +8,21 @@ import ipaddress
 import os
 from collections.abc import Mapping
 
+from celery import Celery
+
 from routing.config import sections
 from routing.config.settings import Settings
 from routing.standalone import part, part_errors
-from routing.worker import celery_app
 
 
-def run(settings: Settings) -> None:
+def run(settings: Settings, *, app: Celery) -> None:
     """Serve until SIGTERM or SIGINT. Raises EmbeddedError for settings that are not safe or a port in use."""
     arguments = command_line(settings.flower, environ=os.environ)
     part.require_free_port(settings.flower.address, settings.flower.port, setting="flower.port")
     from routing.monitoring import pods_page
 
     pods_page.install(settings.database.url)
-    celery_app.build(settings, role="scheduler").start(["flower", *arguments])
+    app.start(["flower", *arguments])
 
 
 def command_line(flower: sections.Flower, *, environ: Mapping[str, str]) -> list[str]:

@@ -35,6 +35,13 @@ class LeaseStatements(transaction.Transaction):
             return None
         return str(self._connection.scalar(sa.select(tables.LEASE.c.holder).where(tables.LEASE.c.name == name)))
 
+    def holder(self, name: str, *, now: datetime) -> str | None:
+        """Who has the lease; None where nobody has, or who had it did not renew it in time."""
+        at = sa.func.clock_timestamp() if self._is_postgres() else now
+        query = sa.select(tables.LEASE.c.holder).where(tables.LEASE.c.name == name, tables.LEASE.c.expires_at > at)
+        found = self._connection.scalar(query)
+        return None if found is None else str(found)
+
     def end_lease(self, name: str, holder: str) -> None:
         """Give the lease back, so that another process need not wait for its end."""
         self._connection.execute(

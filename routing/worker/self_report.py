@@ -4,6 +4,7 @@ As the heartbeat it runs in a thread of the worker's main process, because the w
 the broker is away. What is found stands in a file for `podyard health` (`dispatcher.worker.process_health`).
 """
 
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -35,8 +36,8 @@ def step_into(folder: Path) -> type[bootsteps.StartStopStep]:
             self._health.start()
 
         def stop(self, parent: Any) -> None:
-            """Takes the file away."""
-            self._health.stop()
+            """Takes the file away, unless an error is what ends the worker."""
+            self._health.stop(why=process_health.failure(sys.exc_info()[1]))
 
         terminate = stop
 
