@@ -1,7 +1,11 @@
 """What a process says of itself, and what a health check makes of it."""
 
+import dataclasses
+import json
 import os
 import socket
+import subprocess
+import sys
 import threading
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
@@ -128,3 +132,79 @@ def test_a_folder_that_cannot_be_written_is_told_and_hurts_nobody(
     one.start()
     parts.eventually(lambda: "set health.folder" in caplog.text)
     one.stop()
+
+
+def left_behind(folder: Path, **facts: object) -> Path:
+    """What a process wrote that is not there any more."""
+    ended = subprocess.Popen([sys.executable, "-c", ""])
+    ended.wait()
+    record = {
+        "kind": "worker",
+        "name": "worker@here",
+        "host": socket.gethostname(),
+        "pid": ended.pid,
+        "written_at": datetime.now(UTC).isoformat(),
+        "turned_at": datetime.now(UTC).isoformat(),
+        "parts": [],
+    } | facts
+    file = folder / f"{record['kind']}-{record['host']}-{record['pid']}.json"
+    file.write_text(json.dumps(record))
+    return file
+
+
+def test_a_process_takes_the_place_of_the_one_that_was_killed(tmp_path: Path) -> None:
+    """Of two of a name the one that runs counts, and what is left of the other goes."""
+    killed = left_behind(tmp_path)
+    now = datetime.now(UTC)
+    (gone,) = process_health.current(process_health.read(tmp_path), now=now)
+    assert gone.trouble(now=now) == f"the process {gone.pid} is gone"
+    stranger = left_behind(tmp_path, name="other@here")
+    pace = process_health.Pace(every_s=0.02, hangs_s=0.1, write_s=0.02)
+    successor = process_health.HealthReporter(kind="worker", name="worker@here", folder=tmp_path, checks=[], pace=pace)
+    successor.start()
+    parts.eventually(lambda: (tmp_path / f"worker-{socket.gethostname()}-{os.getpid()}.json").exists())
+    assert (killed.exists(), stranger.exists()) == (False, True)
+    left_behind(tmp_path)  # such as one that wrote once more before it was killed
+    found = process_health.current(process_health.read(tmp_path), now=datetime.now(UTC))
+    assert {one.name: one.pid for one in found} == {
+        "worker@here": os.getpid(),
+        "other@here": json.loads(stranger.read_text())["pid"],
+    }
+    successor.stop()
+
+
+def test_a_process_of_the_same_id_is_not_the_one_that_wrote(tmp_path: Path, process: process_health.HealthReporter) -> None:
+    """A container that is started again gives its processes the same ids, and the folder may outlive it."""
+    parts.eventually(lambda: list(process_health.read(tmp_path)))
+    assert told(tmp_path).gone(now=datetime.now(UTC)) is None
+    before = dataclasses.replace(told(tmp_path), began="1")
+    if told(tmp_path).began is not None:  # where the system says when a process began
+        assert before.trouble(now=datetime.now(UTC)) == f"the process {os.getpid()} is gone"
+        assert process_health.is_running(os.getpid())
+
+
+@pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="only Linux tells the state of a process by a file")
+def test_a_killed_process_that_nobody_has_asked_about_is_gone() -> None:
+    """A container whose first process collects no children keeps it as a zombie."""
+    child = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"])
+    assert process_health.is_running(child.pid)
+    child.kill()
+    parts.eventually(lambda: not process_health.is_running(child.pid))
+    child.wait()
+
+
+def test_a_process_that_ends_by_itself_stays_expected(tmp_path: Path, process: process_health.HealthReporter) -> None:
+    """Its file says why; one that was asked to stop has none."""
+    parts.eventually(lambda: list(process_health.read(tmp_path)))
+    process.stop(why=process_health.failure(ValueError("UNBLOCKED\nand more")))
+    process.stop()  # Celery stops a pool twice
+    assert told(tmp_path).trouble(now=datetime.now(UTC)) == "it ended by itself: ValueError: UNBLOCKED"
+    assert [process_health.failure(error) for error in (None, SystemExit(1), KeyboardInterrupt())] == [None] * 3
+
+
+def test_what_another_host_left_long_ago_is_not_expected_back(tmp_path: Path) -> None:
+    """Containers that share a folder have another name at each start; one of this host stays expected."""
+    long_ago = (datetime.now(UTC) - timedelta(hours=2)).isoformat()
+    left_behind(tmp_path, host="container-1", written_at=long_ago)
+    left_behind(tmp_path, written_at=long_ago)
+    assert [one.host for one in process_health.read(tmp_path)] == [socket.gethostname()]
