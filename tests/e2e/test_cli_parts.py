@@ -390,3 +390,32 @@ class TestStop:
         before = yard.log(part)
         assert parts.stop(yard.processes[part], timeout_s=15) == 0
         assert "Traceback" not in (yard.folder / f"{part}.log").read_text().removeprefix(before)
+
+
+class TestWithoutScheduler:
+    """After all parts were stopped."""
+
+    def test_who_starts_a_run_is_told_at_once(self, yard: Yard) -> None:
+        """And the answer stays one document for programs."""
+        answer = yard.call("dags", "trigger", "good", "--run-id", "alone-1", "--output", "json")
+        assert (answer.returncode, json.loads(answer.stdout)["run_id"]) == (0, "alone-1")
+        assert answer.stderr == "no scheduler is running: the run goes on once `podyard scheduler` does\n"
+
+    def test_so_is_who_waits_for_it(self, yard: Yard) -> None:
+        """Instead of silence; what is told goes to stderr."""
+        process = yard.background("dags", "trigger", "good", "--run-id", "alone-2", "--wait", "--output", "json")
+        assert process.stderr is not None
+        assert "no scheduler is running" in process.stderr.readline()
+        process.send_signal(signal.SIGINT)
+        assert (process.wait(20), process.communicate()[0]) == (130, "")
+
+    def test_one_that_was_killed_is_missed_at_once(self, yard: Yard) -> None:
+        """What it said of itself, and the lease that it holds, would last for a while."""
+        yard.start("scheduler")
+        eventually(lambda: yard.call("dags", "trigger", "good").stderr == "", 30, every_s=0.5, what="it is at work")
+        yard.processes["scheduler"].kill()
+        yard.processes["scheduler"].wait(10)
+        assert "no scheduler is running" in yard.call("dags", "trigger", "good").stderr
+        health = yard.call("health", "--expect", "scheduler,worker", "--output", "json")
+        states = {one["process"].partition("@")[0]: one["state"] for one in json.loads(health.stdout)}
+        assert (health.returncode, states) == (1, {"scheduler": "gone", "worker": "missing"})

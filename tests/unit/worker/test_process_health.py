@@ -162,7 +162,7 @@ def test_a_process_takes_the_place_of_the_one_that_was_killed(tmp_path: Path) ->
     pace = process_health.Pace(every_s=0.02, hangs_s=0.1, write_s=0.02)
     successor = process_health.HealthReporter(kind="worker", name="worker@here", folder=tmp_path, checks=[], pace=pace)
     successor.start()
-    parts.eventually(lambda: (tmp_path / f"worker-{socket.gethostname()}-{os.getpid()}.json").exists())
+    parts.eventually((tmp_path / f"worker-{socket.gethostname()}-{os.getpid()}.json").exists)
     assert (killed.exists(), stranger.exists()) == (False, True)
     left_behind(tmp_path)  # such as one that wrote once more before it was killed
     found = process_health.current(process_health.read(tmp_path), now=datetime.now(UTC))
@@ -173,7 +173,9 @@ def test_a_process_takes_the_place_of_the_one_that_was_killed(tmp_path: Path) ->
     successor.stop()
 
 
-def test_a_process_of_the_same_id_is_not_the_one_that_wrote(tmp_path: Path, process: process_health.HealthReporter) -> None:
+def test_a_process_of_the_same_id_is_not_the_one_that_wrote(
+    tmp_path: Path, process: process_health.HealthReporter
+) -> None:
     """A container that is started again gives its processes the same ids, and the folder may outlive it."""
     parts.eventually(lambda: list(process_health.read(tmp_path)))
     assert told(tmp_path).gone(now=datetime.now(UTC)) is None
