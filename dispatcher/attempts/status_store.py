@@ -10,7 +10,6 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, fields
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import Any
 
 import sqlalchemy as sa
@@ -133,7 +132,7 @@ UNLAUNCHED_PHASES = ("Waiting", "Revoked")
 """The phases of a row without a pod that ever was."""
 OPEN_PHASES = ("Waiting", "Pending", "Running", "Unknown")
 LOST = "the pod was deleted while no dispatcher watched; nothing is known of its end"
-NO_TABLES = "the database has no table of pods of this version: make it with `podyard db upgrade`"
+NO_TABLES = "the pods' table cannot be used: the database has none, or that of another version; make it with `podyard db upgrade`"
 _UNDEFINED = ("42P01", "42703")
 """PostgreSQL's codes for a table and a column that do not exist."""
 _COLUMNS = tuple(field.name for field in fields(PodRow))
@@ -157,7 +156,6 @@ class PodStore:
 
     def __init__(self, url: str) -> None:
         arguments: dict[str, Any] = {"timeout": 10} if url.startswith("sqlite") else db_timeouts.arguments()
-        self._file = Path(url.removeprefix("sqlite:///")) if url.startswith("sqlite:///") else None
         self._engine = sa.create_engine(url, pool_pre_ping=True, pool_size=1, connect_args=arguments)
         db_timeouts.bound(self._engine)
         self._insert = sqlite.insert if self._engine.dialect.name == "sqlite" else postgresql.insert
@@ -223,8 +221,6 @@ class PodStore:
 
     @contextmanager
     def _transaction(self) -> Iterator[sa.Connection]:
-        if self._file is not None and not self._file.exists():  # SQLite would make an empty one
-            raise errors.StoreUnavailable(f"there is no database at {self._file}: make it with `podyard db upgrade`")
         try:
             with self._engine.begin() as connection:
                 yield connection

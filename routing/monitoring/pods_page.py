@@ -69,6 +69,9 @@ def install(database_url: str) -> None:
     def read() -> list[PodRow]:
         if not database_url:
             raise StoreUnavailable(NO_RECORD)
+        file = Path(database_url.removeprefix("sqlite:///"))
+        if database_url.startswith("sqlite:///") and not file.exists():  # it would be made by looking at it
+            raise StoreUnavailable(f"there is no database at {file}: make it with `podyard db upgrade`")
         store = PodStore(database_url)
         try:
             return store.pods(limit=ROWS)
