@@ -9,6 +9,8 @@ from typing import Any
 
 from routing.airflow import dispatcherlogs, failure, rules
 
+TRIES = 3
+"""A server that was away leaves dead connections in the pools for broker and results; each is noticed by its use."""
 EPILOGUE = "-- "
 """How lines begin that the dispatcher adds behind the log of a pod that failed."""
 MARK = "podyard: "
@@ -32,13 +34,19 @@ class TaskLogs:
         task_id = ti.external_executor_id
         if not task_id:
             return ["podyard"], [f"{MARK}this try was not sent to a dispatcher"]
-        try:
-            log = self._dispatchers.read(task_id)
-            reasons = list(self._reasons(task_id))
-            if log is None and not reasons:
-                return ["podyard"], [self._nothing()]
-        except Exception as error:  # a page without a log is better than none
-            return ["podyard"], [f"{MARK}the log could not be read: {type(error).__name__}: {error}"]
+        trouble = ""
+        for _ in range(TRIES):
+            try:
+                return self._read(task_id)
+            except Exception as error:  # a page without a log is better than none
+                trouble = f"{type(error).__name__}: {error}"
+        return ["podyard"], [f"{MARK}the log could not be read: {trouble}"]
+
+    def _read(self, task_id: str) -> tuple[list[str], list[str]]:
+        log = self._dispatchers.read(task_id)
+        reasons = list(self._reasons(task_id))
+        if log is None and not reasons:
+            return ["podyard"], [self._nothing()]
         if log is not None:
             lines = [failure.in_airflow(line) if line.startswith(EPILOGUE) else line for line in log.lines]
             missing = [reason for reason in reasons if not any(reason.removeprefix(MARK) in line for line in lines)]

@@ -306,7 +306,12 @@ class Run:
 
     def tasks(self) -> dict[str, dict[str, Any]]:
         """Task id (with the index of a mapped one) -> what the API says of it."""
-        found = self.airflow.get(f"{self.path}/taskInstances?limit=1000")["task_instances"]
+        found: list[dict[str, Any]] = []
+        while True:  # a page has no more than a hundred, whatever is asked for
+            page = self.airflow.get(f"{self.path}/taskInstances?limit=100&offset={len(found)}")
+            found += page["task_instances"]
+            if len(found) >= page["total_entries"] or not page["task_instances"]:
+                break
         return {one["task_id"] + (f"[{one['map_index']}]" if one["map_index"] >= 0 else ""): one for one in found}
 
     def task(self, name: str) -> dict[str, Any]:

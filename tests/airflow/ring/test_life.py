@@ -42,7 +42,7 @@ def test_mapped_tasks_have_a_pod_each(airflow: Installation) -> None:
 
 def test_the_log_of_a_running_pod_is_there_while_it_runs(airflow: Installation) -> None:
     """Neither scheduler nor API server may read pods; the pod object holds no token."""
-    run = airflow.trigger("single", seconds=RUNS_S)
+    run = airflow.trigger("single", seconds=RUNS_S // 3)
     run.wait_for_body()
     found = run.pod_objects()
     assert found
