@@ -7,7 +7,6 @@ The environment is made by `make test-airflow`; PODYARD_TEST_AIRFLOW names its i
 import contextlib
 import json
 import os
-import socket
 import subprocess
 import sys
 import urllib.error
@@ -111,10 +110,12 @@ class Installation:
             **self.settings,
         }
 
-    def prepare(self) -> None:
-        """Makes the tables."""
+    def __post_init__(self) -> None:
         self.home.mkdir(parents=True, exist_ok=True)
         self.light_record.touch()
+
+    def prepare(self) -> None:
+        """Makes the tables."""
         answer = subprocess.run(
             [python(), "-m", "airflow", "db", "migrate"],
             env={**os.environ, **self.environment()},
@@ -268,13 +269,6 @@ class Installation:
         self.ask("PATCH", f"/api/v2/dags/{dag}", {"is_paused": False})
         run = self.ask("POST", f"/api/v2/dags/{dag}/dagRuns", {"logical_date": None, "conf": conf})
         return Run(airflow=self, dag=dag, id=run["dag_run_id"])
-
-
-def free_port() -> int:
-    """A port of this machine that nobody listens on."""
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        port: int = server.getsockname()[1]
-        return port
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -28,6 +28,7 @@ import psutil
 
 from dispatcher.kubeapi import client, server_access
 from dispatcher.localcluster.faults.client import Faults
+from routing.standalone import layout
 from tests import parts
 from tests.airflow import installation
 
@@ -138,20 +139,20 @@ def settings_of(executor: str, folder: Path, kubeconfig: Path) -> Mapping[str, s
     }
 
 
-def one_round(folder: Path, postgres: parts.Postgres, executor: str, *, latency_s: float) -> Figures:
+def one_round(folder: Path, database: str, executor: str, *, latency_s: float) -> Figures:
+    """`database` has Airflow's tables, and nothing in them."""
     folder.mkdir()
     cluster = parts.LocalCluster.start(folder / "cluster", "--hold", "--faults")
     valkey = parts.Valkey.start(folder / "valkey")
     made = installation.Installation(
         folder=folder,
-        database=postgres.url(postgres.create_database()),
+        database=database,
         valkey=valkey,
         kubeconfig=cluster.kubeconfig,
-        port=installation.free_port(),
+        port=layout.free_port(),
         settings=settings_of(executor, folder, cluster.kubeconfig),
     )
     try:
-        made.prepare()
         made.start_api_server()
         made.wait_for_api()
         made.start("dag-processor", "dag-processor")
@@ -171,16 +172,30 @@ def one_round(folder: Path, postgres: parts.Postgres, executor: str, *, latency_
         cluster.stop()
 
 
+def with_tables(folder: Path, postgres: parts.Postgres) -> str:
+    """A database with Airflow's tables, to be copied."""
+    valkey = parts.Valkey.start(folder / "valkey")
+    name = postgres.create_database()
+    made = installation.Installation(
+        folder=folder, database=postgres.url(name), valkey=valkey, kubeconfig=folder / "none", port=0
+    )
+    made.prepare()
+    valkey.stop()
+    return name
+
+
 def main() -> None:
     with tempfile.TemporaryDirectory(prefix="podyard-bench-") as name:
         postgres = parts.Postgres.start()
         try:
+            tables = with_tables(Path(name), postgres)
             for latency_s in LATENCIES_S:
                 print(f"{TASKS} tasks, creates take {1_000 * latency_s:.0f} ms longer")
                 for number in range(ROUNDS):
                     for executor in (OURS, THEIRS):
                         place = Path(name) / f"{latency_s}-{number}-{executor[:3]}"
-                        figures = one_round(place, postgres, executor, latency_s=latency_s)
+                        database = postgres.url(postgres.create_database(template=tables))
+                        figures = one_round(place, database, executor, latency_s=latency_s)
                         print(f"  {executor:34} {figures}", flush=True)
         finally:
             postgres.stop()

@@ -5,6 +5,7 @@ from collections.abc import Iterator
 
 import pytest
 
+from routing.standalone import layout
 from tests import parts
 from tests.airflow import installation
 
@@ -40,7 +41,7 @@ def airflow(
         database=postgres_server.url(name),
         valkey=airflow_valkey,
         kubeconfig=airflow_cluster.kubeconfig,
-        port=installation.free_port(),
+        port=layout.free_port(),
     )
     try:
         made.prepare()

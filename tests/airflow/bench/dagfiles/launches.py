@@ -9,7 +9,7 @@ TASKS = int(os.environ.get("BENCH_TASKS", "200"))
 
 with DAG("launches", start_date=datetime(2026, 1, 1, tzinfo=UTC), schedule=None, catchup=False, max_active_tasks=TASKS):
 
-    @task(queue="kubernetes", executor=os.environ.get("BENCH_EXECUTOR"), max_active_tis_per_dag=TASKS)
+    @task(queue="kubernetes", executor=os.environ.get("BENCH_EXECUTOR") or None, max_active_tis_per_dag=TASKS)
     def one(number: int) -> None:
         print(number)
 
