@@ -208,7 +208,12 @@ class KubernetesPool(BasePool):
         self._bridge.send(SetLimit(limit=limit))
 
     def _get_info(self) -> dict[str, Any]:
-        facts = {"deployment": self._options.deployment, "away": self._health.away()}
+        profiles = {queue.name: self._deliveries.profile_for(queue.name) for queue in self._queues}
+        facts = {
+            "deployment": self._options.deployment,
+            "away": self._health.away(),
+            "images": {name: profile.image or self._options.image or "" for name, profile in profiles.items()},
+        }
         return {**super()._get_info(), **self._controller.stats(), **facts}
 
     def consumer_made(self, consumer: Any) -> None:

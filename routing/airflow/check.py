@@ -4,6 +4,7 @@
 environment of Airflow itself, and prints the findings.
 """
 
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
@@ -14,6 +15,9 @@ from routing.airflow import rules, versions
 EXECUTOR = "PodyardExecutor"
 LOG_CONFIG = "routing.airflow.log_config.LOGGING_CONFIG"
 
+_AIRFLOW_TAG = re.compile(r"(?:^|/)apache/airflow:(?:slim-)?(\d+\.\d+)")
+"""Of Airflow's own images; how others are tagged is their makers' affair."""
+
 Result = Literal["ok", "warning", "wrong"]
 
 
@@ -23,6 +27,8 @@ class Worker:
 
     queues: tuple[str, ...]
     is_dispatcher: bool
+    images: Mapping[str, str] = field(default_factory=dict)
+    """Of a dispatcher: queue -> the image of its pods, as settings have it; empty: the template's."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -65,6 +71,7 @@ def judge(facts: AirflowFacts) -> list[Finding]:
         _broker(facts),
         _results(facts),
         *_queues(facts),
+        *_images(facts),
         *_waits(facts),
         _logs(facts),
         _api(facts),
@@ -163,6 +170,18 @@ def _pattern(pattern: str, facts: AirflowFacts) -> Finding:
         "warning",
         f"pods; a dispatcher consumes a queue of a pattern by name: {rules.START} --queues NAME",
     )
+
+
+def _images(facts: AirflowFacts) -> Iterator[Finding]:
+    """One finding for each image whose tag names another release of Airflow; pods must have the API server's."""
+    images = {image for worker in facts.workers.values() for image in worker.images.values()}
+    for image in sorted(images):
+        found = _AIRFLOW_TAG.search(image)
+        if found is not None and versions.numbers(found[1]) != versions.numbers(facts.versions.airflow):
+            told = (
+                f"by its tag Airflow {found[1]}, here is {facts.versions.airflow}: pods need the API server's release"
+            )
+            yield Finding("image", "warning", f"{image} is {told}")
 
 
 def _waits(facts: AirflowFacts) -> Iterator[Finding]:

@@ -57,10 +57,12 @@ def _workers(app: Any) -> Mapping[str, check.Worker]:
     """Node name -> what it consumes. A dispatcher says of its pool which deployment it is of."""
     asked = app.control.inspect(timeout=ANSWER_S)
     queues, stats = asked.active_queues() or {}, asked.stats() or {}
+    pools = {node: (stats.get(node) or {}).get("pool") or {} for node in queues}
     return {
         node: check.Worker(
             queues=tuple(str(queue.get("name")) for queue in consumed or ()),
-            is_dispatcher="deployment" in ((stats.get(node) or {}).get("pool") or {}),
+            is_dispatcher="deployment" in pools[node],
+            images=pools[node].get("images") or {},
         )
         for node, consumed in queues.items()
     }

@@ -91,5 +91,8 @@ def test_check_says_what_works_and_who_is_missing(airflow: Installation) -> None
             lambda: "no dispatcher answers" in run.log("sleep"), 60, every_s=1, what="its log says who is missing"
         )
     finally:
-        airflow.start_dispatcher()
+        airflow.start_dispatcher(env={"PODYARD_KUBERNETES__IMAGE": "apache/airflow:2.11.0"})
     assert run.wait(timeout_s=240) == "success"
+    code, findings = check(airflow)
+    assert code == 0
+    assert "here is 3." in findings["image"]["message"]

@@ -81,6 +81,25 @@ def test_a_queue_of_a_pattern_is_consumed_by_name() -> None:
     assert check.Finding("queues gpu-*", "ok", "pods; consumed by name: gpu-1") in findings
 
 
+@pytest.mark.parametrize(
+    ("image", "is_told"),
+    [
+        ("apache/airflow:3.3.2", False),
+        ("apache/airflow:3.3.1-python3.12", False),
+        ("registry.example/mirror/apache/airflow:slim-3.1.8", True),
+        ("apache/airflow:3.1.8", True),
+        ("apache/airflow:latest", False),
+        ("registry.example/airflow-with-dags:1.2", False),
+        ("", False),
+    ],
+)
+def test_an_image_of_another_airflow_is_told(image: str, is_told: bool) -> None:
+    """As far as its tag says so: tags of other makers mean what they want."""
+    workers = {**GOOD.workers, "dispatcher@b": replace(DISPATCHER, images={"kubernetes": image})}
+    found = [one for one in check.judge(replace(GOOD, workers=workers)) if one.check == "image"]
+    assert [one.result for one in found] == (["warning"] if is_told else [])
+
+
 def test_remote_logging_is_left_alone() -> None:
     """Whoever keeps logs in S3 goes on with that."""
     findings = check.judge(replace(GOOD, logging_config="", is_remote_logging=True))
