@@ -132,7 +132,7 @@ UNLAUNCHED_PHASES = ("Waiting", "Revoked")
 """The phases of a row without a pod that ever was."""
 OPEN_PHASES = ("Waiting", "Pending", "Running", "Unknown")
 LOST = "the pod was deleted while no dispatcher watched; nothing is known of its end"
-NO_TABLES = "the pods' table cannot be used: there is none, or one of another version; make it with `podyard db upgrade`"
+NO_TABLES = "the pods' table cannot be used: there is none, or one of another version; run `podyard db upgrade`"
 _UNDEFINED = ("42P01", "42703")
 """PostgreSQL's codes for a table and a column that do not exist."""
 _COLUMNS = tuple(field.name for field in fields(PodRow))

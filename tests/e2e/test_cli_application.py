@@ -210,7 +210,7 @@ def test_a_database_without_tables_says_what_makes_them(folder: Folder) -> None:
     assert "make it with `podyard db upgrade --app shop_two:app`" in folder.refused("pods", "list", app="shop_two:app")
     sqlite3.connect(folder.path / "two.db").close()
     (folder.path / "two.db").touch()
-    assert "there is none, or one of another version; make it with `podyard db upgrade`" in folder.refused(
+    assert "there is none, or one of another version; run `podyard db upgrade`" in folder.refused(
         "pods", "list", app="shop_two:app"
     )
 
