@@ -79,7 +79,8 @@ class Owned:
 
 @dataclass(frozen=True, kw_only=True)
 class Released:
-    """The answer to `Requeue`: nothing stands in the way of the message any more."""
+    """The answer to `Requeue`: nothing stands in the way of the message any more. Also to a `Terminate` that has ended
+    an attempt with a pod: nothing will follow."""
 
     delivery: str
 
@@ -145,6 +146,8 @@ class ConfirmOwner:
     """After a stall: is the attempt still ours? `Owned` or `Dropped` follows."""
 
     delivery: str
+    attempt_id: str
+    """For one that was withdrawn: it is in flight no longer."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -13,7 +13,7 @@ from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
 
-from dispatcher import errors
+from dispatcher import errors, retry
 from dispatcher.attempts import endings, sightings, states
 from dispatcher.attempts.attempt import Attempt, Closed, Pod
 from dispatcher.attempts.celery_side import (
@@ -250,6 +250,8 @@ class Controller:
                 attempt = self._attempts.of_delivery(command.delivery)
                 if attempt is not None:
                     self._handle_for(attempt, command)
+                elif isinstance(command, ConfirmOwner):
+                    self._background.spawn(self._confirm_withdrawn(command))
 
     def _handle_for(self, attempt: Attempt, command: Terminate | Close | Requeue | ConfirmOwner) -> None:
         match command:
@@ -312,6 +314,7 @@ class Controller:
             self._attempts.close(attempt, Closed.TERMINATED, endings.revoked(attempt))
             self._forget_pod(attempt, parts)
             parts.cleanup.kill(cleanup.ended_attempt(attempt, is_success=False))
+            self._celery.post(Released(delivery=attempt.delivery))
         # being launched: the revocation is remembered by Celery, and comes again with `Launched`
 
     def _close(self, attempt: Attempt, *, is_success: bool) -> None:
@@ -346,6 +349,17 @@ class Controller:
         self._attempts.close(attempt, Closed.DROPPED)
         self._celery.post(Dropped(delivery=attempt.delivery, pod=attempt.pod.name))
         parts.capacity.room.set()
+
+    async def _confirm_withdrawn(self, command: ConfirmOwner) -> None:
+        """It has no pod, and is in flight no longer: it is ours unless an outcome is stored."""
+        async for one in retry.Tries(Exception):  # the result backend is another's code, away or not
+            with one:
+                has_outcome = await asyncio.to_thread(self._shared.questions.has_outcome, command.attempt_id)
+            if one.error is not None:
+                logger.debug("its outcome cannot be asked for attempt_id=%s: %r", command.attempt_id, one.error)
+        self._celery.post(
+            Dropped(delivery=command.delivery, pod="") if has_outcome else Owned(delivery=command.delivery)
+        )
 
     def _clean(self, command: Clean) -> None:
         """Cleans up behind a pod whose outcome had been stored by a dispatcher before us."""

@@ -161,8 +161,10 @@ class Deliveries:
         """Carries an event out. One that fails is logged, and no other one with it."""
         try:
             self._take(event, failures)
-        except Exception:
+        except Exception as error:
             logger.exception("an event of the cluster's side failed event=%s", type(event).__name__)
+            if isinstance(event, Ended):  # nobody else would bring this outcome again
+                self._outbox.failed(event, failures=failures, error=error, now_mono_s=time.monotonic())
 
     def _take(self, event: Event | TimeIsUp, failures: int) -> None:
         if isinstance(event, Found):
@@ -181,7 +183,7 @@ class Deliveries:
             case Dropped():
                 self._dropped(held, event.pod)
             case Withdrawn():
-                self._withdrawn(held, event)
+                self._withdrawn(held, event, failures)
             case Owned():
                 for again, its_failures in self._unconfirmed.pop(held.delivery, ()):
                     self.take(again, failures=its_failures)
@@ -222,6 +224,7 @@ class Deliveries:
             task.backend.store_result(held.message.id, meta, "STARTED")
         except Exception as error:  # a hint only: the outcome is what must not be lost
             logger.warning("STARTED was not stored attempt_id=%s: %s", held.message.id, error)
+            self._outbox.noticed(error, now_mono_s=time.monotonic())
 
     def _ended(self, held: HeldRequest, event: Ended, failures: int) -> None:
         """Replays the outcome; where the result backend or broker is away, it is kept and comes again."""
@@ -262,7 +265,7 @@ class Deliveries:
             self._requeue(held, partial(held.callbacks.timeout, _HARD, limit_s))
             return
         try:
-            held.callbacks.timeout(_HARD, limit_s)
+            self._time_out(held, limit_s)
         except Exception as error:  # as with outcomes: it is kept until it can be stored
             self._outbox.failed(event, failures=failures, error=error, now_mono_s=time.monotonic())
             return
@@ -333,12 +336,20 @@ class Deliveries:
         self._accept(held, pod)
         held.callbacks.error(raised(Ignore()))
 
-    def _withdrawn(self, held: HeldRequest, event: Withdrawn) -> None:
+    def _withdrawn(self, held: HeldRequest, event: Withdrawn, failures: int) -> None:
         """It was revoked before it had a pod: Celery's request stores that itself when it is asked."""
-        if self._may_be_anothers(held, event, 0):
+        if self._may_be_anothers(held, event, failures):
+            return
+        if self._outbox.is_away:
+            self._outbox.keep(event, failures=failures)
+            return
+        try:
+            with self._replay.sending.replay(held.message.key):
+                held.request.revoked()
+        except Exception as error:  # as with outcomes: it is kept until it can be stored
+            self._outbox.failed(event, failures=failures, error=error, now_mono_s=time.monotonic())
             return
         self._held.release(held)
-        held.request.revoked()
         self._drop_copies(held)
 
     def _time_is_up(self, held: HeldRequest, event: TimeIsUp, failures: int) -> None:
@@ -352,12 +363,16 @@ class Deliveries:
             self._outbox.keep(event, failures=failures)
             return
         try:
-            with self._replay.sending.replay(held.message.key):
-                held.callbacks.timeout(_HARD, held.timeout_s)
+            self._time_out(held, held.timeout_s)
         except Exception as error:  # as with outcomes: it is kept until it can be stored
             self._outbox.failed(event, failures=failures, error=error, now_mono_s=time.monotonic())
             return
         held.terminate()
+
+    def _time_out(self, held: HeldRequest, limit_s: float | None) -> None:
+        """Celery stores the failure, and sends what follows from it. Raises what result backend and broker raise."""
+        with self._replay.sending.replay(held.message.key):
+            held.callbacks.timeout(_HARD, limit_s)
 
     def _may_be_anothers(self, held: HeldRequest, event: Ended | Withdrawn | TimeIsUp, failures: int) -> bool:
         """After a stall another dispatcher may have reported what we are about to report: then it is asked first."""
@@ -367,7 +382,7 @@ class Deliveries:
         self.stalls.turned(now)
         again = replace(event, owned_mono_s=now.mono_s)
         self._unconfirmed.setdefault(held.delivery, []).append((again, failures))
-        self._bridge.send(ConfirmOwner(delivery=held.delivery))
+        self._bridge.send(ConfirmOwner(delivery=held.delivery, attempt_id=held.message.id))
         return True
 
     # Adoption

@@ -74,6 +74,10 @@ class ResultOutbox:
             self._alone.append((now_mono_s + delay_s, OutboxEntry(what, failures + 1)))
             return
         self.keep(what, failures=failures + 1)
+        self.noticed(error, now_mono_s=now_mono_s)
+
+    def noticed(self, error: Exception, *, now_mono_s: float) -> None:
+        """A call to the backend failed of which nothing need come again: nothing more is tried for now."""
         if self._since_mono_s is None:
             self._since_mono_s, self._failed_probes = now_mono_s, 0
             self._probe_mono_s = now_mono_s + self._pause_s()

@@ -51,9 +51,24 @@ class _Timed:
         return self._eventer.send(kind, timestamp=self._epoch_s, **fields)
 
 
+class _WithoutStart:
+    """Celery's event dispatcher as a request sees it while its pod is accepted: one that was revoked says so then."""
+
+    def __init__(self, eventer: Any) -> None:
+        self._eventer = eventer
+
+    @property
+    def enabled(self) -> bool:
+        return bool(self._eventer.enabled)
+
+    def send(self, kind: str, **fields: Any) -> Any:
+        return None if kind == "task-started" else self._eventer.send(kind, **fields)
+
+
 def accepted(request: Any, pod: str) -> None:
     """Celery takes note of the pod and acknowledges the message; nobody is told that the task has started."""
-    eventer, request.eventer = request.eventer, None
+    eventer = request.eventer
+    request.eventer = None if eventer is None else _WithoutStart(eventer)
     try:
         request.on_accepted(pod, time.monotonic())
     finally:

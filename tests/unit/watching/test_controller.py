@@ -182,14 +182,14 @@ def test_what_is_terminated_while_its_pod_may_exist_is_looked_for_first(state: S
 
 @pytest.mark.parametrize("state", sorted(states.LIVE))
 def test_what_is_terminated_with_a_pod_loses_it(state: State) -> None:
-    """And nothing is posted: Celery stores the result itself."""
+    """Celery stores the result itself: it is only told that nothing will follow, so that it forgets the request."""
 
     async def test(world: World) -> None:
         one = world.in_state(state)
         world.obey(Terminate(delivery=one.delivery))
         assert one.closed is Closed.TERMINATED
         await world.settle()
-        assert (world.api.pods, world.celery.posted) == ({}, [])
+        assert (world.api.pods, world.celery.posted) == ({}, [Released(delivery=one.delivery)])
 
     using(test)
 
@@ -273,13 +273,33 @@ def test_after_a_stall_the_owner_is_asked_for(owner: str, is_there: bool, has_ou
             world.api.remove(one.pod.name)
         if has_outcome:
             world.answers.outcomes.add(one.id)
-        world.obey(ConfirmOwner(delivery=one.delivery))
+        world.obey(ConfirmOwner(delivery=one.delivery, attempt_id=one.id))
         await world.settle()
         answers = [type(event) for event in world.celery.posted if isinstance(event, Owned | Dropped)]
         assert answers == [answer]
         assert (one.closed is Closed.DROPPED) is (answer is Dropped)
 
     using(test)
+
+
+@pytest.mark.parametrize(("has_outcome", "answer"), [(False, Owned), (True, Dropped)])
+@pytest.mark.parametrize("is_connected", [True, False])
+def test_what_was_withdrawn_is_ours_unless_an_outcome_is_stored(
+    has_outcome: bool, answer: type, is_connected: bool
+) -> None:
+    """It is in flight no longer, and its request still waits for an answer after a stall."""
+
+    async def test(world: World) -> None:
+        one = world.in_state(State.QUEUED)
+        world.obey(Terminate(delivery=one.delivery))
+        if has_outcome:
+            world.answers.outcomes.add(one.id)
+        world.obey(ConfirmOwner(delivery=one.delivery, attempt_id=one.id))
+        await world.settle()
+        assert [type(event) for event in world.celery.posted] == [Withdrawn, answer]
+        assert world.celery.posted[-1].delivery == one.delivery
+
+    using(test, is_connected=is_connected)
 
 
 def test_a_pod_of_a_time_before_is_cleaned_up_behind() -> None:
@@ -300,7 +320,7 @@ def test_a_command_about_nobody_does_nothing() -> None:
     """It came too late."""
 
     async def test(world: World) -> None:
-        for command in (Terminate(delivery="x"), Requeue(delivery="x"), ConfirmOwner(delivery="x")):
+        for command in (Terminate(delivery="x"), Requeue(delivery="x")):
             world.obey(command)
         world.obey(Close(delivery="x", is_success=True))
         world.obey(SetLimit(limit=3))

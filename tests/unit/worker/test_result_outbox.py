@@ -188,3 +188,12 @@ def test_a_backend_that_goes_away_again_is_waited_for_anew(box: Box) -> None:
     box.outbox.tried()
     box.failed("a", failures=1)
     assert box.outbox._probe_mono_s - box.now_mono_s <= result_outbox.FIRST_S
+
+
+def test_a_call_that_failed_and_need_not_come_again_says_that_the_backend_is_away(box: Box) -> None:
+    """Nothing is kept of it; the first answer ends it."""
+    for _ in range(2):
+        box.outbox.noticed(AWAY, now_mono_s=box.now_mono_s)
+    assert (box.outbox.is_away, box.outbox.is_idle, len(box.outbox)) == (True, False, 0)
+    box.probed()
+    assert (box.outbox.is_away, box.turn()) == (False, [])
