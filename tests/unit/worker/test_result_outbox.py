@@ -141,7 +141,7 @@ def test_a_second_failure_after_an_answer_means_that_it_is_away_again(box: Box) 
     box.turn()
     box.failed("a")
     box.failed("b")
-    box.outbox.put_back([result_outbox.OutboxEntry("c")])
+    box.outbox.requeue([result_outbox.OutboxEntry("c")])
     assert box.outbox.is_away
     box.now_mono_s += result_outbox.ALONE_LAST_S
     box.probed()
@@ -164,7 +164,7 @@ def test_what_a_turn_gave_and_was_not_tried_keeps_its_place(box: Box) -> None:
         box.outbox.keep(what)
     entries = box.outbox.turn(now_mono_s=box.now_mono_s)
     box.outbox.keep("d")
-    box.outbox.put_back(entries[1:])
+    box.outbox.requeue(entries[1:])
     assert [what for what, _ in box.turn()] == ["b", "c", "d"]
 
 
