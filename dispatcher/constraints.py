@@ -31,7 +31,7 @@ def _by(check: str) -> Meta:
     return Meta(extra={"check": check})
 
 
-Text = Annotated[str, Meta(min_length=1, title="a string that is not empty")]
+Text = Annotated[str, Meta(min_length=1, title="a non-empty string")]
 Texts = Annotated[tuple[Text, ...], Meta(title="a list of strings (in the environment separated by commas)")]
 Flag = Annotated[bool, Meta(title="true or false")]
 Natural = Annotated[int, Meta(ge=0, title="an integer, 0 or more")]

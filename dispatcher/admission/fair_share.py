@@ -56,7 +56,7 @@ class Grant:
     allowed: int
     """It creates while it has fewer pods than this."""
     is_short: bool = False
-    """It should have more, and waits for others to let go."""
+    """It should have more, and waits for others to release some."""
 
 
 def encode(entry: Entry) -> str:

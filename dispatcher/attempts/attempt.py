@@ -33,7 +33,7 @@ class Pod:
     namespace: str = ""
     name: str = ""
     uid: str | None = None
-    """None until the API server has told it."""
+    """None until the API server has given it."""
     created_at: datetime | None = None
     created_mono_s: float = 0.0
 
@@ -82,7 +82,7 @@ class Sighting:
     is_result_awaited: bool = False
     """The container has ended with 0, and the result sidecar has not reported."""
     result: Any = None
-    """What the result sidecar reported: a `result_sidecar.SidecarReport`."""
+    """What the result sidecar reported: a `SidecarReport`."""
     result_awaited_mono_s: float | None = None
     """Since when the sidecar is waited for."""
 
@@ -119,7 +119,7 @@ class Closed(StrEnum):
 
 @dataclass(frozen=True, kw_only=True)
 class Reported:
-    """What Celery's side has been told of it."""
+    """Which events about it Celery's side has got."""
 
     is_launched: bool = False
     is_started: bool = False

@@ -136,7 +136,7 @@ class Close:
 
 @dataclass(frozen=True, kw_only=True)
 class Requeue:
-    """Its message is about to be put back into its queue: claim and pod must go, whatever the policy."""
+    """Its message is about to be requeued: claim and pod must go, whatever the policy."""
 
     delivery: str
 
@@ -186,7 +186,7 @@ class Questions(Protocol):
         """Whether a final outcome of a task is stored; False where nothing stores any."""
 
     def alive(self) -> set[str] | None:
-        """The names of the workers that answer a ping; None where we do not even hear ourselves."""
+        """The names of the workers that answer a ping; None where not even this one's answer arrives."""
 
     def store_lost(self, row: PodRow) -> str | None:
         """Stores the failure of an attempt whose pod is gone, unless an outcome is stored; the state stored then."""

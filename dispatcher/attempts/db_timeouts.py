@@ -15,7 +15,7 @@ import sqlalchemy as sa
 
 CONNECT_S = 5
 IDLE_S = 60
-"""A process of ours that stands still within a transaction lets go of its locks after this time."""
+"""A process of ours that stands still within a transaction loses its locks after this time."""
 NETWORK = {"keepalives_idle": 10, "keepalives_interval": 5, "keepalives_count": 3, "tcp_user_timeout": 20_000}
 """libpq's words for a host that is gone without a word; the last is in milliseconds."""
 READ_ONLY = "25006"

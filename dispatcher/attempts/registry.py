@@ -204,7 +204,7 @@ class Attempts:
         attempt.owned_mono_s = at_mono_s
 
     def reported(self, attempt: Attempt, *, launched: bool = False, started: bool = False, ended: bool = False) -> None:
-        """Celery's side is told."""
+        """An event about it was posted to Celery's side."""
         was = attempt.reported
         attempt.reported = replace(
             was,

@@ -16,7 +16,7 @@ class _Closed:
     namespace: str
     at_mono_s: float
     is_requeued: bool
-    """Its message was put back into its queue: its name is wanted again."""
+    """Its message was requeued: its name is needed again."""
 
 
 class SeenPods:
@@ -52,7 +52,7 @@ class SeenPods:
         return uid in self._closed
 
     def is_requeued(self, uid: str) -> bool:
-        """Whether this pod goes because its message was put back: it frees its name by itself."""
+        """Whether this pod goes because its message was requeued: it frees its name by itself."""
         return uid in self._closed and self._closed[uid].is_requeued
 
     def deleted(self, uid: str) -> None:

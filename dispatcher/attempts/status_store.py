@@ -22,7 +22,7 @@ METADATA = sa.MetaData()
 
 
 class UtcDateTime(sa.TypeDecorator[datetime]):
-    """An aware UTC time; SQLite keeps none of the zone, so it is put back on reading."""
+    """An aware UTC time; SQLite keeps none of the zone, so it is added again on reading."""
 
     impl = sa.DateTime(timezone=True)
     cache_ok = True
@@ -165,7 +165,7 @@ class PodStore:
         self._engine.dispose()
 
     def ping(self) -> None:
-        """A sign of life of the database; it need not have tables."""
+        """A health check of the database; it need not have tables."""
         with self._transaction() as connection:
             connection.execute(sa.select(1))
 

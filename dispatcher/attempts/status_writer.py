@@ -1,7 +1,7 @@
 """Writes rows of the table of pods in batches, off the hot path.
 
 A message is acknowledged when the row of its pod is written (`post_when_stored`): whatever is killed or deleted from
-then on, there is somebody who can tell that there was a pod. Rows are whole and replace each other, so only the newest
+then on, there is a record that there was a pod. Rows are whole and replace each other, so only the newest
 of a batch is written. A database that is away costs nothing but freshness: rows are kept (one per launch) and written
 when it is back. Runs on the loop's thread; the write itself in a helper thread.
 """

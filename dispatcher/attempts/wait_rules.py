@@ -1,8 +1,8 @@
 """Waits: what an attempt may wait for, how long it may, and what happens then. Pure.
 
 Every wait has a kind, and every kind a rule such as `fail after 10m`: what the queue says (`[queues.NAME.waits]`), else
-a default. Three things can happen at a deadline. `wait`: it goes on, and people are told. `retry`: the attempt ends as
-a fault of the infrastructure, whose budget pays for another one. `fail`: it ends as the task's own failure. The
+a default. Three things can happen at a deadline. `wait`: it goes on, and a warning is logged. `retry`: the attempt ends
+as a fault of the infrastructure, whose budget pays for another one. `fail`: it ends as the task's own failure. The
 dispatcher keeps the rules of pods, the scheduler those of messages that nobody reads; `tasks explain` shows both.
 """
 
@@ -282,7 +282,7 @@ class Wait:
 
 
 def too_long(wait: Wait, *, subject: str) -> str:
-    """The sentence for what ends at a deadline: what it waited for, how long, why, and the way out."""
+    """The sentence for what ends at a deadline: what it waited for, how long, why, and the remedy."""
     kind = KINDS[wait.kind]
     happened = _NOT_HAPPENED.get(wait.kind)
     begin = f"{subject} {happened} within" if happened else f"{subject} waited for {kind.what} longer than"

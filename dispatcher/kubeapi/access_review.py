@@ -1,7 +1,7 @@
 """Permissions: what the dispatcher must be allowed to do in each namespace, and what of it is missing.
 
-The server is asked at the start (SelfSubjectAccessReview), so that a role that lacks a verb is told by name and not by
-the first task that fails. Called by `controller` and by `podyard config check`.
+The server is asked at the start (SelfSubjectAccessReview), so that a role that lacks a verb is reported by name and not
+by the first task that fails. Called by `controller` and by `podyard config check`.
 """
 
 import asyncio

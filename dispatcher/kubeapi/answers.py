@@ -1,7 +1,7 @@
 """Answers: the bytes of an API server -> the object that a call promises, or `Unusable`. Pure.
 
 An answer is what its kind says: a proxy's login page, half an object, an object of another kind or another name under a
-status of 200 tells nothing about what the server did, and is as good as no answer. What is checked is what this package
+status of 200 says nothing about what the server did, and is as good as no answer. What is checked is what this package
 and its callers rely on; the rest of an object goes through as it came. No message quotes a value: it may be a secret.
 
 https://github.com/kubernetes/community/blob/master/contributors/devel/sig-architecture/api-conventions.md#types-kinds

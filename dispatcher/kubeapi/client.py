@@ -235,7 +235,7 @@ class KubeClient:
         return await self._call(Request(verb="create", method="POST", path=_REVIEWS, body=body), answers.is_allowed)
 
     async def read_version(self) -> dict[str, Any]:
-        """The server's version, as a sign of life."""
+        """The server's version, as a health check."""
         return await self._call(Request(verb="get", method="GET", path="/version"), answers.version)
 
     async def _call(self, request: Request, checked: Callable[[bytes], T]) -> T:

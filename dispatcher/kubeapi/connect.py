@@ -32,7 +32,7 @@ class Connection:
         return access
 
     async def answers(self, api: client.KubeClient) -> None:
-        """Returns once the server has told its version."""
+        """Returns once the server has answered with its version."""
         async for one in retry.Tries((errors.ApiError, errors.ApiUnavailable), backoff=AGAIN):
             with one:
                 version = await api.read_version()

@@ -36,7 +36,7 @@ def unavailable(error: BaseException, *, what: str) -> errors.ApiUnavailable:
 
 
 def unusable(error: answers.Unusable, *, what: str) -> errors.ApiUnavailable:
-    """There was an answer of success that tells nothing."""
+    """There was an answer of success that is of no use."""
     return errors.ApiUnavailable(f"{what}: {error}")
 
 

@@ -78,7 +78,7 @@ class Claims:
                 logger.debug("claims were not renewed: %r", error)
 
     def holds(self, attempt: Attempt) -> bool:
-        """Whether this delivery has had the claim, and has not given it back."""
+        """Whether this delivery has had the claim, and has not released it."""
         return attempt in self._ours
 
     def is_fresh(self, attempt: Attempt) -> bool:
@@ -91,7 +91,7 @@ class Claims:
         self._ours[attempt].unanswered += 1
 
     async def refused(self, attempt: Attempt) -> None:
-        """The server said that the last create did nothing. If no other may have, the claim is given back."""
+        """The server said that the last create did nothing. If no other may have, the claim is released."""
         ours = self._ours.get(attempt)
         if ours is None:
             return
@@ -137,7 +137,7 @@ class Claims:
         return await self._swap(attempt, held, note) or await self._swap(attempt, attempt.delivery, note)
 
     async def release(self, attempt: Attempt) -> None:
-        """Takes back the claim of a launch, whoever made it: its message is about to be put back into its queue.
+        """Takes back the claim of a launch, whoever made it: its message is about to be requeued.
 
         Returns once it is gone, however long the result backend is away.
         """

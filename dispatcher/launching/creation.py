@@ -145,7 +145,7 @@ class Creation:
     def _is_lost_sight_of(self, attempt: Attempt) -> bool:
         """Whether a pod of it may have come and gone unseen: a create may have worked, and the watch has a gap since.
 
-        A watch without a gap tells of every pod. After a list nobody knows of those that had gone before it.
+        A watch without a gap shows every pod. A list shows none of those that were gone before it.
         """
         doubted_mono_s = attempt.launch.doubted_mono_s
         if doubted_mono_s is None or attempt.pod.uid is not None:

@@ -59,7 +59,7 @@ def build(
 
     `task_options` are those of the task itself (`pod_override`, `pod_template_file`); what the call asks for wins over
     them. `deadline_s` is the hard time limit, which a task's pod keeps itself, counted from the body's begin; the
-    cluster ends the pod some time after it, should nobody else do so. `soft_limit_s` is told to the body.
+    cluster ends the pod some time after it, should nobody else do so. `soft_limit_s` is passed to the body.
 
     Raises InvalidTemplate, InvalidOverride or InvalidPod, each naming the path and what to do, and DispatcherError for
     a hook that cannot be imported.

@@ -17,7 +17,7 @@ from dispatcher.manifests import merge
 FINISH_ACTIONS = ("delete_pod", "delete_succeeded_pod", "delete_active_pod", "keep_pod")
 KILL_ACTIONS = ("delete_pod", "keep_pod")
 RESULT_PATH = "/airflow/xcom/return.json"
-"""Where a pod of any image leaves its result, unless told otherwise."""
+"""Where a pod of any image leaves its result, unless something else is asked for."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -108,9 +108,9 @@ def _logs(given: Mapping[str, Any]) -> Logs:
 
 
 def read_text(name: str, value: object) -> str:
-    """A text that is not empty."""
+    """A non-empty string."""
     if not isinstance(value, str) or not value.strip():
-        raise wrong(name, f"must be a text that is not empty, not {described(value)}")
+        raise wrong(name, f"must be a non-empty string, not {described(value)}")
     return value
 
 

@@ -201,7 +201,7 @@ _KINDS = {
 
 
 class WrongField(ValueError):  # noqa: N818 - says what is wrong
-    """A value does not fit the schema: `path` says where, `problem` what and the way out."""
+    """A value does not fit the schema: `path` says where, `problem` what is wrong and what to do."""
 
     def __init__(self, path: Path, problem: str) -> None:
         super().__init__(f"{dotted(path) or 'the document'}: {problem}")

@@ -1,7 +1,7 @@
 """The result sidecar: how a pod of any image gives a result without exec, and without a way to hang.
 
 A native sidecar (an init container that is restarted always) shares a folder with the task container. When that has
-ended, the cluster sends SIGTERM to sidecars, and the sidecar tells what it finds: nothing, a small result in its
+ended, the cluster sends SIGTERM to sidecars, and the sidecar reports what it finds: nothing, a small result in its
 termination message, a larger one in its log. It reads at most a bound, needs nothing but a POSIX shell with `base64`
 and `sha256sum`, and the pod's grace period ends it in any case. Pure: `build` makes it,
 `report_of` and `read_log` read it.

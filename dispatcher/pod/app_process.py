@@ -17,7 +17,7 @@ from celery.exceptions import NotRegistered
 from dispatcher import errors
 
 INCLUDE_ENV = "PODYARD_INCLUDE"
-"""Modules that the dispatcher was told to import beside the application's own (`-I`), with commas between."""
+"""Modules that the dispatcher is configured to import beside the application's own (`-I`), with commas between."""
 LOG_LEVEL = logging.INFO
 
 

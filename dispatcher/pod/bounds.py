@@ -1,4 +1,4 @@
-"""Bounds: what of an outcome can travel from the pod to the dispatcher, and what is told instead where it cannot."""
+"""Bounds: what of an outcome can travel from the pod to the dispatcher, and what is reported in place of the rest."""
 
 from dataclasses import replace
 from typing import Any
@@ -57,7 +57,7 @@ def _bounded_retry(ended: outcome.Outcome) -> outcome.Outcome:
 
 
 def _bounded_failure(ended: outcome.Outcome, max_bytes: int) -> outcome.Outcome:
-    """Arguments of an exception that are too large are cut: that it failed must be told."""
+    """Arguments of an exception that are too large are cut: that it failed must be reported."""
     failure = ended.failure
     if failure is None or len(typed_json.dumps(failure.args)) <= max_bytes:
         return ended

@@ -1,4 +1,4 @@
-"""The first process of a task pod: it starts a second one for the body, passes signals on, and keeps the time limits.
+"""The first process of a task pod: it starts a second one for the body, forwards signals, and keeps the time limits.
 
 Linux shields the first process of a container: a signal without a handler does nothing to it, not even SIGKILL from
 inside, and a SIGTERM before Python has its handler is lost. So the body is never that process, and a body that kills
@@ -15,64 +15,64 @@ import time
 from types import FrameType
 
 TERMINATION_FILE = "/dev/termination-log"
-_PASSED_ON = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT, signal.SIGUSR2)
-_HEARD = (*_PASSED_ON, signal.SIGCHLD)
+_FORWARDED = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT, signal.SIGUSR2)
+_HANDLED = (*_FORWARDED, signal.SIGCHLD)
 SOFT_SIGNAL = signal.SIGUSR1
-"""Tells the body of its soft time limit, as Celery's prefork pool does."""
-OVER = b"over\n"
-"""What the second process says when its body has ended: no limit holds any more."""
+"""Interrupts the body at its soft time limit, as Celery's prefork pool does."""
+BODY_ENDED = b"over\n"
+"""What the second process sends when its body has ended: no limit holds any more."""
 
 
-def limits_line(*, soft_s: float | None, hard_s: float | None, last_words: bytes) -> bytes:
-    """What the second process says when its body begins. `last_words` are the termination message of the hard limit."""
-    return b"%r %r %b\n" % (soft_s or 0.0, hard_s or 0.0, last_words)
+def limits_line(*, soft_s: float | None, hard_s: float | None, termination_message: bytes) -> bytes:
+    """What the second process sends when its body begins. The message is left when the hard limit passes."""
+    return b"%r %r %b\n" % (soft_s or 0.0, hard_s or 0.0, termination_message)
 
 
 def start() -> int:
-    """Goes on in a second process, whose file descriptor for what `limits_line` and `OVER` say is returned.
+    """Goes on in a second process, whose file descriptor for `limits_line` and `BODY_ENDED` is returned.
 
     The first one stays behind until the second has ended, and ends with its exit code.
     """
-    signal.pthread_sigmask(signal.SIG_BLOCK, _HEARD)
-    told, tells = os.pipe()
+    signal.pthread_sigmask(signal.SIG_BLOCK, _HANDLED)
+    limits_reader, limits_writer = os.pipe()
     child = os.fork()
     if child:
-        os.close(tells)
-        code = _Init(child, told).run()
+        os.close(limits_writer)
+        code = _Init(child, limits_reader).run()
         os._exit(code)
-    os.close(told)
-    signal.pthread_sigmask(signal.SIG_UNBLOCK, _HEARD)
-    return tells
+    os.close(limits_reader)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, _HANDLED)
+    return limits_writer
 
 
 def termination_file() -> str:
-    """Where the last words of a container are found by the kubelet."""
+    """Where the kubelet finds the termination message of a container."""
     return os.environ.get("PODYARD_TERMINATION_PATH") or TERMINATION_FILE
 
 
 class _Init:
     """The first process, from the fork on."""
 
-    def __init__(self, child: int, told: int) -> None:
+    def __init__(self, child: int, limits_reader: int) -> None:
         self._child = child
-        self._told = told
+        self._limits_reader = limits_reader
         self._text = b""
         self._soft_mono_s: float | None = None
         self._hard_mono_s: float | None = None
         self._hard_s = 0.0
-        self._last_words = b""
+        self._termination_message = b""
         self._is_out_of_time = False
 
     def run(self) -> int:
         """Returns the exit code of the pod."""
-        heard = _hear()
-        sources = [heard, self._told]
+        signals = _signal_pipe()
+        sources = [signals, self._limits_reader]
         while (code := self._exit_code()) is None:
             ready, _, _ = select.select(sources, [], [], self._left_s(time.monotonic()))
-            if self._told in ready and not self._listen():
-                sources.remove(self._told)
-            if heard in ready:
-                for number in os.read(heard, 1024):
+            if self._limits_reader in ready and not self._read_limits():
+                sources.remove(self._limits_reader)
+            if signals in ready:
+                for number in os.read(signals, 1024):
                     if number != signal.SIGCHLD:
                         self._send(number)
             self._keep_limits(time.monotonic())
@@ -89,15 +89,15 @@ class _Init:
             if pid == 0:
                 return None
 
-    def _listen(self) -> bool:
-        """Takes what the second process says; False where it cannot say any more."""
-        data = os.read(self._told, 65536)
+    def _read_limits(self) -> bool:
+        """Takes the limits that the second process sends; False once its end of the pipe is closed."""
+        data = os.read(self._limits_reader, 65536)
         *lines, self._text = (self._text + data).split(b"\n")
         for line in lines:
-            if line + b"\n" == OVER:
+            if line + b"\n" == BODY_ENDED:
                 self._soft_mono_s = self._hard_mono_s = None
                 continue
-            soft, hard, self._last_words = line.split(b" ", 2)
+            soft, hard, self._termination_message = line.split(b" ", 2)
             now_mono_s = time.monotonic()
             self._hard_s = float(hard)
             self._soft_mono_s = now_mono_s + float(soft) if float(soft) else None
@@ -126,21 +126,21 @@ class _Init:
         sys.stderr.write(f"podyard: hard time limit ({self._hard_s:g}s) exceeded\n")
         sys.stderr.flush()
         with open(termination_file(), "wb") as file:  # noqa: PTH123 - pathlib would cost this process a megabyte
-            file.write(self._last_words)
+            file.write(self._termination_message)
         return 1
 
 
-def _hear() -> int:
+def _signal_pipe() -> int:
     """A file descriptor on which the numbers of signals arrive, also of those that came before."""
-    heard, hears = os.pipe()
-    os.set_blocking(heard, False)
-    os.set_blocking(hears, False)
-    for number in _HEARD:
-        signal.signal(number, _nothing)
-    signal.set_wakeup_fd(hears, warn_on_full_buffer=False)
-    signal.pthread_sigmask(signal.SIG_UNBLOCK, _HEARD)
-    return heard
+    reader, writer = os.pipe()
+    os.set_blocking(reader, False)
+    os.set_blocking(writer, False)
+    for number in _HANDLED:
+        signal.signal(number, _ignore)
+    signal.set_wakeup_fd(writer, warn_on_full_buffer=False)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, _HANDLED)
+    return reader
 
 
-def _nothing(number: int, frame: FrameType | None) -> None:
+def _ignore(number: int, frame: FrameType | None) -> None:
     """The number is read from the file descriptor."""

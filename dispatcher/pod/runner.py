@@ -35,7 +35,7 @@ DEFAULT_MAX_BYTES = 1_048_576
 def main(limits: int | None = None) -> int:
     """Runs the message of the environment. Returns the exit code: 0 success, 1 anything else, 2 no message.
 
-    `limits` is where the pod's first process listens for time limits.
+    `limits` is the pipe over which the pod's first process takes time limits.
     """
     signal.signal(signal.SIGTERM, _on_term)
     if isinstance(sys.stdout, io.TextIOWrapper):
@@ -69,8 +69,8 @@ def _run(message: Message, text: str, *, limits: int | None) -> outcome.Outcome:
         task = app_process.task(app, message.name, app_path=app_path)
         message = Message.decode(text)  # again: the application may have types of its own in the arguments
         started_mono_s = time.monotonic()
-        wanted = time_limits.Limits.of(message.headers, task)
-        with time_limits.kept(wanted, tells=limits, last_words=_last_words(message, wanted)):
+        asked_limits = time_limits.Limits.of(message.headers, task)
+        with time_limits.enforced(asked_limits, writer=limits, termination_message=_out_of_time(message, asked_limits)):
             is_tracer = os.environ.get("PODYARD_CREDENTIALS") == "inherit"
             ended = _traced(task, message) if is_tracer else _run_body(task, message)
     except _Terminated:
@@ -80,11 +80,11 @@ def _run(message: Message, text: str, *, limits: int | None) -> outcome.Outcome:
     return replace(ended, runtime_s=round(time.monotonic() - started_mono_s, 6))
 
 
-def _last_words(message: Message, wanted: time_limits.Limits) -> bytes:
+def _out_of_time(message: Message, limits: time_limits.Limits) -> bytes:
     """The termination message of a body whose hard limit passes."""
-    if not wanted.hard_s:
+    if not limits.hard_s:
         return b""
-    hard_s = int(wanted.hard_s) if wanted.hard_s == int(wanted.hard_s) else wanted.hard_s
+    hard_s = int(limits.hard_s) if limits.hard_s == int(limits.hard_s) else limits.hard_s
     failure = failures.of(TimeLimitExceeded(hard_s))
     ended = _outcome(message, "FAILURE", failure=failure, runtime_s=float(hard_s))
     return outcome.encode(ended, limit_bytes=_termination_bytes()).message
@@ -204,4 +204,4 @@ def run_and_exit(limits: int | None = None) -> NoReturn:
     sys.stderr.flush()
     if any(not thread.daemon for thread in threading.enumerate()[1:]):
         sys.exit(code)  # the author's threads are waited for, as Python does
-    os._exit(code)  # nothing of ours needs the interpreter's slow farewell
+    os._exit(code)  # nothing of ours needs the interpreter's slow shutdown

@@ -42,31 +42,31 @@ class Limits:
 
 
 @contextmanager
-def kept(limits: Limits, *, tells: int | None, last_words: bytes) -> Iterator[None]:
-    """Has the limits kept while a body runs in the main thread.
+def enforced(limits: Limits, *, writer: int | None, termination_message: bytes) -> Iterator[None]:
+    """Has the limits enforced while a body runs in the main thread.
 
-    `tells` is where the pod's first process listens, None where there is none; `last_words` is the termination message
-    that it leaves when the hard limit has passed.
+    `writer` is the pipe to the pod's first process, None where there is none; `termination_message` is what it leaves
+    when the hard limit has passed.
     """
-    if tells is None or not (limits.soft_s or limits.hard_s):
+    if writer is None or not (limits.soft_s or limits.hard_s):
         yield
         return
     if limits.soft_s:
         signal.signal(init.SOFT_SIGNAL, _raise)
-    _say(tells, init.limits_line(soft_s=limits.soft_s, hard_s=limits.hard_s, last_words=last_words))
+    _send(writer, init.limits_line(soft_s=limits.soft_s, hard_s=limits.hard_s, termination_message=termination_message))
     try:
         yield
     finally:
         if limits.soft_s:
             signal.signal(init.SOFT_SIGNAL, signal.SIG_IGN)
-        _say(tells, init.OVER)
+        _send(writer, init.BODY_ENDED)
 
 
-def _say(tells: int, line: bytes) -> None:
+def _send(writer: int, line: bytes) -> None:
     """The author's code may have closed all files, as daemons do: the limits hold on then."""
     with contextlib.suppress(OSError):
         while line:
-            line = line[os.write(tells, line) :]
+            line = line[os.write(writer, line) :]
 
 
 def _seconds(text: str | None) -> float | None:

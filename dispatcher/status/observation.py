@@ -117,7 +117,7 @@ def _ended(facts: pod_view.PodView, base: pod_view.Container) -> Observation:
 
 
 def _failed_phase(facts: pod_view.PodView) -> Observation:
-    """The pod has failed and its base container has not ended: it never started, or its node cannot tell."""
+    """The pod has failed and its base container has not ended: it never started, or its node does not know."""
     broken = (init for init in facts.inits if init.state == "terminated" and init.exit_code != 0)
     culprit = next(broken, None)
     if facts.is_deleting and (culprit is None or (facts.was_interrupted(culprit) and culprit.exit_code in _KILLED)):
@@ -179,7 +179,7 @@ def _fatal_wait(facts: pod_view.PodView) -> pod_view.Container | None:
 
 
 def _waiting(facts: pod_view.PodView) -> Observation:
-    """Nothing to tell yet but what the pod waits for."""
+    """Nothing is known yet but what the pod waits for."""
     unscheduled = facts.condition("PodScheduled", "False")
     if unscheduled:
         return Observation(verdict="none", reason=unscheduled.reason, message=unscheduled.message)

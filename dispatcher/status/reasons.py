@@ -61,7 +61,7 @@ WORDED: Mapping[str, tuple[str, str]] = {
 
 IMAGE_WAITS = ("ErrImagePull", "ImagePullBackOff", "ImageInspectError", "RegistryUnavailable", "ErrImageNeverPull")
 UNSCHEDULABLE = "Unschedulable"
-"""The one reason of which all meanings that fit are told: each node may have another one."""
+"""The one reason of which all meanings that fit are given: each node may have another one."""
 
 _BODY: tuple[Place, ...] = ("pod", "worker")
 _LOG = "its log says why: `podyard tasks logs`"

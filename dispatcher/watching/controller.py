@@ -219,7 +219,7 @@ class Controller:
             parts.watcher.watch(namespace)
 
     async def server_answers(self) -> None:
-        """Returns if the API server gives a sign of life; raises what keeps us from it."""
+        """Returns if the API server answers; raises what keeps us from it."""
         await self._connection.check()
         if self._parts is not None:
             await self._parts.kube.read_version()
@@ -329,7 +329,7 @@ class Controller:
         parts.capacity.room.set()
 
     async def _requeue(self, attempt: Attempt) -> None:
-        """Claim and pod go, whatever the policy: the message is put back, and wants the pod's name again."""
+        """Claim and pod go, whatever the policy: the message is requeued, and needs the pod's name again."""
         if self._shared.claims is not None and attempt.stores_result:
             await self._shared.claims.release(attempt)
         self._attempts.close(attempt, Closed.STORED)

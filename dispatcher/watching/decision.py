@@ -91,7 +91,7 @@ def _of_pod(attempt: Attempt, now: Now) -> Do | None:
 
 
 def _due_report(attempt: Attempt) -> Do | None:
-    """What Celery's side has not been told yet of a pod; None where it knows all."""
+    """What has not been reported to Celery's side yet of a pod; None where all has."""
     if not attempt.reported.is_launched:
         return Do.REPORT_LAUNCHED
     if attempt.started_at is not None and attempt.state is State.PENDING:

@@ -1,8 +1,8 @@
 """Event hints: what the cluster's events say of pods that do not start though they have a node.
 
 A pod's status says ContainerCreating whether its volumes are missing, its image is pulled or its network is late; only
-events tell. They are asked for where a pod has waited a while, a few pods at a time, later each time: a pod that starts
-as pods do costs no call. On the loop's thread.
+events say more. They are asked for where a pod has waited a while, a few pods at a time, later each time: a pod that
+starts as pods do costs no call. On the loop's thread.
 """
 
 import asyncio
@@ -69,7 +69,7 @@ def _telling(events: list[pod_events.Event]) -> pod_events.Event | None:
     if not telling:
         return None
     newest = max(event.at for event in telling)
-    last = [event for event in telling if event.at == newest]  # times are whole seconds: of these a warning tells more
+    last = [event for event in telling if event.at == newest]  # times are whole seconds: of these a warning says more
     return next((event for event in reversed(last) if event.is_warning), last[-1])
 
 

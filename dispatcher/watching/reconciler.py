@@ -122,7 +122,7 @@ class Reconciler:
                 executors.event_hints.look(attempt, now_mono_s=now.mono_s)
 
     def _report(self, attempt: Attempt, do: Do) -> None:
-        """Tells Celery's side, once."""
+        """Posts the event to Celery's side, once."""
         delivery, pod = attempt.delivery, attempt.pod.name
         if do is Do.REPORT_LAUNCHED:
             self._attempts.reported(attempt, launched=True)

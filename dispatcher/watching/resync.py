@@ -4,7 +4,7 @@ A watch may be silent though its connection stands, and a proxy may swallow a si
 find it comes every five minutes. So each attempt that was quiet for some time is asked for, all of a namespace with one
 cheap list: a table of names and status words, from the API server's cache. A pod whose word is not the one that we
 expect is read and treated like an event. Who answered as expected is trusted for twice as long the next time, up to a
-minute: an end that the watch did not tell is found within `bound_s`. Level-triggered, on the loop's thread.
+minute: an end that the watch did not show is found within `bound_s`. Level-triggered, on the loop's thread.
 """
 
 import asyncio
@@ -123,7 +123,7 @@ class Resync:
             is_expected = word is not None and word == (trust.word or (RUNNING if attempt.started_at else None))
             if not is_expected:
                 if not self._is_in_doubt(attempt):
-                    continue  # the watch tells it, now or soon
+                    continue  # the watch shows it, now or soon
                 if reads >= AT_ONCE:
                     return
                 reads += 1

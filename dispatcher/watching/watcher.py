@@ -29,7 +29,7 @@ STEADY = retry.Backoff(steady_s=30.0)
 
 
 class Watcher:
-    """Follows the pods that match a selector, in every namespace that it was told of."""
+    """Follows the pods that match a selector, in every namespace that `watch` has named."""
 
     def __init__(self, kube: client.KubeClient, *, selector: str, handler: PodHandler, seen_pods: SeenPods) -> None:
         self._client = kube

@@ -58,7 +58,7 @@ class _Delivered:
 
 
 def _requeue(request: Any) -> None:
-    """Sends the message of an adopted pod anew: the broker has none that could be put back."""
+    """Sends the message of an adopted pod anew: the broker has none that could be requeued."""
     again = request.task.signature_from_request(request._context, retries=request._context.retries)  # as Celery does
     again.apply_async(task_id=request.id)
 
@@ -68,7 +68,7 @@ def _acknowledged(*args: Any) -> None:
 
 
 def step_for(pool: Any) -> type[bootsteps.StartStopStep]:
-    """A consumer step that tells the pool of a new consumer, and when it consumes: at first and after reconnects."""
+    """A consumer step that notifies the pool of a new consumer, and when it consumes: at first and after reconnects."""
 
     class ConsumerReady(bootsteps.StartStopStep):
         requires = ("celery.worker.consumer.tasks:Tasks",)

@@ -49,7 +49,7 @@ class BackendQuestions:
         return "LOST"
 
     def alive(self) -> set[str] | None:
-        """The names of the workers that answer a ping; None where we do not even hear ourselves."""
+        """The names of the workers that answer a ping; None where not even this one's answer arrives."""
         try:
             answers = self._app.control.inspect(timeout=PING_S).ping() or {}
         except Exception as error:  # noqa: BLE001 - the broker may be away: then nobody is taken for gone

@@ -1,6 +1,6 @@
 """Which queue a message was consumed from, for its rule is looked up by that. Pure.
 
-Celery tells exchange and routing key, not the queue. On a direct exchange of Celery's own they are one word; on a topic
+Celery gives exchange and routing key, not the queue. On a direct exchange of Celery's own they are one word; on a topic
 exchange the queue's binding is a pattern, and RabbitMQ's delayed delivery puts the bits of the delay before the key
 (https://docs.celeryq.dev/en/stable/getting-started/backends-and-brokers/rabbitmq.html, native delayed delivery).
 """

@@ -133,7 +133,7 @@ class Deliveries:
         return held, attempt
 
     def profile_for(self, queue: str) -> options.QueueProfile:
-        """The profile of a queue; the defaults where no rule puts it on this side: a consumer was told to take it."""
+        """The profile of a queue; the defaults where no rule puts it on this side: a consumer was started for it."""
         try:
             return self._options.profile_for(queue)
         except LookupError:
@@ -256,7 +256,7 @@ class Deliveries:
         self._answer(held, event, replayed)
 
     def _out_of_time(self, held: HeldRequest, event: Ended, result: outcome.Outcome, failures: int) -> None:
-        """The pod ended its body at the hard limit: Celery tells that as it does of a process of its own pool."""
+        """The pod ended its body at the hard limit: Celery reports that as for a process of its own pool."""
         limit_s: float = int(result.runtime_s) if result.runtime_s.is_integer() else result.runtime_s
         task_events.ending(
             held.request, started_at=event.started_at, ended_at=event.ended_at, runtime_s=result.runtime_s
@@ -272,7 +272,7 @@ class Deliveries:
         self._close(held, is_success=False)
 
     def _answer(self, held: HeldRequest, event: Ended, replayed: Replayed) -> None:
-        """Celery hears how it ended."""
+        """Celery is called back with how it ended."""
         task_events.ending(
             held.request,
             started_at=held.began_at or event.started_at,
@@ -355,7 +355,7 @@ class Deliveries:
     def _time_is_up(self, held: HeldRequest, event: TimeIsUp, failures: int) -> None:
         """Celery stores that the hard limit passed; only then the pod is deleted."""
         if held.is_ended and not held.is_timed_out:
-            return  # its container ended in time, though we hear late of it: its outcome is being stored
+            return  # its container ended in time, though the event came late: its outcome is being stored
         if self._may_be_anothers(held, event, failures):
             return
         held.is_timed_out = True
@@ -460,7 +460,7 @@ def _acks_on_timeout(task: Any) -> bool:
 
 
 def _is_requeued(value: ExceptionInfo) -> bool:
-    """Whether a body rejected its message and wants it put back."""
+    """Whether a body rejected its message and asked for it to be requeued."""
     error = value.exception
     return isinstance(getattr(error, "exc", error), Reject) and getattr(error, "exc", error).requeue
 

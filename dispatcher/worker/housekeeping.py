@@ -36,7 +36,7 @@ class Housekeeping:
         self._threads.submit(self._trace, name, target, args)
 
     def done(self, event: Housekept) -> None:
-        """One has ended: Celery hears of it, on its own thread."""
+        """One has ended: Celery is called back, on its own thread."""
         callbacks = self._callbacks.pop(event.name, None)
         if callbacks is not None:
             callbacks.done(event.answer)
@@ -48,6 +48,6 @@ class Housekeeping:
     def _trace(self, name: str, target: Callable[..., Any], args: Sequence[Any]) -> None:
         try:
             answer = target(*args)
-        except BaseException as error:  # noqa: BLE001 - whatever it is, Celery's request must hear of it
+        except BaseException as error:  # noqa: BLE001 - whatever it is, Celery's request must be called back
             answer = (1, raised(error), 0.0)
         self._bridge.post(Housekept(name=name, answer=answer))

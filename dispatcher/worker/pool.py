@@ -158,7 +158,7 @@ class KubernetesPool(BasePool):
                 self._deliveries.take(event)
 
     def on_stop(self) -> None:
-        """Lets go of the pods: they run on, and the next dispatcher takes them back."""
+        """Leaves the pods alone: they run on, and the next dispatcher adopts them."""
         self._health.stop(why=self._gave_up or process_health.failure(sys.exc_info()[1]))
         self._housekeeping.stop()
         self._bridge.stop()

@@ -27,7 +27,7 @@ _OF_THE_POD = (errors.PodFailed.__module__, errors.PodFailed.__qualname__)
 
 @dataclass(frozen=True, kw_only=True)
 class Replayed:
-    """What Celery's Request wants to hear: (failed, value, seconds), as its pools say it."""
+    """What Celery's Request is called back with: (failed, value, seconds), as by Celery's own pools."""
 
     failed: bool
     value: Any
@@ -70,7 +70,7 @@ class Replay:
         return Replayed(failed=True, value=value, runtime_s=runtime_s)
 
     def announced(self, message: Message, ended: outcome.Outcome) -> Replayed:
-        """What Celery's Request wants to hear of an outcome that its pod has stored itself. Stores nothing."""
+        """What Celery's Request is called back with for an outcome that its pod has stored itself. Stores nothing."""
         if ended.state == "SUCCESS":
             return Replayed(failed=False, value=ended.value, runtime_s=ended.runtime_s)
         stand_in, _ = self._tracer(message.name)
@@ -208,7 +208,7 @@ def _answer(task: Any, ended: outcome.Outcome | BaseException | None) -> Any:
 
 
 def _rejection(ended: outcome.Outcome, error: BaseException | None) -> Reject:
-    """The Reject of the body; its second argument asks for the message to be put back."""
+    """The Reject of the body; its second argument asks for the message to be requeued."""
     reason, requeue, *_ = [*(ended.failure.args if ended.failure else ()), None, None]
     return Reject(reason or str(error), requeue=requeue is True)
 

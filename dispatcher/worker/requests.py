@@ -1,6 +1,6 @@
 """The requests of Celery that wait for their pods, on Celery's thread alone.
 
-The other half of an attempt: what Celery's Request wants to hear, and how far it has been told. Found by the delivery
+The other half of an attempt: the callbacks of Celery's Request, and which of them were called. Found by the delivery
 that the events and commands of `attempts.celery_side` name.
 """
 
@@ -21,7 +21,7 @@ STATUS_TIME_S = 1.0
 
 @dataclass(frozen=True, kw_only=True)
 class Callbacks:
-    """What Celery's Request wants to hear, as `BasePool.apply_async` receives it."""
+    """The callbacks of Celery's Request, as `BasePool.apply_async` receives them."""
 
     accept: Callable[..., Any]
     done: Callable[..., Any]
@@ -64,7 +64,7 @@ class HeldRequest:
     is_ended: bool = False
     """Its outcome is known here."""
     answer: Callable[[], Any] | None = None
-    """What Celery hears once nothing stands in the way of its message any more."""
+    """The callback that follows once nothing stands in the way of its message any more."""
     began_at: datetime | None = None
     """When its container started, but not before its pod was made: a pod's status has whole seconds."""
     timer: Any = None

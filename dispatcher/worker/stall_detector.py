@@ -1,4 +1,4 @@
-"""Stalls: this dispatcher did not turn for a while, so others may have taken its pods and told their outcomes.
+"""Stalls: this dispatcher did not turn for a while, so others may have taken its pods over and reported their outcomes.
 
 SIGSTOP, a paused machine, a hub that hangs: whatever the cause, pings were not answered meanwhile (`takeover`). What
 was read before is acted on afterwards as if no time had passed; that is what this says. The detector

@@ -66,7 +66,7 @@ class _WithoutStart:
 
 
 def accepted(request: Any, pod: str) -> None:
-    """Celery takes note of the pod and acknowledges the message; nobody is told that the task has started."""
+    """Celery takes note of the pod and acknowledges the message; no event says that the task has started."""
     eventer = request.eventer
     request.eventer = None if eventer is None else _WithoutStart(eventer)
     try:

@@ -91,7 +91,7 @@ def _queue(where: str, value: Any) -> dict[str, Any]:
 
 def _retries(where: str, value: Any) -> dict[str, Any]:
     if isinstance(value, bool) or not isinstance(value, int) or value < 0:
-        raise InvalidDag(f"{where} must be a whole number, 0 or more, not {value!r}")
+        raise InvalidDag(f"{where} must be an integer, 0 or more, not {value!r}")
     return {"retries": value}
 
 

@@ -95,7 +95,7 @@ def _marked(value: Any, marks: Mapping[str, str]) -> Any:
 
 def _text(where: str, value: Any) -> str:
     if not isinstance(value, str) or not value.strip():
-        raise InvalidDag(f"{where} must be text that is not empty, not {value!r}")
+        raise InvalidDag(f"{where} must be a non-empty string, not {value!r}")
     return value
 
 
@@ -149,7 +149,7 @@ def _seconds(where: str, value: Any) -> float:
 def _whole(least: int) -> Reader:
     def read_whole(where: str, value: Any) -> int:
         if isinstance(value, bool) or not isinstance(value, int) or value < least:
-            raise InvalidDag(f"{where} must be a whole number of seconds, {least} or more, not {value!r}")
+            raise InvalidDag(f"{where} must be an integer of seconds, {least} or more, not {value!r}")
         return value
 
     return read_whole

@@ -47,7 +47,7 @@ class FewerTrips(bootsteps.StartStopStep):
         self._acks = Acknowledgements(channel, hub=parent.hub, errors=errors, unsent=unsent)
 
     def stop(self, parent: Any) -> None:
-        """Sends what waits: what is not acknowledged would be put back into its queue."""
+        """Sends what waits: what is not acknowledged would be requeued."""
         if self._acks is not None:
             self._acks.flush()
 
@@ -69,7 +69,7 @@ def keep_client(channel: Any) -> None:
 
 
 class Acknowledgements:
-    """Those of one channel. One that cannot be sent is kept; the message is put back by nobody of this process."""
+    """Those of one channel. One that cannot be sent is kept; nobody of this process requeues its message."""
 
     def __init__(
         self, channel: Any, *, hub: Any, errors: tuple[type[BaseException], ...], unsent: Iterable[str] = ()
@@ -93,7 +93,7 @@ class Acknowledgements:
 
     def take(self, tag: str) -> None:
         """Acknowledges a message, before the hub waits for anything again."""
-        virtual.QoS.ack(self._qos, tag)  # it is not put back when the channel is closed
+        virtual.QoS.ack(self._qos, tag)  # it is not requeued when the channel is closed
         self._put(tag)
 
     def flush(self) -> None:

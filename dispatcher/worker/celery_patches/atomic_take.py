@@ -1,9 +1,9 @@
 """Atomic take: a message leaves its queue and is noted as unacknowledged in one step, so that a kill loses none.
 
 On Redis, kombu takes a message off its list (BRPOP) and notes it as unacknowledged in a second call. A worker that is
-killed between the two, or whose second call is refused (a full server refuses it, and not the first), loses the
-message for good. Here one script does both. A script cannot wait, so that the server is asked to tell when a list that
-was found empty has changed (CLIENT TRACKING, with a connection of its own for what it tells); a look every second does
+killed between the two, or whose second call is refused (a full server refuses it, and not the first), loses the message
+for good. Here one script does both. A script cannot wait, so that the server is asked to notify when a list that was
+found empty has changed (CLIENT TRACKING, with a connection of its own for the notifications); a look every second does
 not depend on that. Priorities, the order of queues, prefetch, acknowledgement and the visibility time-out are kombu's,
 on kombu's own keys; broadcasts (`inspect`, `revoke`, events) are not touched.
 
@@ -28,9 +28,9 @@ from dispatcher.worker.celery_patches import switches
 logger = logging.getLogger(__name__)
 
 LOOK_S = 1.0
-"""How often is looked though the server told nothing: kombu's own BRPOP returns as often."""
-UNTOLD_LOOK_S = 0.1
-"""The same where the server does not tell: this long a message may wait on an idle worker."""
+"""How often is looked without a notification: kombu's own BRPOP returns as often."""
+UNNOTIFIED_LOOK_S = 0.1
+"""The same where the server sends no notifications: this long a message may wait on an idle worker."""
 INVALIDATIONS = "__redis__:invalidate"
 _TAKE = """
 for i = 3, #KEYS do
@@ -53,7 +53,8 @@ for i = 3, #KEYS do redis.call('EXISTS', KEYS[i]) end
 return false
 """
 """KEYS: the index and the hash of unacknowledged messages, then the lists, first come first served; ARGV: now. What is
-noted is what kombu notes. The last loop reads the lists that are empty: what a client has read, it is told of."""
+noted is what kombu notes. The last loop reads the lists that are empty: a client is notified of changes to what it has
+read."""
 
 
 class TakeStep(bootsteps.StartStopStep):
@@ -74,7 +75,7 @@ class TakeStep(bootsteps.StartStopStep):
             self._taking = Taking(channel, hub=parent.hub)
 
     def stop(self, parent: Any) -> None:
-        """Lets go of the connection of its own."""
+        """Closes the connection of its own."""
         if self._taking is not None:
             self._taking.close()
             self._taking = None
@@ -84,7 +85,7 @@ class Taking:
     """What stands in a channel for BRPOP."""
 
     def __init__(self, channel: Any, *, hub: Any, look_s: float = LOOK_S) -> None:
-        """`look_s`: how often is looked without having been told of anything."""
+        """`look_s`: how often is looked without a notification."""
         self._channel = channel
         self._look_s = look_s
         self._qos = channel.qos
@@ -103,7 +104,7 @@ class Taking:
         self._has_rung = False
         """Something changed since the last look was sent."""
         self._bell: Any = None
-        """The connection on which the server tells of changes."""
+        """The connection on which the server notifies of changes."""
         self._told_socket: Any = None
         """The socket whose reads the server watches."""
         self._awaits_tracking = False
@@ -114,7 +115,7 @@ class Taking:
         channel._brpop_read = self.read
         channel.handlers["BRPOP"] = self.read
         channel.qos.append = self.append
-        self._timer = hub.call_repeatedly(UNTOLD_LOOK_S, self._look_now_and_then)
+        self._timer = hub.call_repeatedly(UNNOTIFIED_LOOK_S, self._look_now_and_then)
         self._looked_mono_s = 0.0
 
     def close(self) -> None:
@@ -216,14 +217,14 @@ class Taking:
             self._is_idle, self._channel._in_poll = True, connection
 
     def _look_now_and_then(self) -> None:
-        every_s = self._look_s if self._is_told and self._bell is not None else UNTOLD_LOOK_S
-        if self._is_idle and time.monotonic() - self._looked_mono_s >= every_s - UNTOLD_LOOK_S / 2:
+        every_s = self._look_s if self._is_told and self._bell is not None else UNNOTIFIED_LOOK_S
+        if self._is_idle and time.monotonic() - self._looked_mono_s >= every_s - UNNOTIFIED_LOOK_S / 2:
             self.ring()
 
-    # The bell: a subscription of its own, on which the server tells of lists that were found empty.
+    # The bell: a subscription of its own, on which the server notifies of lists that were found empty.
 
     def _tracking(self) -> list[tuple[Any, ...]]:
-        """The command that lets the server tell; none where the bell cannot be had now."""
+        """The command that asks for notifications; none where they cannot be had now."""
         self._drop_bell()
         try:
             bell = self._channel.pool.get_connection()
@@ -248,12 +249,12 @@ class Taking:
             self._stay_untold(error)
 
     def _stay_untold(self, error: BaseException) -> None:
-        logger.info("the broker does not tell of new messages, it is asked every %s s: %s", UNTOLD_LOOK_S, error)
+        logger.info("the broker does not notify of new messages, it is asked every %s s: %s", UNNOTIFIED_LOOK_S, error)
         self._is_told = False
         self._drop_bell()
 
     def _on_bell(self) -> None:
-        """What is told is not read: any change is a reason to look."""
+        """What a notification says is not read: any change is a reason to look."""
         try:
             while self._bell._sock.recv(65536):
                 pass

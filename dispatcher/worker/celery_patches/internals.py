@@ -214,7 +214,7 @@ INTERNALS: Sequence[Internal] = (
     Internal(
         name="celery.utils.serialization:get_pickleable_exception",
         takes=("exc",),
-        why="exceptions are told as a worker's child tells them",
+        why="exceptions travel as those of a worker's child do",
         used_by="dispatcher/pod/failures.py",
     ),
     Internal(

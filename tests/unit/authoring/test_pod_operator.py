@@ -262,7 +262,7 @@ def test_an_old_name_is_accepted_with_a_warning_that_names_the_new_one(
         ({"skip_on_exit_code": [256]}, "skip_on_exit_code must be an exit code (0 to 255)"),
         ({"skip_on_exit_code": True}, "skip_on_exit_code must be an exit code"),
         ({"startup_timeout_seconds": 0}, "startup_timeout_seconds must be a number of seconds above 0"),
-        ({"active_deadline_seconds": 1.5}, "active_deadline_seconds must be a whole number of seconds, 1 or more"),
+        ({"active_deadline_seconds": 1.5}, "active_deadline_seconds must be an integer of seconds, 1 or more"),
         ({"hostnetwork": 1}, "hostnetwork must be True or False, not 1"),
         ({"labels": {"a": 1}}, "labels['a'] must be text, not 1"),
         ({"annotations": {"a": None}}, "annotations['a'] must be text, not None"),
@@ -284,7 +284,7 @@ def test_an_old_name_is_accepted_with_a_warning_that_names_the_new_one(
         ({"full_pod_spec": {"spec": {"containers": [{"name": "a"}]}}}, "none is named 'base', which decides"),
         ({"namespace": "No_Space"}, "namespace: 'No_Space' is no namespace's name"),
         ({"xcom_path": "return.json", "do_xcom_push": True}, "xcom_path: must be the absolute path"),
-        ({"pod_template_file": 5}, "pod_template_file must be text that is not empty, not 5"),
+        ({"pod_template_file": 5}, "pod_template_file must be a non-empty string, not 5"),
         ({"image_pull_secrets": [1]}, "image_pull_secrets[0]: must be a mapping"),
     ],
 )  # fmt: skip

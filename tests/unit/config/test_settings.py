@@ -375,7 +375,7 @@ class TestShown:
             print(app_config.from_app(app, environ={}).profile_for("gpu").colour)
             print(app_config.from_app(app, environ=environ).profile_for("gpu").colour)
             text = docs.page(docs.PAGE.read_text())
-            print("| `queues.NAME.colour` | A colour | a string that is not empty | not set |" in text)
+            print("| `queues.NAME.colour` | A colour | a non-empty string | not set |" in text)
             print("| `kubernetes.speed` | A speed | an integer of at least 1 | `7` |" in text)
         """)
         done = subprocess.run(
@@ -384,7 +384,7 @@ class TestShown:
         assert (done.stdout.splitlines(), done.stderr) == (
             [
                 "podyard.toml:7: kubernetes.speed = 0: must be an integer of at least 1",
-                "podyard.toml:5: queue 'gpu': colour = 3: must be a string that is not empty",
+                "podyard.toml:5: queue 'gpu': colour = 3: must be a non-empty string",
                 "red blue",
                 "[9, 'blue']",
                 "green",
