@@ -34,10 +34,10 @@ class Look:
 def follow(store: Store, run: rows.RunRow, *, interval_s: float = INTERVAL_S) -> Iterator[Look]:
     """Looks at a run until it has ended; the last look shows how."""
     before: Mapping[str, str] = {}
-    asked_mono, scheduled = float("-inf"), True
+    asked_mono_s, scheduled = float("-inf"), True
     while True:
-        if time.monotonic() - asked_mono > SCHEDULER_S:
-            asked_mono, scheduled = time.monotonic(), is_scheduled(store)
+        if time.monotonic() - asked_mono_s > SCHEDULER_S:
+            asked_mono_s, scheduled = time.monotonic(), is_scheduled(store)
         now = store.run(run.run_id, dag_id=run.dag_id) or run
         tasks = tuple(store.tasks(run.run_id, dag_id=run.dag_id))
         changed = tuple(task for task in tasks if before.get(task.task_id, "none") != task.state)
