@@ -29,23 +29,23 @@ class DispatcherError(Exception):
     """Something that the dispatcher was given cannot be used."""
 
 
-class InvalidTemplate(DispatcherError, ValueError):  # noqa: N818 - the name is public and says what is invalid
+class InvalidTemplate(DispatcherError, ValueError):
     """A pod template cannot be read or breaks a rule; the message names path, field and what is wrong."""
 
 
-class InvalidOverride(DispatcherError, ValueError):  # noqa: N818 - as above
+class InvalidOverride(DispatcherError, ValueError):
     """An override cannot be merged; the message names the path inside the override."""
 
 
-class InvalidPod(DispatcherError, ValueError):  # noqa: N818 - as above
+class InvalidPod(DispatcherError, ValueError):
     """The final manifest may not be launched; the message names the path and the rule."""
 
 
-class MissingExtra(DispatcherError, ImportError):  # noqa: N818 - as above
+class MissingExtra(DispatcherError, ImportError):
     """A package that a part needs is not installed; the message ends with the command that installs it."""
 
 
-class StoreUnavailable(DispatcherError):  # noqa: N818 - as above
+class StoreUnavailable(DispatcherError):
     """The pods' table cannot be read or written now; the dispatcher goes on without it."""
 
 
@@ -64,7 +64,7 @@ class ApiError(DispatcherError):
         self.retry_after_s = retry_after_s
 
 
-class ApiUnavailable(DispatcherError):  # noqa: N818 - as above
+class ApiUnavailable(DispatcherError):
     """The API server gave no answer in time: a create may have succeeded, so it is repeated under the same name.
 
     `was_sent` is false where not even a connection was made: then nothing was done.
@@ -75,7 +75,7 @@ class ApiUnavailable(DispatcherError):  # noqa: N818 - as above
         self.was_sent = was_sent
 
 
-class PodFailed(Exception):  # noqa: N818 - an outcome, not an error of ours
+class PodFailed(Exception):
     """A pod ended without success. As text it is one line; `details` are for programs.
 
     They may hold reason, exit_code, cause, pod, node (with `is_of_node` where that is at fault), container,

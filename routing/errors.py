@@ -30,7 +30,7 @@ class RoutingError(Exception):
     """Something that Podyard was given cannot be used."""
 
 
-class InvalidDag(RoutingError, ValueError):  # noqa: N818 - the name is public and says what is invalid
+class InvalidDag(RoutingError, ValueError):
     """A DAG file breaks a rule of the authors' API; the message names DAG, task and parameter, and the way out."""
 
     def __init__(self, message: str, *, line: int | None = None) -> None:
@@ -39,7 +39,7 @@ class InvalidDag(RoutingError, ValueError):  # noqa: N818 - the name is public a
         """In the DAG file, where the mistake was found only after that line was executed."""
 
 
-class TaskFailed(Exception):  # noqa: N818 - an outcome, not an error of ours
+class TaskFailed(Exception):
     """A task's body ended without success. `details` may hold reason, exit_code and cause."""
 
     def __init__(self, message: str, details: Mapping[str, Any] | None = None) -> None:

@@ -46,7 +46,7 @@ class Problem:
         return f"queue {self.queue!r}: {self.key} = {self.value!r}: {self.message}"
 
 
-class InvalidRules(ValueError):  # noqa: N818 - says what is invalid, as InvalidTemplate does
+class InvalidRules(ValueError):
     """Rules that cannot be used; `problems` holds all of them."""
 
     def __init__(self, problems: Sequence[Problem]) -> None:

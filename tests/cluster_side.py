@@ -134,7 +134,7 @@ class ClusterSide:
     async def until(self, is_so: Callable[[], Any], *, within_s: float = 5.0) -> None:
         """Returns as soon as it is so; TimeoutError where it is not."""
         async with asyncio.timeout(within_s):
-            while not is_so():  # noqa: ASYNC110 - a state of the world, which has no event
+            while not is_so():  # a state of the world, which has no event
                 await asyncio.sleep(0.002)
 
     async def close(self) -> None:

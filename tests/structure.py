@@ -265,7 +265,7 @@ def _ours(value: object, seen: set[int]) -> Iterator[object]:
 
 def _is_empty(cell: Any) -> bool:
     try:
-        cell.cell_contents  # noqa: B018 - raises where nothing was bound yet
+        cell.cell_contents  # raises where nothing was bound yet
     except ValueError:
         return True
     return False
@@ -318,7 +318,7 @@ def figures() -> dict[str, int]:
 
 if __name__ == "__main__":
     for name, figure in figures().items():
-        print(f"{name}: {figure}")  # noqa: T201 - it is a report
+        print(f"{name}: {figure}")
     found_cycles = map(" <-> ".join, cycles(graph(wired())))
     for line in (*large_constructors(), *map(str, callable_parameters()), *found_cycles, *untested_modules()):
-        print(f"  {line}")  # noqa: T201
+        print(f"  {line}")

@@ -60,7 +60,7 @@ def _of_pod(attempt: Attempt, seen: observation.Observation, now_mono_s: float) 
 def _with_event(attempt: Attempt, reason: str | None) -> tuple[str, str | None, str | None]:
     """Kind, reason and detail of a pod whose status says no more than that its container is being made."""
     event = attempt.event
-    assert event is not None  # noqa: S101 - for the type checker
+    assert event is not None
     if wait_rules.is_volume(event.reason):
         return "volume", event.reason, event.message
     if event.reason == "Pulling" and "image" in attempt.profile.waits:

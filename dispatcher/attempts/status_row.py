@@ -71,7 +71,7 @@ def _message(attempt: Attempt) -> str | None:
 def _of_ending(attempt: Attempt, now: Instant) -> dict[str, Any]:
     """What ended it says, and where that says nothing of its own, its pod does."""
     ending, seen = attempt.ending, attempt.seen
-    assert ending is not None  # noqa: S101 - for the type checker
+    assert ending is not None
     if ending.phase is None:
         life = _of_life(attempt, now)
         return life if life["phase"] in _PHASES.values() else {**life, "phase": "Failed"}

@@ -106,6 +106,6 @@ class StatusWriter:
 
     def _save(self, rows: list[PodRow]) -> None:
         if self._store is None:
-            assert self._url is not None  # noqa: S101 - no row is kept without it
+            assert self._url is not None  # no row is kept without it
             self._store = PodStore(self._url)
         self._store.save(rows)

@@ -19,7 +19,7 @@ UNREADABLE = "UNREADABLE"
 """The type of a watch event that could not be read."""
 
 
-class Unusable(ValueError):  # noqa: N818 - it says of the answer what is wrong
+class Unusable(ValueError):
     """The answer is not what the call promises; the message says where."""
 
 

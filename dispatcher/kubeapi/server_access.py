@@ -124,7 +124,7 @@ class Program:
     """Credentials of a program."""
 
     def __init__(self, login: kubeconfig.Login, tls: ssl.SSLContext | bool) -> None:
-        assert login.user.exec is not None  # noqa: S101 - asked by who makes it
+        assert login.user.exec is not None  # asked by who makes it
         self._login = login
         self._program = login.user.exec
         self._tls = tls

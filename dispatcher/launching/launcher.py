@@ -70,7 +70,7 @@ class Launcher:
         """Takes an attempt in. Its manifest is built at once: what cannot be launched fails before it waits."""
         try:
             pod, launch = intake.prepare(attempt, options=self._options, owner=self._owner)
-        except Exception as error:  # noqa: BLE001 - whatever a template, an override or a value does fails this attempt alone
+        except Exception as error:  # whatever a template, an override or a value does fails this attempt alone
             self._attempts.end(attempt, endings.refused(attempt, error))
             return
         self._attempts.name_pod(attempt, pod)

@@ -53,13 +53,13 @@ def main() -> int:
             until_eof=given.until_eof,
         )
     except server.ClusterError as error:
-        print(f"error: {error}", file=sys.stderr)  # noqa: T201 - the one line of a program that ends
+        print(f"error: {error}", file=sys.stderr)
         return 1
     return 0
 
 
 def _say(line: str) -> None:
-    print(line, flush=True)  # noqa: T201 - the one line when ready
+    print(line, flush=True)
 
 
 if __name__ == "__main__":

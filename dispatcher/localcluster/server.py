@@ -139,7 +139,7 @@ def run(
     home: Path,
     port: int = 0,
     node: str = "local",
-    ready: Callable[[str], None] = lambda line: None,  # noqa: ARG005 - nobody listens
+    ready: Callable[[str], None] = lambda line: None,  # nobody listens
     until_eof: bool = False,
     **more: Any,
 ) -> None:

@@ -141,7 +141,7 @@ def _append(base: list[Any] | None, override: list[Any]) -> list[Any]:
     return merged
 
 
-def _replace(base: Any, override: Any) -> Any:  # noqa: ARG001 - a rule takes both sides
+def _replace(base: Any, override: Any) -> Any:
     """The override as it is: half of an old affinity and half of a new one is a rule that nobody wrote."""
     return override
 

@@ -200,7 +200,7 @@ _KINDS = {
 }
 
 
-class WrongField(ValueError):  # noqa: N818 - says what is wrong
+class WrongField(ValueError):
     """A value does not fit the schema: `path` says where, `problem` what is wrong and what to do."""
 
     def __init__(self, path: Path, problem: str) -> None:

@@ -137,7 +137,7 @@ def _wrong(key: str, value: object, why: str) -> errors.InvalidOverride:
     return errors.InvalidOverride(f"header podyard.{KEY}{key} = {value!r}: {why}")
 
 
-def _unknown(value: object) -> str:  # noqa: ARG001 - a check takes the value
+def _unknown(value: object) -> str:
     return "unknown key"
 
 

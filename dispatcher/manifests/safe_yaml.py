@@ -17,7 +17,7 @@ _MAX_DEPTH = 64  # a Pod is nested less than 20 deep
 _MAX_VALUES = 20_000  # with aliases expanded
 
 
-class UnreadableFile(Exception):  # noqa: N818 - says what is wrong
+class UnreadableFile(Exception):
     """What is wrong with a file, without its name."""
 
 

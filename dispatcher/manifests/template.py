@@ -95,7 +95,7 @@ class _Reading:
             return cls(stamp, wrong)
 
 
-class _Wrong(Exception):  # noqa: N818 - says what is wrong, without the file
+class _Wrong(Exception):
     """What is wrong with a pod."""
 
 

@@ -33,7 +33,7 @@ def bounded(ended: outcome.Outcome, *, max_bytes: int) -> outcome.Outcome:
 def _bounded_success(ended: outcome.Outcome, max_bytes: int) -> outcome.Outcome:
     try:
         size = len(typed_json.dumps(ended.value))
-    except Exception as error:  # noqa: BLE001 - encoding calls into the author's own objects
+    except Exception as error:  # encoding calls into the author's own objects
         why = f"the result has no JSON form: {error}; return plain JSON values"
         return _unusable(ended, why, reason="ResultUnusable")
     if _depth(ended.value) > MAX_DEPTH:
@@ -50,7 +50,7 @@ def _bounded_retry(ended: outcome.Outcome) -> outcome.Outcome:
     """A retry whose arguments cannot be sent is rejected, as Celery's `Task.retry` does."""
     try:
         typed_json.dumps(ended.retry)
-    except Exception as error:  # noqa: BLE001 - as above
+    except Exception as error:
         rejected = outcome.Failure(type="Reject", module="celery.exceptions", args=[repr(error), False])
         return replace(ended, state="REJECTED", retry=None, failure=rejected)
     return ended

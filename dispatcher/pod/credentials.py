@@ -34,7 +34,7 @@ class _Refusal:
         self._what = what
         self._queue = queue
 
-    def __call__(self, *args: Any, **kwargs: Any) -> NoReturn:  # noqa: ARG002 - any signature
+    def __call__(self, *args: Any, **kwargs: Any) -> NoReturn:  # any signature
         raise errors.PodFailed(
             f"this task wanted to {self._what}, but its pod holds no credentials of the broker or the result backend; "
             f'set credentials = "inherit" and credentials_secret for the queue {self._queue!r} to give it some',

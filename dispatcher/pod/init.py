@@ -125,7 +125,7 @@ class _Init:
     def _out_of_time(self) -> int:
         sys.stderr.write(f"podyard: hard time limit ({self._hard_s:g}s) exceeded\n")
         sys.stderr.flush()
-        with open(termination_file(), "wb") as file:  # noqa: PTH123 - pathlib would cost this process a megabyte
+        with open(termination_file(), "wb") as file:  # pathlib would cost this process a megabyte
             file.write(self._termination_message)
         return 1
 

@@ -193,7 +193,7 @@ class _Terminated(SystemExit):
     """The pod was asked to end; it leaves no outcome, so that the deletion counts."""
 
 
-def _on_term(number: int, frame: FrameType | None) -> NoReturn:  # noqa: ARG001 - the signature is Python's
+def _on_term(number: int, frame: FrameType | None) -> NoReturn:
     raise _Terminated(128 + number)
 
 

@@ -73,5 +73,5 @@ def _seconds(text: str | None) -> float | None:
     return float(text) if text else None
 
 
-def _raise(number: int, frame: FrameType | None) -> NoReturn:  # noqa: ARG001 - the signature is Python's
+def _raise(number: int, frame: FrameType | None) -> NoReturn:
     raise SoftTimeLimitExceeded

@@ -63,7 +63,7 @@ class Frame:
     sha256: str
 
 
-class UnreadableOutcome(ValueError):  # noqa: N818 - says what it is
+class UnreadableOutcome(ValueError):
     """A termination message or frame is not an outcome of this launch; the message says why."""
 
 

@@ -133,7 +133,7 @@ class LostPods:
     async def _end(self, row: PodRow) -> None:
         try:
             state = await asyncio.to_thread(self._questions.store_lost, row)
-        except Exception as error:  # noqa: BLE001 - the result backend is away: the next round looks again
+        except Exception as error:  # the result backend is away: the next round looks again
             logger.debug("a missing pod's outcome is not known pod=%s: %r", row.name, error)
             return
         phase = {"SUCCESS": "Succeeded", "LOST": "Lost"}.get(state or "", "Failed")

@@ -153,7 +153,7 @@ def _last_event(attempt: Attempt, do: Do) -> Ended | Dropped | Withdrawn:
     if do is Do.REPORT_WITHDRAWN:
         return Withdrawn(delivery=attempt.delivery, owned_mono_s=attempt.owned_mono_s)
     ending = attempt.ending
-    assert ending is not None and ending.result is not None  # noqa: S101, PT018 - the decision has seen it
+    assert ending is not None and ending.result is not None  # the decision has seen it
     return Ended(
         delivery=attempt.delivery,
         pod=attempt.pod.name,

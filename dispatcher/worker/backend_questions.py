@@ -52,7 +52,7 @@ class BackendQuestions:
         """The names of the workers that answer a ping; None where not even this one's answer arrives."""
         try:
             answers = self._app.control.inspect(timeout=PING_S).ping() or {}
-        except Exception as error:  # noqa: BLE001 - the broker may be away: then nobody is taken for gone
+        except Exception as error:  # the broker may be away: then nobody is taken for gone
             logger.debug("no ping: %r", error)
             return None
         return set(answers) if self._nodename in answers else None

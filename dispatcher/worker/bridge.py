@@ -113,7 +113,7 @@ class Bridge:
     def _run(self) -> None:
         asyncio.set_event_loop(self._loop)
         try:
-            assert self._main is not None  # noqa: S101 - start() has set it
+            assert self._main is not None  # start() has set it
             self._running = self._loop.create_task(self._main)
             self._loop.run_until_complete(self._running)
         except asyncio.CancelledError:

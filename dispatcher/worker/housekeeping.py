@@ -48,6 +48,6 @@ class Housekeeping:
     def _trace(self, name: str, target: Callable[..., Any], args: Sequence[Any]) -> None:
         try:
             answer = target(*args)
-        except BaseException as error:  # noqa: BLE001 - whatever it is, Celery's request must be called back
+        except BaseException as error:  # whatever it is, Celery's request must be called back
             answer = (1, raised(error), 0.0)
         self._bridge.post(Housekept(name=name, answer=answer))

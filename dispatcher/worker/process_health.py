@@ -283,7 +283,7 @@ class _PartChecker:
             why = None
             try:
                 self._check.run()
-            except Exception as error:  # noqa: BLE001 - whatever a client raises: the part cannot be used
+            except Exception as error:  # whatever a client raises: the part cannot be used
                 why = str(error).strip().partition("\n")[0] or type(error).__name__
             asked_at, self._asked_mono_s = self._asked_at, None
             if (why is None) != (self._why is None):

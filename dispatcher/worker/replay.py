@@ -128,7 +128,7 @@ def raised(error: BaseException) -> ExceptionInfo:
     """An exception as Celery's requests want it: one that was raised."""
     try:
         raise error  # noqa: TRY301 - raising it is the point
-    except BaseException:  # noqa: BLE001 - the one that was raised a line before
+    except BaseException:  # the one that was raised a line before
         return ExceptionInfo()
 
 

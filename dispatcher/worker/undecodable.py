@@ -72,7 +72,7 @@ class _Told:
         )
         try:
             self._consumer.app.backend.mark_as_failure(task_id, endings.diagnosed(error))
-        except Exception as trouble:  # noqa: BLE001 - the backend may be away; Celery would not have stored anything
+        except Exception as trouble:  # the backend may be away; Celery would not have stored anything
             logger.warning("the failure of an unreadable message is not stored attempt_id=%s: %r", task_id, trouble)
 
 

@@ -158,5 +158,5 @@ def _unacknowledged(broker: str) -> dict[str, str]:
 
 def _register(app: Celery) -> None:
     @app.task(name=workload.TASK, shared=False)
-    def execute_workload(*args: Any, **kwargs: Any) -> None:  # noqa: ARG001 - the dispatcher reads them from the message
+    def execute_workload(*args: Any, **kwargs: Any) -> None:  # the dispatcher reads them from the message
         raise errors.DispatcherError("a workload of Airflow runs in a pod, not in the dispatcher")

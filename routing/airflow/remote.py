@@ -22,7 +22,7 @@ class PodyardTaskLog:
     def upload(self, path: Any, ti: Any = None) -> None:
         """Nothing: the dispatcher saves the logs of its pods."""
 
-    def read(self, relative_path: str, ti: Any) -> tuple[list[str], list[str]]:  # noqa: ARG002 - the signature is Airflow's
+    def read(self, relative_path: str, ti: Any) -> tuple[list[str], list[str]]:
         """Where the log of a try comes from, and its lines; empty for a task of a Celery worker."""
         if str(ti.state) == "running" or not _logs().has(ti):
             return [], []  # while it runs the executor is asked

@@ -51,7 +51,7 @@ def load(folder: Path, file: str) -> DagFile:
     """
     key = (str(folder), file)
     known = _loaded.get(key)
-    path = os.path.join(key[0], file)  # noqa: PTH118 - on the path of every task, and pathlib takes ten times as long
+    path = os.path.join(key[0], file)  # on the path of every task, and pathlib takes ten times as long
     if known is not None and known.signature == _signature(path) and _helpers_unchanged(known):
         return known
     _refuse_outside(file)
@@ -116,7 +116,7 @@ def _is_helper(name: str, module: object, folder: Path) -> bool:
 
 
 def _signature(path: Path | str) -> Signature:
-    status = os.stat(path)  # noqa: PTH116 - as above
+    status = os.stat(path)
     return status.st_mtime_ns, status.st_size
 
 

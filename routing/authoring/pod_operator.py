@@ -67,7 +67,7 @@ class KubernetesPodOperator(Operator):
         for name, value in self._pod.items():
             yield from spec.templates(value, name)
 
-    def execute(self, context: Mapping[str, Any], inputs: Mapping[str, Any]) -> Any:  # noqa: ARG002 - see Operator
+    def execute(self, context: Mapping[str, Any], inputs: Mapping[str, Any]) -> Any:  # see Operator
         """Never: the pod is the body."""
         raise RoutingError(f"{self.where} is a pod of its own and has no body to run in Python")
 

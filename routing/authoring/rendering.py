@@ -174,7 +174,7 @@ def _rendered(value: Any, path: str, one: Callable[[Template], str]) -> Any:
 def _render_one(template: Template, names: Mapping[str, Any]) -> str:
     try:
         return _compiled(template.text).render(names)
-    except Exception as error:  # noqa: BLE001 - a template may raise anything, and it is the task's failure
+    except Exception as error:  # a template may raise anything, and it is the task's failure
         what = str(error) or type(error).__name__
     raise TaskFailed(
         f"{template.path}: the template cannot be rendered: {what}", {"reason": "TemplateError", "cause": "application"}

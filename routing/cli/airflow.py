@@ -27,7 +27,7 @@ def check(session: Session, output: str) -> None:
     Example:  podyard airflow check
     """
     extras.require("airflow", for_what="`podyard airflow check`, which runs in the environment of Airflow,")
-    assert session.settings  # noqa: S101 - read once here, so that --config counts for all below
+    assert session.settings  # read once here, so that --config counts for all below
     # Airflow logs to stdout while it is imported, where the answer belongs.
     os.environ["AIRFLOW__LOGGING__LOGGING_LEVEL"] = "ERROR"
     from routing.airflow import check as checks

@@ -153,7 +153,7 @@ def _call(session: Session, arguments: Sequence[str] | None) -> int:
         return 0
     except BrokenPipeError:
         return _reader_gone()
-    except Exception as error:  # noqa: BLE001 - the end of the program: what nobody caught becomes one line
+    except Exception as error:  # the end of the program: what nobody caught becomes one line
         return _report(error, debug=session.debug)
     return 0
 

@@ -168,14 +168,14 @@ def _outcome(session: Session, task_id: str) -> str:
     """What the result backend of the application knows, as the end of a sentence."""
     from celery.backends.base import DisabledBackend
 
-    assert session.application is not None  # noqa: S101 - for the type checker
+    assert session.application is not None
     app = session.application.app
     if isinstance(app.backend, DisabledBackend):
         return "; the application has no result backend either"
     try:
         found = app.AsyncResult(task_id)
         state, result = found.state, found.result
-    except Exception as error:  # noqa: BLE001 - a backend may raise anything, and more than this line is not lost
+    except Exception as error:  # a backend may raise anything, and more than this line is not lost
         return f"; its result backend does not answer: {type(error).__name__}: {error}"
     if state == "PENDING":
         return "; its result backend knows no such task"

@@ -12,7 +12,7 @@ from routing.config import toml_lines
 FILE_NAME = "podyard.toml"
 
 
-class Unreadable(Exception):  # noqa: N818 - says what a file is
+class Unreadable(Exception):
     """A file of settings cannot be read at all; the message is the line to report."""
 
 

@@ -228,7 +228,7 @@ class ReportingBackend(RedisBackend):
         state: str,
         traceback: Any = None,
         request: Any = None,
-        **kwargs: Any,  # noqa: ARG002 - the signature is Celery's
+        **kwargs: Any,
     ) -> Any:
         """Store and report a verdict; of what comes before a verdict only the start is reported."""
         attempt_id = task_id.decode() if isinstance(task_id, bytes) else str(task_id)

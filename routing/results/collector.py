@@ -22,7 +22,7 @@ CHUNK_KEYS = 500
 DEFAULT_SIZE = 4096
 
 
-class ResultsUnavailable(Exception):  # noqa: N818 - says what is the matter
+class ResultsUnavailable(Exception):
     """The result backend cannot be reached: wait and try again."""
 
 

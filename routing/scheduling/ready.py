@@ -224,7 +224,7 @@ def _all_skipped(c: Counts) -> str | None:
     return RUN if c.is_done else None
 
 
-def _always(c: Counts) -> str | None:  # noqa: ARG001 - a rule takes counts
+def _always(c: Counts) -> str | None:
     return RUN
 
 

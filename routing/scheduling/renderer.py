@@ -58,7 +58,7 @@ class Renderer:
         request = json.dumps({"templates": templates, "message": message})
         paths = ", ".join(template.path for template in templates)
         try:
-            assert child.stdin is not None  # noqa: S101 - for the type checker: it was started with a pipe
+            assert child.stdin is not None  # for the type checker: it was started with a pipe
             child.stdin.write(request.encode() + b"\n")
             child.stdin.flush()
             answer = _read(child, self._timeout_s)
@@ -97,7 +97,7 @@ class Renderer:
 
 def _read(child: subprocess.Popen[bytes], timeout_s: float) -> dict[str, Any]:
     """One line of the child as JSON. Raises TimeoutError, EOFError, ValueError."""
-    assert child.stdout is not None  # noqa: S101 - for the type checker: it was started with a pipe
+    assert child.stdout is not None  # for the type checker: it was started with a pipe
     end_mono_s = time.monotonic() + timeout_s
     received = b""
     while not received.endswith(b"\n"):

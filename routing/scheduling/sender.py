@@ -21,7 +21,7 @@ ONCE = {"max_retries": 1, "interval_start": 0, "interval_step": 0}
 """No waiting between tries: the loop has other things to do meanwhile."""
 
 
-class BrokerUnavailable(Exception):  # noqa: N818 - says what is the matter
+class BrokerUnavailable(Exception):
     """The broker cannot be reached, or it is not known whether it took the messages: send them again later."""
 
 

@@ -97,7 +97,7 @@ class Layout:
         ]
 
     def _valkey(self) -> part.Part:
-        assert self.valkey is not None  # noqa: S101 - for the type checker
+        assert self.valkey is not None
         address, folder = self.valkey, self.home / "valkey"
         return part.Part(
             name="valkey",

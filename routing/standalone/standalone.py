@@ -70,7 +70,7 @@ class Stop:
             for number, handler in before.items():
                 signal.signal(number, handler)
 
-    def _ask(self, number: int, frame: FrameType | None) -> None:  # noqa: ARG002 - the signature is signal's
+    def _ask(self, number: int, frame: FrameType | None) -> None:
         if self.asked:
             raise KeyboardInterrupt
         self.asked = True
@@ -103,7 +103,7 @@ class Installation:
     def _look_at_queues(self) -> None:
         try:
             lines = self.consumers.look(self.store.dags(), self.supervisor.pids())
-        except Exception as error:  # noqa: BLE001 - the database may be away for a while: the parts are kept running
+        except Exception as error:  # the database may be away for a while: the parts are kept running
             lines = [f"the queues of DAGs are not known now: {_first_line(error)}"]
         for line in lines:
             if line != self.last_line:
@@ -195,7 +195,7 @@ def _checks(app: Any, store: Store) -> layout.Checks:
     def is_scheduling() -> bool:
         try:
             return health.is_scheduling(store, since=since)
-        except Exception:  # noqa: BLE001 - a database that is away for a moment is no reason to stop all parts
+        except Exception:  # a database that is away for a moment is no reason to stop all parts
             return False
 
     return layout.Checks(

@@ -16,13 +16,13 @@ class SchemaError(RecordError):
     """The database does not fit this code."""
 
 
-class DatabaseUnavailable(RecordError):  # noqa: N818 - says what is the matter
+class DatabaseUnavailable(RecordError):
     """The database cannot be reached, or was busy for too long."""
 
 
-class Conflict(RecordError):  # noqa: N818 - as above
+class Conflict(RecordError):
     """A guarded UPDATE found other states than it may leave; nothing of its transaction was kept."""
 
 
-class LeaseLost(RecordError):  # noqa: N818 - as above
+class LeaseLost(RecordError):
     """Another process acts in this role now."""

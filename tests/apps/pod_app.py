@@ -43,19 +43,19 @@ def cents(money: Money) -> int:
 def says() -> None:
     get_task_logger("mine").warning("of the task")
     logging.getLogger("theirs").warning("of a library")
-    print("printed")  # noqa: T201 - what a body prints
+    print("printed")
 
 
 @app.task
 def kills_itself(number: int) -> None:
-    print("before", flush=True)  # noqa: T201 - what a body prints
+    print("before", flush=True)
     os.kill(os.getpid(), number)
     time.sleep(30)
 
 
 @app.task
 def sleeps(seconds: float) -> str:
-    print("sleeping", flush=True)  # noqa: T201 - what a body prints
+    print("sleeping", flush=True)
     time.sleep(seconds)
     return "slept"
 
@@ -83,7 +83,7 @@ def goes_on_in_a_thread(seconds: float) -> str:
 
     def work() -> None:
         time.sleep(seconds)
-        print("the thread has ended", flush=True)  # noqa: T201 - what a body prints
+        print("the thread has ended", flush=True)
 
     threading.Thread(target=work).start()
     return "returned"
@@ -131,5 +131,5 @@ def rejects() -> None:
 
 @app.task
 def waits_for_sigterm() -> None:
-    print("waiting", flush=True)  # noqa: T201 - what a body prints
+    print("waiting", flush=True)
     signal.pause()

@@ -137,7 +137,7 @@ def leave_politely(code):
 def nap(self, seconds):
     """Takes its time."""
     _trace(self.request.id)
-    print("napping", flush=True)  # noqa: T201 - for the pod's log
+    print("napping", flush=True)
     time.sleep(seconds)
     return "slept"
 
@@ -146,7 +146,7 @@ def nap(self, seconds):
 def chatter(lines):
     """Writes a lot."""
     for number in range(lines):
-        print(number, "y" * 90)  # noqa: T201 - for the pod's log
+        print(number, "y" * 90)
     return lines
 
 

@@ -31,7 +31,7 @@ def _storm(words: argparse.Namespace) -> int:
         database=words.database,
         only=tuple(kind.strip() for kind in words.only.split(",") if kind.strip()),
     )
-    report = storm.run(plan, say=lambda line: print(line, flush=True))  # noqa: T201 - this is its output
+    report = storm.run(plan, say=lambda line: print(line, flush=True))
     return _told(report)
 
 
@@ -39,14 +39,14 @@ def _outages(words: argparse.Namespace) -> int:
     wanted = {name.strip() for name in words.only.split(",") if name.strip()}
     cases = [case for case in outages.matrix(words.duration) if not wanted or str(case) in wanted]
     drain_s = words.duration + outages.DRAIN_BOUND_S
-    report = outages.run(cases, say=lambda line: print(line, flush=True), drain_s=drain_s)  # noqa: T201 - as above
+    report = outages.run(cases, say=lambda line: print(line, flush=True), drain_s=drain_s)
     return _told(report)
 
 
 def _told(report: storm.Report | outages.Report) -> int:
-    print("\n".join(report.lines()))  # noqa: T201
+    print("\n".join(report.lines()))
     if not report.is_good:
-        print(f"logs and data: {report.folder}")  # noqa: T201
+        print(f"logs and data: {report.folder}")
     return 0 if report.is_good else 1
 
 

@@ -73,7 +73,7 @@ def test_a_queue_whose_last_consumer_ended_is_named_within_seconds(half: Half, h
             lambda: "solo" not in {one.queue for one in half.store.consumers()}, NAMED_WITHIN_S, is_promise=True
         )
         recorded_s = time.monotonic() - ended_s
-        print(f"{how.name}: queues list {listed_s:.1f} s, record {recorded_s:.1f} s")  # noqa: T201 - a figure
+        print(f"{how.name}: queues list {listed_s:.1f} s, record {recorded_s:.1f} s")
 
 
 def test_it_is_logged_once_with_what_waits_and_the_way_out(half: Half, caplog: pytest.LogCaptureFixture) -> None:

@@ -43,7 +43,7 @@ async def posted_after(url: str, *, times: int = 1) -> tuple[list[str], list[Eve
     soon = datetime.now(UTC) + timedelta(seconds=1)
     try:
         found = [row.name for row in status_store.PodStore(url).open_rows(deployment="d", before=soon)]
-    except Exception:  # noqa: BLE001 - the database may be away
+    except Exception:  # the database may be away
         found = []
     running.cancel()
     await asyncio.gather(running, return_exceptions=True)

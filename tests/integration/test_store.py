@@ -123,7 +123,7 @@ def test_upgrades_at_once_do_not_disturb_each_other(url: str) -> None:
     def upgrade(store: Store) -> None:
         try:
             store.upgrade()
-        except Exception as error:  # noqa: BLE001 - told below
+        except Exception as error:
             failures.append(error)
 
     threads = [threading.Thread(target=upgrade, args=(store,)) for store in stores]
@@ -316,7 +316,7 @@ def test_two_writers_wait_for_each_other(store: Store) -> None:
                 with store.writing() as book:
                     book.run(run.id)
                     book.take("scheduler", "me", lease_s=1, now=AT)
-        except Exception as error:  # noqa: BLE001 - told below
+        except Exception as error:
             failures.append(error)
 
     threads = [threading.Thread(target=pause_often) for _ in range(4)]

@@ -1,6 +1,5 @@
 """The embedded Valkey: found in its wheel, private, and keeping what it was told through a SIGKILL."""
 
-import os
 import socket
 import stat
 from pathlib import Path
@@ -40,7 +39,7 @@ def test_the_configuration_with_the_password_is_private(tmp_path: Path) -> None:
     """Neither the file nor its folder can be read by others, and the password is in no command line."""
     address = valkey.new_address()
     command = valkey.prepare(tmp_path / "valkey", address)
-    modes = [stat.S_IMODE(os.stat(path).st_mode) for path in (tmp_path / "valkey", tmp_path / "valkey/valkey.conf")]  # noqa: PTH116
+    modes = [stat.S_IMODE(path.stat().st_mode) for path in (tmp_path / "valkey", tmp_path / "valkey/valkey.conf")]
     assert modes == [0o700, 0o600]
     assert address.password not in " ".join(command)
 

@@ -18,7 +18,7 @@ Denies = Callable[[str, str, str], bool]
 """(verb, resource such as `pods/log`, namespace) -> whether it is denied."""
 
 
-def review(thing: Json, *, denies: Denies = lambda verb, resource, namespace: False) -> Json:  # noqa: ARG005 - nothing is
+def review(thing: Json, *, denies: Denies = lambda verb, resource, namespace: False) -> Json:
     """The review with its status. Raises Refusal 400 for a body that is none."""
     manifest.check_types(KIND, thing)
     if thing.get("kind", KIND) != KIND:

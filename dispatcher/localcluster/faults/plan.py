@@ -206,7 +206,7 @@ class Plan:
 
     def _happen(self, entry: Entry, at: float) -> kinds.Happening:
         fault = entry.fault
-        assert not isinstance(fault, kinds.STANDING)  # noqa: S101 - only happenings are due
+        assert not isinstance(fault, kinds.STANDING)  # only happenings are due
         entry.hits += 1
         if fault.every_s is not None:
             entry.due_at = max(at, entry.due_at) + fault.every_s + self._jitter(fault.jitter_s)

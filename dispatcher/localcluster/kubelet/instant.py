@@ -41,7 +41,7 @@ class InstantRuntime:
             runtime.Note("NotStarted", "nothing is run: this local cluster only pretends (--instant, --hold)"),
         )
 
-    def sandbox(self, pod: manifest.Pod) -> "InstantRuntime":  # noqa: ARG002 - the interface's signature
+    def sandbox(self, pod: manifest.Pod) -> "InstantRuntime":
         return self
 
     def mount(self) -> None:
@@ -50,7 +50,7 @@ class InstantRuntime:
     def start(self, container: manifest.Container) -> runtime.RunningContainer:
         return _Pretended(lasts_s=None if container.is_sidecar else self._lasts_s, message=self._message)
 
-    def log(self, container: str, *, previous: bool = False) -> container_log.ContainerLog | None:  # noqa: ARG002 - as above
+    def log(self, container: str, *, previous: bool = False) -> container_log.ContainerLog | None:
         return None
 
     async def remove(self) -> None:

@@ -11,7 +11,7 @@ from typing import Protocol
 from dispatcher.localcluster.objects import container_log, manifest
 
 
-class NotReady(Exception):  # noqa: N818 - a state of the pod, not an error of ours
+class NotReady(Exception):
     """Something that the pod names is not there (yet): `reason` as Kubernetes words it; asked again later."""
 
     def __init__(self, reason: str, message: str) -> None:
@@ -20,7 +20,7 @@ class NotReady(Exception):  # noqa: N818 - a state of the pod, not an error of o
         self.message = message
 
 
-class StartFailed(Exception):  # noqa: N818 - an outcome of the pod, not an error of ours
+class StartFailed(Exception):
     """The container cannot be started, and never will be."""
 
 

@@ -18,7 +18,7 @@ class Cause:
     message: str
 
 
-class Refusal(Exception):  # noqa: N818 - the caller's mistake or the world's state, not an error of ours
+class Refusal(Exception):
     """An answer of status `code` with Kubernetes' `reason` word."""
 
     def __init__(self, code: int, reason: str, message: str, *, details: Mapping[str, Any] | None = None) -> None:

@@ -16,7 +16,7 @@ app.conf.update(
 )
 
 
-class CardDeclined(Exception):  # noqa: N818 - how a shop speaks
+class CardDeclined(Exception):
     """The bank says no."""
 
 

@@ -36,4 +36,4 @@ def test_what_cannot_work_is_said_in_one_line(change: dict[str, str], words: str
 def test_the_executor_is_not_imported_where_it_cannot_work() -> None:
     """Here is no Airflow: its loader gets that line, instead of an error about a module that somebody else imports."""
     with pytest.raises(ImportError, match=r"PodyardExecutor needs Airflow 3\.1 or newer"):
-        routing.airflow.PodyardExecutor  # noqa: B018 - looking it up is what is tried
+        routing.airflow.PodyardExecutor  # looking it up is what is tried

@@ -298,7 +298,7 @@ def test_an_end_in_the_middle_of_a_write_loses_neither_rows_nor_events(database:
 
     async def test(world: World) -> None:
         world.launched()
-        while world.writer._rows:  # noqa: ASYNC110 - until the write has begun
+        while world.writer._rows:  # until the write has begun
             await asyncio.sleep(0)
         assert world.celery.posted == []
 

@@ -72,7 +72,7 @@ def test_every_common_option_reaches_something_or_is_told_or_refused(kind: type[
     try:
         found = traces(kind, **{name: VALUES[name]})
     except InvalidDag as error:
-        assert f": {name} " in str(error)  # noqa: PT017 - refused is one of three right ends
+        assert f": {name} " in str(error)  # refused is one of three right ends
         return
     assert found != traces(kind)
 

@@ -312,7 +312,7 @@ def test_a_result_of_a_pod_is_there_only_if_it_is_pushed() -> None:
         result = KubernetesPodOperator(task_id="pushes", image="i", do_xcom_push=True).output
         BashOperator(task_id="after", bash_command=result)
         with pytest.raises(InvalidDag, match=r"task 'silent' has no result; say do_xcom_push=True"):
-            KubernetesPodOperator(task_id="silent", image="i").output  # noqa: B018 - the property speaks
+            KubernetesPodOperator(task_id="silent", image="i").output  # the property speaks
     assert dag.spec("f.py").tasks[1].inputs == ("pushes",)
 
 

@@ -166,7 +166,7 @@ def test_what_authors_hold_is_a_value() -> None:
 
 def test_a_name_that_is_not_public_is_no_attribute() -> None:
     with pytest.raises(AttributeError, match="has no attribute 'Sercet'"):
-        dispatcher.Sercet  # noqa: B018 - the claim
+        dispatcher.Sercet  # the claim
 
 
 def test_importing_the_package_is_light() -> None:

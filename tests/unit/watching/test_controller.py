@@ -364,7 +364,7 @@ def test_after_several_faults_it_gives_up_and_says_so(monkeypatch: pytest.Monkey
 
         world.celery.commands = commands  # type: ignore[method-assign]
         running = asyncio.create_task(world.one.run())
-        while not world.celery.posted:  # noqa: ASYNC110 - a state of the world
+        while not world.celery.posted:  # a state of the world
             await asyncio.sleep(0.01)
         assert world.celery.posted == [Broken(why="RuntimeError: a fault that nobody foresaw")]
         assert tries == controller.FAULTS

@@ -227,7 +227,7 @@ def test_of_a_crowd_a_few_are_read_in_each_round() -> None:
         crowd = [world.launched() for _ in range(resync.AT_ONCE + 20)]
         for one in crowd:
             world.api.end(one.pod.name)
-        while not world.api.calls["read_pod"]:  # noqa: ASYNC110 - when the first round comes is left to chance
+        while not world.api.calls["read_pod"]:  # when the first round comes is left to chance
             await asyncio.sleep(0.1)
         assert world.api.calls["read_pod"] == resync.AT_ONCE
         await asyncio.sleep(1.25 * resync.EVERY_S)
