@@ -80,6 +80,7 @@ class Creation:
                 is_in_doubt=True,
             )
         finally:
+            # A pod that may exist counts against the limits, else they would be exceeded by those nobody has seen yet.
             keeps_slot = attempt.launch.is_in_doubt and attempt.state in states.UNLAUNCHED
             self._admission.answered(attempt, keeps_slot=keeps_slot or attempt.state in states.LIVE)
 
@@ -87,12 +88,14 @@ class Creation:
         if self._guard.is_revoked(attempt):
             await self._withdraw(attempt)
             return
+        # Asked before the turn at the API server, so that a slow result backend keeps no other create waiting; and
+        # again where the turn came so late that somebody else may take the claim for abandoned.
         step = await self._guard.ask(attempt)
         async with sends:
             if not self._guard.is_fresh(attempt):
-                step = await self._guard.ask(attempt)  # it waited for its turn
+                step = await self._guard.ask(attempt)
             if self.is_closing:
-                return
+                return  # its message is not acknowledged and comes again, to whoever consumes then
             if step.action == "create" and self._guard.is_revoked(attempt):
                 await self._withdraw(attempt)
                 return
@@ -160,6 +163,7 @@ class Creation:
             with self._doubted_if_interrupted(attempt):
                 pod = await self._client.create_pod(attempt.namespace, attempt.launch.manifest)
         except (errors.ApiError, errors.ApiUnavailable) as error:
+            # "Already exists" refuses nothing: there is a pod of this launch, so the claim stands.
             if not create_errors.may_have_worked(error) and create_errors.react(error).action != "adopt":
                 await self._guard.refused(attempt)
             await self._after_error(attempt, error, begun_mono_s=begun_mono_s)
@@ -187,6 +191,7 @@ class Creation:
     async def _created(self, attempt: Attempt, pod: Mapping[str, Any]) -> None:
         """The pod exists. One whose message is in a Secret waits for it, and counts as created when it is there."""
         uid = sightings.uid_of(pod)
+        # Before any await: from here on an older pod of the same name is told from this one.
         if attempt.pod.uid is None:
             self._attempts.name_pod(attempt, replace(attempt.pod, uid=uid))
         if attempt.state is states.State.LAUNCHING:
@@ -231,7 +236,11 @@ class Creation:
         await self._take_if_ours(attempt, pod)
 
     async def _take_if_ours(self, attempt: Attempt, pod: Mapping[str, Any]) -> None:
-        """A pod of this name is there."""
+        """A pod of this name is there.
+
+        In this order: a pod of somebody else's is never touched; one that is leaving is waited for, whoever had it,
+        since its name is needed; only then its owner counts.
+        """
         if labels.key_of(pod) != attempt.key:
             self._attempts.end(attempt, endings.refused(attempt, _name_taken(attempt)))
         elif pod["metadata"].get("deletionTimestamp") or self._seen_pods.is_requeued(sightings.uid_of(pod)):
@@ -273,6 +282,7 @@ class Creation:
             is_in_doubt=_may_count(error) or (attempt.launch.is_in_doubt and not is_answered),
         )
         self._attempts.park(attempt, blocked, launch)
+        # A quota that names resources refuses only pods that ask for the same: the rest of the namespace goes on.
         resources, is_too_large = quota_resources.exhausted(str(error))
         if blocked.reason == "QuotaExceeded" and resources:
             if is_too_large:

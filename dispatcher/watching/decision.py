@@ -59,11 +59,14 @@ def decide(attempt: Attempt, now: Now) -> Do:
     """The next thing to do for an attempt."""
     match attempt.state:
         case State.CLOSED:
+            # What Celery's side closed itself (stored, terminated) it knows already.
             return _LAST_REPORTS.get(attempt.closed, Do.NOTHING) if _may_report(attempt) else Do.NOTHING  # type: ignore[arg-type]
         case State.ENDED:
+            # While the outcome is read nothing follows: `completion` puts it into the attempt, which is a change.
             is_read = attempt.ending is not None and attempt.ending.result is not None
             return Do.REPORT_ENDED if is_read and _may_report(attempt) else Do.NOTHING
         case State.EXPIRING_LAUNCH | State.EXPIRING_POD:
+            # `deadlines` has calls under way and ends or resumes it: a second decision could end it twice.
             return Do.NOTHING
         case _:
             return _of_pod(attempt, now) or _of_wait(attempt, now)
@@ -76,6 +79,7 @@ def _may_report(attempt: Attempt) -> bool:
 def _of_pod(attempt: Attempt, now: Now) -> Do | None:
     """What follows from its pod; None where nothing does."""
     sighting = attempt.sighting
+    # Before any report: what another dispatcher has taken over is that one's to report.
     if sighting is not None and sighting.seen.verdict == "gone":
         return Do.DROP
     if attempt.state in states.LIVE and (due := _due_report(attempt)) is not None:
@@ -84,9 +88,10 @@ def _of_pod(attempt: Attempt, now: Now) -> Do | None:
         if not sighting.is_result_awaited:
             return Do.FINISH
         if attempt.state in (State.PENDING, State.RUNNING):
-            return Do.COLLECT
+            return Do.COLLECT  # the body is over: no deadline of a start may act on it any more
         if now.mono_s - (sighting.result_awaited_mono_s or now.mono_s) > RESULT_WAIT_S:
             return Do.FINISH_WITHOUT_RESULT
+    # Last: what a pod itself has said outranks a list that lacks it, which may come from an old cache.
     return Do.FIND if attempt.is_missing and attempt.state in states.LIVE else None
 
 
@@ -113,5 +118,6 @@ def _of_wait(attempt: Attempt, now: Now) -> Do:
         return Do.WARN
     if attempt.state is State.LAUNCHING:
         return Do.NOTHING  # its calls are bounded: it is looked at again when they have been answered
+    # While the API server cannot be asked, only what has no pod for certain may end: anything else might run.
     may_have_pod = attempt.message.is_repeat or attempt.launch.may_have_pod
     return Do.EXPIRE if now.is_connected or not may_have_pod else Do.NOTHING

@@ -75,12 +75,18 @@ class Reconciler:
                 return
 
     def _look_at_change(self, attempt: Attempt) -> None:
+        # The row before the report: `Launched` lets Celery acknowledge, and then only the record knows of the attempt.
+        # What was dropped is another dispatcher's row, unless it is known here how it ended.
         if attempt.closed is not Closed.DROPPED or attempt.ending is not None:
             self._status.write(attempt)
         self.look(attempt)
 
     def _carry_out(self, attempt: Attempt, do: Do, now: decision.Now) -> bool:
-        """Whether to decide again at once."""
+        """Whether to decide again at once.
+
+        Moves and reports take no time and lead on. What takes calls to the API server is only begun, and comes back as
+        a change, so that one slow call holds up no other attempt.
+        """
         match do:
             case Do.NOTHING:
                 return False
@@ -100,7 +106,7 @@ class Reconciler:
     def _execute(self, attempt: Attempt, do: Do, now: decision.Now) -> None:
         executors = self.executors
         if executors is None:
-            if do is Do.EXPIRE:
+            if do is Do.EXPIRE:  # decided without an API server only for what has no pod for certain
                 deadlines.end(self._attempts, attempt)
             return
         match do:

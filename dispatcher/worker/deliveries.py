@@ -229,6 +229,7 @@ class Deliveries:
     def _ended(self, held: HeldRequest, event: Ended, failures: int) -> None:
         """Replays the outcome; where the result backend or broker is away, it is kept and comes again."""
         held.is_ended = True
+        # Before anything is acknowledged or stored: after a stall both may have been done by another dispatcher.
         if self._may_be_anothers(held, event, failures):
             return
         self._accept(held, event.pod)  # an attempt refused before it had a pod was not accepted yet
@@ -236,10 +237,10 @@ class Deliveries:
         if isinstance(result, errors.PodFailed):
             result = endings.diagnosed(result)
         held.stop_timer()
-        if held.is_timed_out:
+        if held.is_timed_out:  # Celery has stored that already: a second result would take the place of the first
             self._close(held, is_success=False)
             return
-        if _is_lost(held, result):
+        if _is_lost(held, result):  # before the outbox: nothing is stored, so a backend that is away does not matter
             self._requeue(held, partial(held.callbacks.error, raised(WorkerLostError(str(result)))))
             return
         if self._outbox.is_away:
@@ -283,6 +284,8 @@ class Deliveries:
         if replayed.failed and _is_requeued(replayed.value) and held.request.task.acks_late:
             self._requeue(held, partial(held.callbacks.done, answer))
             return
+        # Closed first: the outcome is stored. What is left for Celery (a late acknowledgement, an event) may fail, and
+        # must not keep the pod.
         self._close(held, is_success=not replayed.failed)
         held.callbacks.done(answer)
 
@@ -379,7 +382,8 @@ class Deliveries:
         now = Moment.now()
         if not self.stalls.was_since(event.owned_mono_s, now):
             return False
-        self.stalls.turned(now)
+        self.stalls.turned(now)  # this event may have been faster than the timer that notices stalls
+        # The answer holds from the moment of the question on: a stall while it is under way asks once more.
         again = replace(event, owned_mono_s=now.mono_s)
         self._unconfirmed.setdefault(held.delivery, []).append((again, failures))
         self._bridge.send(ConfirmOwner(delivery=held.delivery, attempt_id=held.message.id))
@@ -398,6 +402,7 @@ class Deliveries:
         except ValueError as error:
             logger.warning("a pod cannot be adopted pod=%s: %s", name, error)
             return
+        # Of a pod that runs nothing is stored yet: it is adopted though the backend is away, and its limits are kept.
         if found.is_ended and self._outbox.is_away:
             self._outbox.keep(found, failures=failures)
             return

@@ -55,6 +55,7 @@ class Replay:
         stand_in.ended = ended
         stand_in.remote_traceback = _remote_traceback(ended)
         stand_in.raised = None
+        # The tracer measures the call of its body, which takes no time here: logs and signals say what the pod took.
         runtime_s = ended.runtime_s if isinstance(ended, outcome.Outcome) else 0.0
         stand_in.clock.start(runtime_s)
         request = {**message.request, "hostname": self._hostname}
@@ -62,7 +63,9 @@ class Replay:
             with self.sending.replay(message.key):
                 value, info, _, text = trace(message.id, message.args, message.kwargs, request)
         finally:
-            stand_in.ended = None
+            stand_in.ended = (
+                None  # called without an outcome at hand it fails, rather than replay that of another launch
+            )
         if info is None:
             return Replayed(failed=False, value=text, runtime_s=runtime_s)
         if stand_in.remote_traceback:
