@@ -3,8 +3,10 @@
 import contextlib
 import io
 import os
+import pty
 import subprocess
 import sys
+import time
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -43,6 +45,30 @@ def inside(folder: Path, *words: str, env: Mapping[str, str] | None = None) -> A
     finally:
         os.environ.clear()
         os.environ.update(before)
+
+
+def on_a_terminal(folder: Path, *words: str, env: Mapping[str, str] | None = None) -> str:
+    """What a call writes to a terminal."""
+    ours, theirs = pty.openpty()
+    process = subprocess.Popen(
+        [PODYARD, *words],
+        cwd=folder,
+        env=environment({"TERM": "xterm", **(env or {})}),
+        stdin=theirs,
+        stdout=theirs,
+        stderr=subprocess.DEVNULL,
+    )
+    os.close(theirs)
+    seen, deadline = b"", time.monotonic() + 30
+    while time.monotonic() < deadline:
+        try:
+            piece = os.read(ours, 65_536)
+        except OSError:  # the other end is closed: the program has ended
+            break
+        seen += piece
+    process.wait(10)
+    os.close(ours)
+    return seen.decode()
 
 
 def environment(more: Mapping[str, str] | None = None) -> dict[str, str]:

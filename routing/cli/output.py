@@ -1,19 +1,22 @@
 """What commands print: the same items as a table for people, or as JSON or YAML for programs.
 
-Tables hold no control characters from tasks or pods, fold instead of cutting on a narrow terminal, and are never cut or
-folded when something else reads them. Colours are rich's: none when piped or with NO_COLOR.
+Tables hold no control characters from tasks or pods, turn into paragraphs on a terminal that is too narrow for them,
+and are never cut or folded when something else reads them. Colours are rich's: none when piped or with NO_COLOR.
 """
 
 import dataclasses
 import json
 import sys
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 from typing import Any, TypeVar
 
 import click
-from rich.console import Console, JustifyMethod, RenderableType
+from rich.cells import cell_len
+from rich.console import Console, ConsoleOptions, JustifyMethod, RenderableType, RenderResult
+from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
@@ -26,8 +29,11 @@ Columns = Mapping[str, Callable[[T], object]]
 FORMATS = ("table", "json", "yaml")
 _ENDLESS = 100_000
 """The width of a table that no terminal shows."""
-_KEPT_WIDTH = 10
+_LONGEST_NAME = 63
+"""The name of a pod; what is longer is broken where a terminal is narrow."""
 _GAP = 2
+NOTHING = "-"
+"""What stands in a cell without a value."""
 _NUMBERS = frozenset({"SECONDS", "TRY", "TASKS", "RETRIES", "LINE", "MESSAGES", "IN FLIGHT", "WAITING", "OLDEST"})
 
 _STYLES = {
@@ -89,21 +95,76 @@ def show_data(data: object, *, output: str) -> None:
         click.echo(plaintext.json_text(json.dumps(plain, indent=2, ensure_ascii=False)))
 
 
-def table(items: Iterable[T], columns: Columns[T]) -> Table:
-    """A rich table of the items. Where the terminal is narrow long cells are folded, and short ones are left alone."""
-    rows = [[cell(value(item)) for value in columns.values()] for item in items]
-    kept = [
-        max(*map(len, ("", *heading.split())), min(_KEPT_WIDTH, max((row[place].cell_len for row in rows), default=0)))
-        for place, heading in enumerate(columns)
-    ]
-    has_room = sum(kept) + _GAP * len(kept) <= console().width
-    made = Table(box=None, pad_edge=False, padding=(0, _GAP, 0, 0), header_style="bold")
-    for heading, width in zip(columns, kept, strict=True):
-        justify: JustifyMethod = "right" if heading in _NUMBERS else "left"
-        made.add_column(heading, overflow="fold", justify=justify, min_width=width if has_room else None)
-    for row in rows:
-        made.add_row(*row)
-    return made
+def table(items: Iterable[T], columns: Columns[T]) -> "Listing":
+    """The items as people read them, once it is known how wide the terminal is."""
+    return Listing(headings=tuple(columns), rows=[[cell(value(item)) for value in columns.values()] for item in items])
+
+
+@dataclass(frozen=True, kw_only=True)
+class Listing:
+    """Rows under headings. On a terminal that is too narrow for that, without columns that say nothing; and where even
+    that breaks names into pieces, each row as a paragraph of its own: its first cell, then heading and value."""
+
+    headings: Sequence[str]
+    rows: Sequence[Sequence[Text]]
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        for kept in (range(len(self.headings)), self._saying()):
+            made = self._table(kept, width=options.max_width)
+            if made is not None:
+                yield made
+                return
+        for row in self.rows:
+            yield row[0]
+            for line in _lines(list(zip(self.headings, row, strict=True))[1:], width=options.max_width):
+                yield Padding(line, (0, 0, 0, _GAP))
+
+    def _saying(self) -> Sequence[int]:
+        """The columns in which some row says something, and the first one."""
+        return [
+            place for place in range(len(self.headings)) if not place or any(_says(row[place]) for row in self.rows)
+        ]
+
+    def _table(self, kept: Sequence[int], *, width: int) -> Table | None:
+        """The table of these columns; None where names would be broken in it."""
+        least = {place: max(_longest_word(text) for text in self._column(place)) for place in kept}
+        if sum(least.values()) + _GAP * (len(kept) - 1) > width:
+            return None
+        made = Table(box=None, pad_edge=False, padding=(0, _GAP, 0, 0), header_style="bold")
+        for place in kept:
+            heading = self.headings[place]
+            justify: JustifyMethod = "right" if heading in _NUMBERS else "left"
+            made.add_column(heading, overflow="fold", justify=justify, min_width=least[place])
+        for row in self.rows:
+            made.add_row(*(row[place] for place in kept))
+        return made
+
+    def _column(self, place: int) -> list[Text]:
+        return [Text(self.headings[place]), *(row[place] for row in self.rows)]
+
+
+def _says(text: Text) -> bool:
+    return text.plain not in ("", NOTHING)
+
+
+def _longest_word(text: Text) -> int:
+    """How narrow its column may be. A word longer than any name is broken wherever it stands."""
+    return min(_LONGEST_NAME, max((cell_len(word) for word in text.plain.split()), default=1))
+
+
+def _lines(fields: Sequence[tuple[str, Text]], *, width: int) -> Iterator[Text]:
+    """Heading and value of each field that says something, as many on a line as fit."""
+    line = Text()
+    for heading, value in fields:
+        if not _says(value):
+            continue
+        told = Text.assemble((heading.lower(), "dim"), " ", value)
+        if line and line.cell_len + _GAP + told.cell_len > width - _GAP:
+            yield line
+            line = Text()
+        line = Text.assemble(line, " " * _GAP, told) if line else told
+    if line:
+        yield line
 
 
 def print_table(made: RenderableType) -> None:
@@ -120,7 +181,7 @@ def print_table(made: RenderableType) -> None:
 def cell(value: object) -> Text:
     """A value as people read it: `-` for nothing, times in local time, a state in its colour."""
     if value is None or value == "":
-        return Text("-", style="dim")
+        return Text(NOTHING, style="dim")
     if isinstance(value, bool):
         return Text("yes" if value else "no")
     if isinstance(value, float):

@@ -3,7 +3,6 @@
 import json
 from collections.abc import Iterable
 
-from rich.table import Table
 from rich.text import Text
 
 from routing.cli import output as out
@@ -37,7 +36,7 @@ COLUMNS: out.Columns[rows.TaskRow] = {
 }
 
 
-def table(tasks: Iterable[rows.TaskRow]) -> Table:
+def table(tasks: Iterable[rows.TaskRow]) -> out.Listing:
     """The tasks as a table."""
     return out.table(tasks, COLUMNS)
 

@@ -1,12 +1,9 @@
 """`podyard` without any part running: help, failures, settings, queues, database."""
 
 import json
-import os
-import pty
 import re
 import subprocess
 import sys
-import time
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -14,7 +11,7 @@ import pytest
 import yaml
 
 from routing.cli import program
-from tests.terminal import PODYARD, environment, installed
+from tests.terminal import PODYARD, environment, installed, on_a_terminal
 from tests.terminal import inside as podyard
 
 GROUPS = {
@@ -324,38 +321,23 @@ class TestDatabase:
 class TestTerminal:
     def test_colours_are_for_terminals_and_not_with_no_color(self, tmp_path: Path) -> None:
         """Neither are they in a pipe."""
-        assert "\x1b[" in _on_a_terminal(tmp_path, "queues", "list")
-        assert "\x1b[1;3" not in _on_a_terminal(tmp_path, "queues", "list", env={"NO_COLOR": "1"})
+        assert "\x1b[" in on_a_terminal(tmp_path, "queues", "list")
+        assert "\x1b[1;3" not in on_a_terminal(tmp_path, "queues", "list", env={"NO_COLOR": "1"})
         assert "\x1b" not in podyard(tmp_path, "queues", "list").stdout
 
-    def test_ids_are_folded_not_cut_on_a_narrow_terminal(self, tmp_path: Path) -> None:
-        """Every character of a long name is there."""
-        name = "a-very-long-queue-name-" * 3
+    @pytest.mark.parametrize("columns", [60, 80])
+    def test_ids_are_whole_on_a_narrow_terminal(self, tmp_path: Path, columns: int) -> None:
+        """Every character of a name is there, on one line where it fits; of none a line is cut."""
+        name = "a-very-long-queue-name-" * 2
         (tmp_path / "podyard.toml").write_text(f'[queues.{name}]\nside = "kubernetes"\n')
-        shown = _on_a_terminal(tmp_path, "queues", "list", env={"NO_COLOR": "1", "COLUMNS": "60"})
-        first = "".join(line.split("  ")[0].strip() for line in re.sub(r"\x1b\[[0-9;]*m", "", shown).splitlines()[2:])
-        assert name in first
+        shown = on_a_terminal(tmp_path, "queues", "list", env={"NO_COLOR": "1", "COLUMNS": str(columns)})
+        lines = re.sub(r"\x1b\[[0-9;]*m", "", shown).splitlines()
+        assert name in lines
+        assert any(line.startswith("  side kubernetes  rule ") for line in lines)
 
-
-def _on_a_terminal(folder: Path, *words: str, env: Mapping[str, str] | None = None) -> str:
-    """What a call writes to a terminal."""
-    ours, theirs = pty.openpty()
-    process = subprocess.Popen(
-        [PODYARD, *words],
-        cwd=folder,
-        env=environment({"TERM": "xterm", **(env or {})}),
-        stdin=theirs,
-        stdout=theirs,
-        stderr=subprocess.DEVNULL,
-    )
-    os.close(theirs)
-    seen, deadline = b"", time.monotonic() + 30
-    while time.monotonic() < deadline:
-        try:
-            piece = os.read(ours, 65_536)
-        except OSError:  # the other end is closed: the program has ended
-            break
-        seen += piece
-    process.wait(10)
-    os.close(ours)
-    return seen.decode()
+    def test_a_pipe_gets_the_table_whole(self, tmp_path: Path) -> None:
+        """Whatever COLUMNS says: a line for each row, so that `grep` and `awk` find it."""
+        name = "a-very-long-queue-name-" * 8
+        (tmp_path / "podyard.toml").write_text(f'[queues.{name}]\nside = "kubernetes"\n')
+        (line,) = [line for line in podyard(tmp_path, "queues", "list").stdout.splitlines() if line.startswith(name)]
+        assert line.split()[:2] == [name, "kubernetes"]

@@ -13,7 +13,7 @@ import yaml
 
 from tests import parts
 from tests.parts import eventually
-from tests.terminal import PODYARD, Answer, environment, inside, installed
+from tests.terminal import PODYARD, Answer, environment, inside, installed, on_a_terminal
 
 DAGS = """
 import os, pathlib, time
@@ -265,6 +265,37 @@ class TestGoodRun:
         """As long as it is recorded."""
         (pod,) = [pod for pod in yard.json("pods", "list") if pod["name"].startswith("good-")]
         assert (pod["phase"], pod["queue"], pod["deployment"]) == ("Succeeded", "kubernetes", "cli")
+
+
+class TestNarrowTerminal:
+    @pytest.mark.parametrize(
+        "words",
+        [
+            "dags list",
+            "dags show good",
+            "runs list",
+            "runs show good-1",
+            "tasks list good-1",
+            "pods list",
+            "queues list",
+        ],
+    )
+    def test_every_list_is_readable_at_80_columns(self, yard: Yard, good: object, words: str) -> None:
+        """No line is wider, and no name is broken into pieces: it can be copied."""
+        shown = on_a_terminal(yard.folder, *words.split(), env={"NO_COLOR": "1"})
+        lines = re.sub(r"\x1b\[[0-9;]*m", "", shown).splitlines()
+        assert max(map(len, lines)) <= 80, lines
+        wanted = {
+            "dags list": ["good", "mixed.py"],
+            "dags show good": ["colourful", "kubernetes"],
+            "runs list": ["good-1", "success"],
+            "runs show good-1": ["colourful", "kubernetes"],
+            "tasks list good-1": [yard.json("tasks", "list", "good-1")[0]["task_id"], "kubernetes", "success"],
+            "pods list": [yard.json("pods", "list")[0]["name"], "kubernetes", "good.colourful"],
+            "queues list": ["kubernetes", "default"],
+        }
+        told = " ".join(lines).split()
+        assert [name for name in wanted[words] if name not in told] == []
 
 
 class TestBadRun:
