@@ -180,10 +180,12 @@ def _watch_table(look: Callable[[], list[PodRow]], interval_s: float) -> None:
 
 def _watch_lines(look: Callable[[], list[PodRow]], interval_s: float) -> None:
     said: dict[tuple[str, int], str] = {}
+    latest = datetime.min.replace(tzinfo=UTC)
     while True:
         for pod in reversed(look()):
             words = f"{pod.name} {'Deleted' if pod.deleted_at else pod.phase} {_reason(pod)}".strip()
             if said.get((pod.attempt_id, pod.retries)) != words:
                 said[pod.attempt_id, pod.retries] = words
-                click.echo(f"{out.clock(pod.updated_at)} {plaintext.line(words)}")
+                latest = max(latest, pod.updated_at)  # what was written late is not told as earlier
+                click.echo(f"{out.clock(latest)} {plaintext.line(words)}")
         time.sleep(interval_s)

@@ -1,10 +1,14 @@
 """The commands of a user who has a Celery application and no DAGs: a folder with an app, a broker, a cluster."""
 
+import base64
+import html
 import json
 import os
 import shutil
 import sqlite3
 import sys
+import urllib.error
+import urllib.request
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +17,7 @@ from typing import Any
 import pytest
 from celery import Celery
 
+from routing.standalone import layout
 from tests import parts
 from tests.terminal import PODYARD, Answer, environment, inside
 
@@ -219,3 +224,44 @@ def test_what_is_no_application_is_one_line(folder: Folder) -> None:
     """As for `podyard dispatcher --app`."""
     assert "no Celery application could be loaded" in folder.refused("pods", "list", app="nowhere:app")
     assert "a Celery application has no runs of tasks" in folder.refused("tasks", "list")
+
+
+@pytest.mark.parametrize(
+    ("database", "words"),
+    [
+        ({}, "keeps no record of pods: give both database_url in app.conf.podyard"),
+        ({"PODYARD_DATABASE__URL": "sqlite:///not-made.db"}, "not-made.db: make it with `podyard db upgrade`"),
+        ({"PODYARD_DATABASE__URL": "sqlite:///empty.db"}, "there is none, or one of another version; run `podyard db"),
+    ],
+    ids=["without a record", "without a database", "without tables"],
+)
+def test_flowers_page_of_pods_says_what_to_do(folder: Folder, database: dict[str, str], words: str) -> None:
+    """Page and API, instead of the words of the database; and nothing is made by looking."""
+    (folder.path / "empty.db").touch()
+    port = layout.free_port()
+    flower = {"PODYARD_FLOWER__PORT": str(port), "PODYARD_FLOWER__BASIC_AUTH": "me:sesame"}
+    log = folder.path / f"flower-{port}.log"
+    process = parts.start(
+        [PODYARD, "flower", "--app", "shop:app"], log=log, cwd=folder.path, env={**folder.env, **database, **flower}
+    )
+
+    def got(path: str) -> tuple[int, str]:
+        token = base64.b64encode(b"me:sesame").decode()
+        request = urllib.request.Request(f"http://127.0.0.1:{port}{path}", headers={"Authorization": f"Basic {token}"})
+        try:
+            with urllib.request.urlopen(request, timeout=10) as answer:
+                return answer.status, html.unescape(answer.read().decode())
+        except urllib.error.HTTPError as error:
+            return error.code, html.unescape(f"{error.reason} {error.read().decode()}")
+        except OSError as error:
+            raise AssertionError(error) from error  # it does not listen yet
+
+    try:
+        code, page = parts.eventually(lambda: got("/pods"), 30, every_s=0.2, what="Flower listens")
+        assert (code, words in page) == (200, True), page
+        code, answer = got("/api/pods")
+        assert (code, words in answer) == (503, True), answer
+        assert not {"OperationalError", "no such table"} & set(f"{page} {answer}".split())
+    finally:
+        parts.stop(process)
+    assert not (folder.path / "not-made.db").exists()

@@ -1,6 +1,11 @@
 """Health checks on a real server that answers and refuses what Celery does."""
 
+import os
+import socket
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -9,8 +14,10 @@ import pytest
 import redis
 from celery import Celery
 
-from dispatcher.worker import health_checks
+from dispatcher.worker import health_checks, process_health
 from routing.cli import reach
+from routing.monitoring import health
+from routing.store import Store, rows
 from tests import parts
 
 
@@ -109,3 +116,74 @@ def test_the_key_is_the_applications_own_and_goes_by_itself(server: parts.Valkey
 def test_an_application_without_a_result_backend_lacks_none() -> None:
     """Celery's default."""
     health_checks.ResultBackendCheck(Celery("shop", set_as_current=False)).run()
+
+
+ENDING = """
+from pathlib import Path
+from celery import Celery, bootsteps
+from routing.worker import self_report
+
+app = Celery("shop", broker={url!r}, set_as_current=False)
+app.conf.podyard = {{"health_folder": {folder!r}, "kubeconfig": {kubeconfig!r}}}
+
+class Fails(bootsteps.StartStopStep):
+    requires = ("celery.worker.consumer.tasks:Tasks",)
+
+    def start(self, parent):
+        if Path({folder!r}, "fail").exists():
+            raise ValueError("UNBLOCKED, a replica")
+
+app.steps["consumer"].add(Fails)
+"""
+
+
+@pytest.mark.parametrize("kind", ["worker", "dispatcher"])
+def test_who_ends_by_itself_stays_expected_and_who_is_stopped_does_not(
+    tmp_path: Path, valkey: parts.ValkeyDatabase, local_cluster: parts.LocalCluster, kind: str
+) -> None:
+    """A worker that an error ends has code 1 and a file that says why; after SIGTERM there is none."""
+    folder = tmp_path / "health"
+    folder.mkdir()
+    text = ENDING.format(url=valkey.url, folder=str(folder), kubeconfig=str(local_cluster.kubeconfig))
+    if kind == "worker":
+        text += f"app.steps['worker'].add(self_report.step_into(Path({str(folder)!r})))\n"
+    (tmp_path / "ending.py").write_text(text)
+    pool = {"worker": ["-P", "solo"], "dispatcher": ["-P", "custom"]}[kind]
+    env = {"CELERY_CUSTOM_WORKER_POOL": "dispatcher.pool:KubernetesPool", "PYTHONPATH": f"{tmp_path}:{Path.cwd()}"}
+    command = [sys.executable, "-m", "celery", "-A", "ending:app", "worker", "-l", "INFO", "-Q", "kubernetes", *pool]
+
+    running = parts.start(command, log=tmp_path / "stopped.log", env=env, cwd=tmp_path)
+    parts.eventually(lambda: list(process_health.read(folder)), 30, what="it has written")
+    parts.eventually(lambda: "ready." in (tmp_path / "stopped.log").read_text(), 30, what="it is ready")
+    assert parts.stop(running, timeout_s=20) == 0
+    assert list(process_health.read(folder)) == []
+
+    (folder / "fail").touch()
+    failing = parts.start(command, log=tmp_path / "failed.log", env=env, cwd=tmp_path)
+    failing.wait(60)
+    (left,) = process_health.read(folder)
+    assert (left.kind, left.trouble(now=datetime.now(UTC))) == (
+        kind,
+        "it ended by itself: ValueError: UNBLOCKED, a replica",
+    )
+
+
+def test_a_scheduler_that_was_killed_is_not_called_ready(tmp_path: Path) -> None:
+    """What it said before is in the record until its successor speaks: a part that starts again is waited for."""
+    store = Store.open(f"sqlite:///{tmp_path}/podyard.db")
+    store.upgrade()
+    now = datetime.now(UTC)
+
+    def said(pid: int) -> None:
+        row = rows.ProcessRow(
+            name="scheduler", kind="scheduler", host=socket.gethostname(), pid=pid, started_at=now, seen_at=now
+        )
+        store.save_presence(consumers=(), processes=(row,), since=now)
+
+    killed = subprocess.Popen([sys.executable, "-c", ""])
+    killed.wait()
+    said(killed.pid)
+    assert not health.is_scheduling(store, since=now)
+    said(os.getpid())
+    assert health.is_scheduling(store, since=now)
+    store.close()
