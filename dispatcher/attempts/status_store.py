@@ -116,16 +116,23 @@ def _unchanged(row: PodRow) -> tuple[sa.ColumnElement[bool], ...]:
     return (*keys, POD.c.phase == row.phase, POD.c.updated_at == row.updated_at)
 
 
-def _storable(value: Any, column: sa.Column[Any]) -> Any:
-    """A value as any database takes it.
+def plain_text(text: str) -> str:
+    """`text` unless a database could refuse it: NUL becomes `\\x00`, a lone surrogate its `\\udcXX` escape."""
+    if "\0" in text:
+        text = text.replace("\0", "\\x00")
+    if text.isascii():
+        return text
+    return text.encode("utf-8", "backslashreplace").decode("utf-8")
 
-    PostgreSQL refuses a text that is longer than its column or has a NUL in it, and nobody can encode half a character:
-    what a container wrote as its last words would keep the rows of all other pods from being written.
+
+def _fitting(value: Any, column: sa.Column[Any]) -> Any:
+    """A value as any database takes it: PostgreSQL refuses a text that is too long for its column, too.
+
+    What a container wrote as its last words would keep the rows of all other pods from being written.
     """
-    if not isinstance(value, str):
+    if not isinstance(value, str) or not isinstance(column.type, sa.String):
         return value
-    text = value.replace("\0", "\ufffd").encode("utf-8", "replace").decode()
-    return text[: column.type.length] if isinstance(column.type, sa.String) else text
+    return plain_text(value)[: column.type.length]
 
 
 UNLAUNCHED_PHASES = ("Waiting", "Revoked")
@@ -172,14 +179,14 @@ class PodStore:
     def save(self, rows: Sequence[PodRow]) -> None:
         """Inserts or replaces rows, all in one transaction."""
         if rows:
-            values = [{name: _storable(value, POD.c[name]) for name, value in asdict(row).items()} for row in rows]
+            values = [{name: _fitting(value, POD.c[name]) for name, value in asdict(row).items()} for row in rows]
             self._upsert(POD, values, key=_KEY)
 
     def pods(self, *, attempt_ids: Iterable[str] | None = None, limit: int = 1000) -> list[PodRow]:
         """The newest rows first, at most `limit`; only those of the given attempts where any are given."""
         query = sa.select(*(POD.c[name] for name in _COLUMNS)).order_by(POD.c.updated_at.desc()).limit(limit)
         if attempt_ids is not None:
-            query = query.where(POD.c.attempt_id.in_([_storable(one, POD.c.attempt_id) for one in attempt_ids]))
+            query = query.where(POD.c.attempt_id.in_([_fitting(one, POD.c.attempt_id) for one in attempt_ids]))
         with self._transaction() as connection:
             return [PodRow(**row) for row in connection.execute(query).mappings()]
 

@@ -51,6 +51,10 @@ from dispatcher.watching.wiring import Parts
 logger = logging.getLogger(__name__)
 
 TICK_S = 0.5
+NAMESPACES_S = 300.0
+"""How often the whole cluster is listed for namespaces that hold pods of ours, where tasks may choose any."""
+SELDOM = retry.Backoff(first_s=2.0, last_s=NAMESPACES_S)
+_API_ERRORS = (errors.ApiError, errors.ApiUnavailable)
 RELEASE_S = 1.0
 """How long a stop tries to take back claims."""
 AGAIN_S = 2.0
@@ -197,26 +201,30 @@ class Controller:
             self._reconciler.look_at_all()
 
     async def _check_permissions(self, kube: client.KubeClient) -> None:
-        try:
-            self._missing = await access_review.missing(kube, namespaces=self._shared.options.namespaces)
-        except errors.ApiUnavailable as error:
-            logger.info("permissions were not checked: %s", error)
-            return
+        async for one in retry.Tries(errors.ApiUnavailable, backoff=SELDOM):
+            with one:
+                self._missing = await access_review.missing(kube, namespaces=self._shared.options.namespaces)
+            if one.error is not None:
+                logger.info("permissions were not checked, they will be again: %s", one.error)
         if self._missing:
             logger.error("permissions are missing, tasks will fail or wait: %s", "; ".join(self._missing))
 
     async def _find_namespaces(self, parts: Parts) -> None:
-        """Where tasks may choose any namespace, those that hold pods of ours are found by one list of the cluster."""
+        """Where tasks may choose any namespace, those that hold pods of ours are found by a list of the cluster.
+
+        Now and then: another dispatcher may have used one that nobody here has, and be gone since.
+        """
         options = self._shared.options
         if not options.policy.has_namespace_patterns:
             return
-        try:
-            found = await parts.kube.list_pods(None, selector=labels.selector(deployment=options.deployment))
-        except (errors.ApiError, errors.ApiUnavailable) as error:
-            logger.warning("namespaces with pods of ours were not looked for: %s", error)
-            return
-        for namespace in {pod["metadata"]["namespace"] for pod in found.pods}:
-            parts.watcher.watch(namespace)
+        async for one in retry.Tries(_API_ERRORS, backoff=SELDOM, is_endless=True):
+            with one:
+                found = await parts.kube.list_pods(None, selector=labels.selector(deployment=options.deployment))
+                for namespace in {pod["metadata"]["namespace"] for pod in found.pods}:
+                    parts.watcher.watch(namespace)
+                await asyncio.sleep(NAMESPACES_S)
+            if one.failures == 1:
+                logger.warning("namespaces with pods of ours were not looked for: %s", one.error)
 
     async def server_answers(self) -> None:
         """Returns if the API server answers; raises what keeps us from it."""

@@ -10,6 +10,7 @@ from typing import Any
 from sqlalchemy import JSON, ForeignKey, Index, String, UniqueConstraint
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
+from dispatcher.attempts import status_store
 from routing.store import columns
 
 STATE = String(16)
@@ -20,7 +21,7 @@ class Base(DeclarativeBase):
 
     type_annotation_map = {  # noqa: RUF012 - SQLAlchemy reads it as is
         str: columns.PlainText,
-        datetime: columns.UtcDateTime,
+        datetime: status_store.UtcDateTime,
         dict[str, Any]: JSON,
         list[Any]: JSON,
         Any: JSON,

@@ -41,7 +41,6 @@ SAME_CLASSES = {
     "Results": "the section of the settings: routing's extends the dispatcher's",
     "Scheduler": "the scheduler: its settings, and itself",
     "Top": "the top level of the settings: routing's extends the dispatcher's",
-    "UtcDateTime": "the column type; the dispatcher's table knows nothing of the record's",
     "Waiting": "an attempt that waits",
     "Worker": "a Celery worker: its settings, and as a check sees it",
 }

@@ -179,11 +179,9 @@ def test_a_text_of_any_kind_fits_into_its_column(store: PodStore, column: sa.Col
     for text in ("a\0b", "half \ud800 a character", "ü" * 3000):
         given = row(**{column.name: text})
         store.save([given])
-        (found,) = [one for one in store.pods() if getattr(one, column.name)[:2] == text[:2].replace("\0", "\ufffd")]
-        stored = getattr(found, column.name)
-        assert "\0" not in stored
-        assert stored.encode()
-        assert length is None or len(stored) <= length
+        (found,) = store.pods()
+        shown = text.replace("\0", "\\x00").replace("\ud800", "\\ud800")
+        assert getattr(found, column.name) == shown[:length]
         store.forget(found)
     assert store.pods() == []
 

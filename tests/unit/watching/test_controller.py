@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from dispatcher import errors
 from dispatcher.attempts import states
 from dispatcher.attempts.attempt import Attempt, Closed
 from dispatcher.attempts.celery_side import (
@@ -31,18 +32,19 @@ from dispatcher.attempts.registry import Attempts
 from dispatcher.attempts.states import State
 from dispatcher.manifests import names
 from dispatcher.options import Options, QueueProfile
+from dispatcher.policy import Policy
 from dispatcher.watching import controller, wiring
 from dispatcher.watching.controller import Controller
-from tests import builders, fake_api
+from tests import builders, fake_api, fast_time
 from tests.cluster_side import OWNER, Answers, CelerySide
 
 
 class World:
     """A controller that has begun at a fake API server; its loops run only where a test runs them."""
 
-    def __init__(self, *, is_connected: bool = True) -> None:
+    def __init__(self, *, is_connected: bool = True, **more: Any) -> None:
         self.api, self.celery, self.answers = fake_api.FakeApi(), CelerySide(), Answers()
-        options = Options(profile_for=lambda queue: QueueProfile(), app_path="tests.app:app", image="i")
+        options = Options(profile_for=lambda queue: QueueProfile(), app_path="tests.app:app", image="i", **more)
         self.one = Controller(
             options, owner=OWNER, limit=10, celery=self.celery, questions=self.answers, claim_store=None
         )
@@ -373,3 +375,96 @@ def test_after_several_faults_it_gives_up_and_says_so(monkeypatch: pytest.Monkey
         await asyncio.wait([running])
 
     using(test, is_connected=False)
+
+
+def add_pod(world: World, namespace: str) -> None:
+    """A pod of our deployment that another dispatcher has launched."""
+    pod = builders.pod_of(builders.attempt(), labels={"podyard.dev/deployment": "default"}, name="p")
+    world.api.add_pod(pod, namespace)
+
+
+def watched(world: World) -> set[str]:
+    """The namespaces that are watched."""
+    assert world.one._parts is not None
+    return set(world.one._parts.seen_pods.watched)
+
+
+def running(work: Callable[[World], Awaitable[Any]], test: Callable[[World], Awaitable[Any]], **more: Any) -> None:
+    """Runs a test beside a loop of the controller, on a clock that jumps."""
+
+    async def run() -> None:
+        world = World(**more)
+        loop = asyncio.ensure_future(work(world))
+        try:
+            await test(world)
+        finally:
+            loop.cancel()
+            await asyncio.wait([loop])
+            assert world.one._parts is not None
+            ending = asyncio.create_task(world.one._parts.watcher.run())
+            await asyncio.sleep(0)
+            ending.cancel()
+            await asyncio.wait([ending])
+
+    fast_time.run(run())
+
+
+def find_namespaces(world: World) -> Awaitable[None]:
+    """The loop that looks for them."""
+    assert world.one._parts is not None
+    return world.one._find_namespaces(world.one._parts)
+
+
+ANY_NAMESPACE = Policy(namespaces=("team-*", "shared"))
+
+
+@pytest.mark.parametrize("is_away", [False, True])
+def test_where_tasks_choose_their_namespace_those_with_pods_of_ours_are_watched(is_away: bool) -> None:
+    """Also such as another dispatcher used first, which is gone since; an API server in trouble is asked again."""
+
+    async def test(world: World) -> None:
+        add_pod(world, "team-a")
+        if is_away:
+            world.api.fail("list_pods", errors.ApiUnavailable("x"), errors.ApiError(500, "I", "x"), times=5)
+        await asyncio.sleep(controller.NAMESPACES_S)
+        assert watched(world) == {"default", "shared", "team-a"}
+        add_pod(world, "team-b")
+        await asyncio.sleep(2 * controller.NAMESPACES_S)
+        assert watched(world) == {"default", "shared", "team-a", "team-b"}
+
+    running(find_namespaces, test, policy=ANY_NAMESPACE)
+
+
+def test_a_cluster_that_may_not_be_listed_is_named_once(caplog: pytest.LogCaptureFixture) -> None:
+    """And asked for seldom."""
+
+    async def test(world: World) -> None:
+        world.api.fail("list_pods", errors.ApiError(403, "Forbidden", "no"), times=1000)
+        await asyncio.sleep(3600)
+
+    running(find_namespaces, test, policy=ANY_NAMESPACE)
+    said = [record for record in caplog.records if "were not looked for" in record.getMessage()]
+    assert len(said) == 1
+
+
+def test_where_namespaces_are_named_the_cluster_is_not_listed() -> None:
+    """An account that is bound to some namespaces may not."""
+
+    async def test(world: World) -> None:
+        add_pod(world, "team-a")
+        await asyncio.sleep(3600)
+        assert watched(world) == {"default", "shared"}
+
+    running(find_namespaces, test, policy=Policy(namespaces=("shared",)))
+
+
+def test_permissions_are_asked_for_until_there_is_an_answer() -> None:
+    """What is missing is told by name; a server that does not answer at the start has not said that all is well."""
+
+    async def test(world: World) -> None:
+        world.api.denied = {("create", "pods"), ("get", "pods/log")}
+        world.api.fail("may", errors.ApiUnavailable("x"), errors.ApiError(429, "TooManyRequests", "x"))
+        await asyncio.sleep(60)
+        assert world.one.stats()["missing-permissions"] == ["default: create pods", "default: get pods/log"]
+
+    running(lambda world: world.one._check_permissions(world.api), test)  # type: ignore[arg-type]
