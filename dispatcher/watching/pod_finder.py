@@ -4,6 +4,7 @@ A list from a cache may be old, so what it lacks may be there. On the loop's thr
 """
 
 import logging
+import time
 
 from dispatcher import errors
 from dispatcher.attempts import endings, sightings, states
@@ -11,6 +12,7 @@ from dispatcher.attempts.attempt import Attempt, Closed
 from dispatcher.attempts.registry import Attempts
 from dispatcher.background import Background
 from dispatcher.kubeapi import client
+from dispatcher.manifests import labels, names
 
 logger = logging.getLogger(__name__)
 
@@ -18,8 +20,9 @@ logger = logging.getLogger(__name__)
 class PodFinder:
     """Asks the API server."""
 
-    def __init__(self, kube: client.KubeClient, *, attempts: Attempts, background: Background) -> None:
+    def __init__(self, kube: client.KubeClient, *, owner: str, attempts: Attempts, background: Background) -> None:
         self._client = kube
+        self._owner = names.label_value(owner)
         self._attempts = attempts
         self._background = background
 
@@ -42,7 +45,10 @@ class PodFinder:
             is_there = sightings.uid_of(pod) == attempt.pod.uid
         if attempt.state not in states.LIVE:
             return
-        if is_there:  # it left our selector: another dispatcher has taken it over
-            self._attempts.close(attempt, Closed.DROPPED)
-        else:
+        if not is_there:
             self._attempts.end(attempt, endings.deleted(attempt))
+        elif labels.owner_of(pod) != self._owner:
+            self._attempts.close(attempt, Closed.DROPPED)
+        else:  # the list was older than the pod
+            found = sightings.sighting(attempt, pod, "MODIFIED", now_mono_s=time.monotonic())
+            self._attempts.saw(attempt, found, uid=sightings.uid_of(pod))

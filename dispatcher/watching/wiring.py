@@ -115,6 +115,6 @@ def wire(kube: client.KubeClient, shared: Shared, *, limit: int) -> Parts:
                 background=background,
             ),
             event_hints=EventHints(kube, attempts=attempts, background=background),
-            pod_finder=PodFinder(kube, attempts=attempts, background=background),
+            pod_finder=PodFinder(kube, owner=owner, attempts=attempts, background=background),
         ),
     )

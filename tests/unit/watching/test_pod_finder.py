@@ -8,6 +8,7 @@ import pytest
 from dispatcher import errors
 from dispatcher.attempts.attempt import Attempt, Closed, Pod
 from dispatcher.attempts.states import State
+from dispatcher.manifests import labels
 from dispatcher.watching.pod_finder import PodFinder
 from tests import fast_time
 from tests.cluster_side import ClusterSide
@@ -18,7 +19,7 @@ def using(test: Callable[[ClusterSide, PodFinder], Awaitable[Any]]) -> None:
 
     async def run() -> None:
         side = ClusterSide()
-        finder = PodFinder(side.api, attempts=side.attempts, background=side.background)  # type: ignore[arg-type]
+        finder = side.parts.executors.pod_finder
         try:
             await test(side, finder)
         finally:
@@ -66,11 +67,29 @@ def test_a_pod_that_was_made_under_its_name_is_not_its_own() -> None:
     using(test)
 
 
-def test_a_pod_that_is_there_is_another_dispatchers_by_now() -> None:
-    """It has left our selector: the attempt ends here without a result, and the pod runs on."""
+def test_a_pod_that_is_there_and_names_us_is_ours() -> None:
+    """The list came from a cache: the attempt goes on, by what the pod says now."""
 
     async def test(side: ClusterSide, finder: PodFinder) -> None:
         one = await missed(side)
+        side.api.end(one.pod.name, exit_code=3)
+        finder.find(one)
+        await side.settle()
+        assert (one.state, one.closed, one.seen.exit_code) == (State.PENDING, None, 3)
+        assert not one.is_missing
+        assert side.attempts.changed.take_now() == [one]
+
+    using(test)
+
+
+@pytest.mark.parametrize("owner", ["another", None])
+def test_a_pod_that_names_another_is_another_dispatchers_by_now(owner: str | None) -> None:
+    """The attempt ends here without a result, and the pod runs on."""
+
+    async def test(side: ClusterSide, finder: PodFinder) -> None:
+        one = await missed(side)
+        patch = {"metadata": {"labels": {labels.OWNER_LABEL: owner}}}
+        await side.api.patch_pod(one.namespace, one.pod.name, patch)
         finder.find(one)
         await side.settle()
         assert (one.closed, one.ending) == (Closed.DROPPED, None)
