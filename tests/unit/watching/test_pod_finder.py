@@ -1,5 +1,7 @@
 """A pod that a list lacked is looked for: the attempt ends only where the API server says that it is gone."""
 
+import asyncio
+import gc
 from collections.abc import Awaitable, Callable
 from typing import Any
 
@@ -134,12 +136,16 @@ def test_what_has_ended_meanwhile_keeps_its_end(is_there: bool) -> None:
         one = await missed(side)
         if not is_there:
             side.api.remove(one.pod.name)
+        faults: list[Any] = []
+        asyncio.get_running_loop().set_exception_handler(lambda _, fault: faults.append(fault))
         gate = side.api.hold("read_pod")
         finder.find(one)
         side.attempts.close(one, Closed.TERMINATED)
         gate.set()
         await side.settle()
         assert (one.closed, one.ending) == (Closed.TERMINATED, None)
+        gc.collect()  # what a task has raised is told when nobody holds it any more
+        assert faults == []
 
     using(test)
 

@@ -184,6 +184,20 @@ def test_a_pod_that_is_another_ones_by_now_is_missed(owner: str) -> None:
     using(test)
 
 
+def test_a_pod_that_another_dispatcher_took_over_is_missed() -> None:
+    """It has left our selector, and is the same pod."""
+
+    async def test(world: World) -> None:
+        one = world.launched()
+        await world.api.patch_pod("default", one.pod.name, {"metadata": {"labels": {labels.OWNER_LABEL: "you"}}})
+        before = one.sighting
+        await asyncio.sleep(SHORT_S)
+        assert one.is_missing
+        assert one.sighting is before
+
+    using(test)
+
+
 def test_a_list_that_is_older_than_the_pod_ends_nothing() -> None:
     """It may come from a cache: what it lacks is read."""
 
