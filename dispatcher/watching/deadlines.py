@@ -21,6 +21,7 @@ from dispatcher.finishing import cleanup, result_reader
 from dispatcher.finishing.cleanup import Cleanup
 from dispatcher.kubeapi import client
 from dispatcher.manifests import labels, names
+from dispatcher.status import reasons
 
 logger = logging.getLogger(__name__)
 
@@ -59,14 +60,30 @@ class Deadlines:
         wait, now_mono_s = attempt.wait, time.monotonic()
         if wait is None:
             return
-        key = (attempt.queue, wait.kind)
-        if now_mono_s - self._warned_mono_s.get(key, -WARN_AGAIN_S) < WARN_AGAIN_S:
+        if not self._may_warn(attempt.queue, wait.kind, now_mono_s):
             return
-        self._warned_mono_s[key] = now_mono_s
         logger.warning(
             "waits too long and goes on attempt_id=%s queue=%s wait=%s seconds=%.0f reason=%s: %s",
             *(attempt.id, attempt.queue, wait.kind, now_mono_s - wait.since_mono_s, wait.reason, wait.detail),
         )
+
+    def warn_of_no_node(self, attempt: Attempt) -> None:
+        """The scheduler has found no node for its pod: said as it begins, since waiting alone may not help."""
+        wait = attempt.wait
+        if wait is None or wait.reason != reasons.UNSCHEDULABLE:
+            return
+        if self._may_warn(attempt.queue, reasons.UNSCHEDULABLE, time.monotonic()):
+            logger.warning(
+                "no node takes a pod attempt_id=%s queue=%s namespace=%s pod=%s: %s",
+                *(attempt.id, attempt.queue, attempt.namespace, attempt.pod.name, wait.detail),
+            )
+
+    def _may_warn(self, queue: str, kind: str, now_mono_s: float) -> bool:
+        """Whether this was not said for a while; it counts as said now."""
+        if now_mono_s - self._warned_mono_s.get((queue, kind), -WARN_AGAIN_S) < WARN_AGAIN_S:
+            return False
+        self._warned_mono_s[queue, kind] = now_mono_s
+        return True
 
     def expire(self, attempt: Attempt) -> None:
         """A wait is too long, and the attempt is ended: at once where there is no pod."""

@@ -79,6 +79,8 @@ class Reconciler:
         # What was dropped is another dispatcher's row, unless it is known here how it ended.
         if attempt.closed is not Closed.DROPPED or attempt.ending is not None:
             self._status.write(attempt)
+            if self.executors is not None:
+                self.executors.deadlines.warn_of_no_node(attempt)
         self.look(attempt)
 
     def _carry_out(self, attempt: Attempt, do: Do, now: decision.Now) -> bool:

@@ -21,6 +21,7 @@ from kombu import exceptions
 
 from dispatcher import errors
 from dispatcher.protocol.message import HEADER
+from routing import commands
 from routing.airflow import failure, rules, tasklog, workload
 from routing.config import settings
 
@@ -137,10 +138,10 @@ class PodyardExecutor(CeleryExecutor):
             self._warned.add(queue)
             self.log.warning(
                 "PodyardExecutor: only the pattern %r matches the queue %r: its tasks wait until a dispatcher consumes"
-                " it by name (podyard dispatcher --airflow --queues %s)",
+                " it by name (%s)",
                 pattern,
                 queue,
-                queue,
+                commands.plain("dispatcher", "--airflow", "--queues", queue),
             )
 
     # What comes back.

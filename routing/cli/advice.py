@@ -3,9 +3,9 @@
 What to do about the failure itself stands in the explanation (`routing.store.explanation`), and not here again.
 """
 
-import shlex
 from collections.abc import Iterator
 
+from routing import commands
 from routing.store import explanation, rows
 
 
@@ -21,15 +21,15 @@ def _steps(facts: rows.Explanation) -> Iterator[str]:
     elif state in ("queued", "running"):
         yield from _open(facts)
     elif state == "up_for_retry":
-        yield f"why the last attempt failed: `podyard tasks logs {_name(facts)}`"
+        yield f"why the last attempt failed: {commands.shown('tasks', 'logs', *_name(facts))}"
     elif state == "cancelled":
-        yield f"run it again: `podyard dags trigger {shlex.quote(facts.run.dag_id)}`"
+        yield f"run it again: {commands.shown('dags', 'trigger', facts.run.dag_id)}"
     elif state == "failed":
         yield from _failed(facts)
     elif state == "upstream_failed":
         failed = [name for name, upstream in facts.upstream.items() if upstream in ("failed", "upstream_failed")]
         for name in failed[:3]:
-            yield f"why: `podyard tasks explain {_name(facts, name)}`"
+            yield f"why: {commands.shown('tasks', 'explain', *_name(facts, name))}"
 
 
 def _not_started(facts: rows.Explanation) -> Iterator[str]:
@@ -37,7 +37,7 @@ def _not_started(facts: rows.Explanation) -> Iterator[str]:
         yield "start the scheduler, if none runs: `podyard scheduler`"
     for name, upstream in facts.upstream.items():
         if upstream in ("queued", "running", "up_for_retry"):
-            yield f"what it waits for: `podyard tasks explain {_name(facts, name)}`"
+            yield f"what it waits for: {commands.shown('tasks', 'explain', *_name(facts, name))}"
             return
 
 
@@ -46,16 +46,16 @@ def _open(facts: rows.Explanation) -> Iterator[str]:
         return
     latest = facts.attempts[-1]
     if latest.state == "running":
-        yield f"what it prints: `podyard tasks logs --follow {_name(facts)}`"
+        yield f"what it prints: {commands.shown('tasks', 'logs', '--follow', *_name(facts))}"
 
 
 def _failed(facts: rows.Explanation) -> Iterator[str]:
     latest = facts.attempts[-1] if facts.attempts else None
     says_logs = explanation.LOGS in str((facts.diagnosis or {}).get("what_to_do"))
     if latest is not None and latest.started_at is not None and not says_logs:
-        yield f"what it printed: `podyard tasks logs {_name(facts)}`"
-    yield f"then run it again: `podyard dags trigger {shlex.quote(facts.run.dag_id)}`"
+        yield f"what it printed: {commands.shown('tasks', 'logs', *_name(facts))}"
+    yield f"then run it again: {commands.shown('dags', 'trigger', facts.run.dag_id)}"
 
 
-def _name(facts: rows.Explanation, task_id: str | None = None) -> str:
-    return f"{shlex.quote(facts.run.run_id)} {shlex.quote(task_id or facts.task.task_id)}"
+def _name(facts: rows.Explanation, task_id: str | None = None) -> tuple[str, str]:
+    return facts.run.run_id, task_id or facts.task.task_id

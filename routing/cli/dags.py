@@ -10,6 +10,7 @@ from typing import Any
 import click
 from rich.text import Text
 
+from routing import commands
 from routing.cli import output as out
 from routing.cli import plaintext, render, runs, watching
 from routing.cli.failure import Failure
@@ -144,9 +145,8 @@ def _follow(session: Session, run: rows.RunRow, *, output: str) -> None:
     first = bad[0]
     more = f" (and {len(bad) - 1} more)" if len(bad) > 1 else ""
     why = f"task {first.task_id!r}{more}: {first.reason or 'no reason recorded'}"
-    raise Failure(
-        f"run {run.run_id} of {run.dag_id} failed: {why}; see `podyard tasks explain {run.run_id} {first.task_id}`"
-    )
+    look_at = commands.shown("tasks", "explain", run.run_id, first.task_id)
+    raise Failure(f"run {run.run_id} of {run.dag_id} failed: {why}; see {look_at}")
 
 
 def _find(session: Session, dag: str) -> rows.DagRow:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import click
 
+from routing import commands
 from routing.cli.failure import Failure
 from routing.store import Store, rows
 
@@ -33,7 +34,7 @@ def find_run(store: Store, text: str | None, *, dag: str | None = None) -> rows.
         latest = store.runs(dag, limit=1)
         if not latest:
             of = f" of the DAG {dag!r}" if dag else ""
-            raise Failure(f"there is no run{of} yet; start one with `podyard dags trigger {dag or 'DAG'}`")
+            raise Failure(f"there is no run{of} yet; start one with {commands.shown('dags', 'trigger', dag or 'DAG')}")
         return latest[0]
     exact = store.run(text, dag_id=dag)
     if exact is not None:

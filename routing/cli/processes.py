@@ -15,7 +15,7 @@ from typing import Any
 import click
 
 from dispatcher.settings import layers
-from routing import router
+from routing import commands, router
 from routing.cli import application, plaintext
 from routing.cli.failure import Failure
 from routing.cli.session import Session, app_option, common_options, pass_session
@@ -313,8 +313,8 @@ def worker_queues(rules: router.Router, wanted: Sequence[str]) -> tuple[str, ...
     for queue in wanted:
         if rules.route(queue).side == "kubernetes":
             raise Failure(
-                f"the queue {queue!r} is on the Kubernetes side (`podyard queues explain {queue}`):"
-                f" its tasks would run outside of pods here; use `podyard dispatcher --queues {queue}`"
+                f"the queue {queue!r} is on the Kubernetes side ({commands.shown('queues', 'explain', queue)}):"
+                f" its tasks would run outside of pods here; use {commands.shown('dispatcher', '--queues', queue)}"
             )
     default = (router.DEFAULT_QUEUE,) if rules.route(None).side == "celery" else ()
     names = tuple(dict.fromkeys((*default, *rules.names("celery"), *wanted)))
@@ -330,8 +330,8 @@ def dispatcher_queues(rules: router.Router, wanted: Sequence[str]) -> tuple[str,
     for queue in wanted:
         if rules.route(queue).side == "celery":
             raise Failure(
-                f"the queue {queue!r} is on the Celery side (`podyard queues explain {queue}`); add a rule"
-                f' [queues."{queue}"] with side = "kubernetes", or use `podyard worker --queues {queue}`'
+                f"the queue {queue!r} is on the Celery side ({commands.shown('queues', 'explain', queue)}); add a rule"
+                f' [queues."{queue}"] with side = "kubernetes", or use {commands.shown("worker", "--queues", queue)}'
             )
     names = tuple(dict.fromkeys((*rules.names("kubernetes"), *wanted)))
     if not names:

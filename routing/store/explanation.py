@@ -1,7 +1,6 @@
 """Sentences that say why a task instance is where it is. Pure: rows in, text out."""
 
 import re
-import shlex
 from collections.abc import Iterator, Mapping
 from datetime import datetime
 from typing import Any
@@ -9,6 +8,7 @@ from typing import Any
 from dispatcher.attempts import wait_rules
 from dispatcher.manifests import retry_hints
 from dispatcher.status import diagnosis, reasons
+from routing import commands
 from routing.store import messagewaits, rows
 
 WAITING = frozenset({"recorded", "sent"})
@@ -121,8 +121,7 @@ def _ended(facts: rows.Explanation, latest: rows.AttemptRow) -> Iterator[str]:
 
 def _named(advice: str, facts: rows.Explanation) -> str:
     """The advice, with this task in the command that prints a log."""
-    name = shlex.join((facts.run.run_id, facts.task.task_id))
-    return advice.replace(LOGS, f"`podyard tasks logs {name}`")
+    return advice.replace(LOGS, commands.shown("tasks", "logs", facts.run.run_id, facts.task.task_id))
 
 
 def _happened(attempt: rows.AttemptRow) -> str:
@@ -238,7 +237,7 @@ def _open(facts: rows.Explanation, at: datetime) -> Iterator[str]:
 def _remedy(found: rows.WaitRow, latest: rows.AttemptRow) -> str:
     if found.kind != "consumer":
         return wait_rules.KINDS[found.kind].remedy
-    return f"start a consumer of its queue: `podyard {_PROGRAM[latest.side]} --queues {shlex.quote(latest.queue)}`"
+    return f"start a consumer of its queue: {commands.shown(_PROGRAM[latest.side], '--queues', latest.queue)}"
 
 
 _PROGRAM = {"celery": "worker", "kubernetes": "dispatcher"}

@@ -4,8 +4,9 @@ The scheduler writes the kind into the record (`attempt.wait_kind`), and the wor
 alone: the words may change from one version to the next, or be translated. No I/O, no state.
 """
 
-import shlex
 from typing import Final
+
+from routing import commands
 
 SENDING: Final = "sending"
 CONSUMER: Final = "consumer"
@@ -38,4 +39,4 @@ def kind_of(recorded: str | None) -> str:
 
 def start_command(side: str, queue: str) -> str:
     """The command that starts a consumer of a queue."""
-    return f"podyard {PROGRAMS.get(side, 'worker')} --queues {shlex.quote(queue)}"
+    return commands.plain(PROGRAMS.get(side, "worker"), "--queues", queue)

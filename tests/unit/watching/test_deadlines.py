@@ -426,3 +426,22 @@ def test_a_wait_that_goes_on_is_warned_of_once_for_its_queue_and_kind(caplog: py
         assert all(one.state is State.QUEUED for one in same)
 
     using(test)
+
+
+def test_a_pod_that_no_node_takes_is_a_line_as_soon_as_it_is_seen(caplog: pytest.LogCaptureFixture) -> None:
+    """One for its queue, with the scheduler's words; a plain Celery task has no other place that says so."""
+    unscheduled = {"type": "PodScheduled", "status": "False", "reason": "Unschedulable", "message": "0/1 nodes: cpu"}
+
+    async def test(world: World) -> None:
+        for number in range(3):
+            made = await world.side.launched(task_id=f"a-{number}")
+            world.side.saw(made, {"phase": "Pending", "conditions": [unscheduled]})
+        looks = asyncio.create_task(world.side.reconciler.run())
+        await asyncio.sleep(1)
+        looks.cancel()
+        said = [record.getMessage() for record in caplog.records if "no node takes a pod" in record.getMessage()]
+        assert len(said) == 1
+        assert said[0].endswith(": 0/1 nodes: cpu")
+        assert "queue=kubernetes" in said[0]
+
+    using(test)
