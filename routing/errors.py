@@ -31,7 +31,7 @@ class RoutingError(Exception):
 
 
 class InvalidDag(RoutingError, ValueError):
-    """A DAG file breaks a rule of the authors' API; the message names DAG, task and parameter, and the way out."""
+    """A DAG file breaks a rule of the authors' API; the message names DAG, task and parameter, and what to do."""
 
     def __init__(self, message: str, *, line: int | None = None) -> None:
         super().__init__(message)

@@ -42,7 +42,7 @@ class BashOperator(Operator):
         self.env = copies.copied(env or {})
         super().__init__(task_id, dag=dag, arguments=(bash_command, self.env), given=given)
         if not isinstance(bash_command, str | xcom.XComArg) or bash_command == "":
-            raise InvalidDag(f"{self.where}: bash_command must be a command as text, not {bash_command!r}")
+            raise InvalidDag(f"{self.where}: bash_command must be a command, a string, not {bash_command!r}")
         if not isinstance(self.env, Mapping):
             raise InvalidDag(f"{self.where}: env must be a mapping, not {env!r}")
         self.env = dict(self.env)
@@ -50,7 +50,7 @@ class BashOperator(Operator):
             if not isinstance(name, str) or not name or "=" in name or "\0" in name:
                 raise InvalidDag(f"{self.where}: env: {name!r} cannot name an environment variable")
             if not isinstance(value, str | int | float | xcom.XComArg) or isinstance(value, bool) or _has_nul(value):
-                raise InvalidDag(f"{self.where}: env[{name!r}] must be text, not {value!r}")
+                raise InvalidDag(f"{self.where}: env[{name!r}] must be a string, not {value!r}")
 
     def templates(self) -> Iterator[spec.Template]:
         """The command, and the values of `env`."""

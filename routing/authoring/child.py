@@ -2,7 +2,7 @@
 
 `python -m routing.authoring.child FOLDER FILE TIMEOUT_S RESULT_FD TRACE_FD`, started by `loading`. The author's code
 may print, loop, exit or crash here; only what is written to the result descriptor counts. A dump of the stack goes to
-the trace descriptor when the time is up or the interpreter crashes, so that the line can be told.
+the trace descriptor when the time is up or the interpreter crashes, so that the line can be reported.
 """
 
 import contextlib

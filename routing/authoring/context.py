@@ -31,7 +31,7 @@ _current: ContextVar[Mapping[str, Any]] = ContextVar("podyard_task_context")
 
 
 class Context(dict[str, Any]):
-    """The context of one task run; a key that it does not have is told with those that it has."""
+    """The context of one task run; the error for a missing key lists those that it has."""
 
     def __missing__(self, key: str) -> NoReturn:
         """Airflow's `ti`, `task_instance` and others are what people look for here."""

@@ -48,7 +48,7 @@ class DAG:
                 "write schedule=None or leave it out"
             )
         if description is not None and not isinstance(description, str):
-            raise InvalidDag(f"{where}: description must be text, not {description!r}")
+            raise InvalidDag(f"{where}: description must be a string, not {description!r}")
         self.description = description
         self.default_args = _mapping(f"{where}: default_args", default_args)
         names.refuse_unknown(f"{where}: default_args: option", self.default_args, options.NAMES)

@@ -11,7 +11,7 @@ MAX_LENGTH = 512
 def checked_id(kind: str, value: Any) -> str:
     """The id itself. Any Unicode text is fine except control characters; raises InvalidDag otherwise."""
     if not isinstance(value, str):
-        raise InvalidDag(f"a {kind} must be text, not {value!r}")
+        raise InvalidDag(f"a {kind} must be a string, not {value!r}")
     if not value.strip():
         raise InvalidDag(f"a {kind} must not be empty")
     if value != value.strip():

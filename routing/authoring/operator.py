@@ -18,7 +18,7 @@ class Operator(edges.Node):
     parameters: ClassVar[tuple[str, ...]] = ()
     """Names of the parameters that are not options of every operator."""
     without_effect: ClassVar[Mapping[str, str]] = {}
-    """Options that change nothing for this kind of task, and why: told where a task is given one."""
+    """Options that change nothing for this kind of task, and why: reported where a task is given one."""
     refused: ClassVar[Mapping[str, str]] = {}
     """Options that this kind of task cannot have, and what to use; among the DAG's `default_args` they mean others."""
     dag: dags.DAG

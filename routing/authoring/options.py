@@ -82,7 +82,7 @@ def _queue(where: str, value: Any) -> dict[str, Any]:
     if value is None:
         return {"queue": None}
     if not isinstance(value, str):
-        raise InvalidDag(f"{where} must be the name of a queue, as text, not {value!r}")
+        raise InvalidDag(f"{where} must be the name of a queue, a string, not {value!r}")
     names.checked_id(f"queue ({where})", value)
     if "," in value or len(value.encode()) > MAX_QUEUE_LENGTH:
         raise InvalidDag(f"{where}: {value[:60]!r} cannot name a queue: no comma, at most {MAX_QUEUE_LENGTH} bytes")

@@ -1,4 +1,4 @@
-"""KubernetesPodOperator: a task that is a pod of any image.
+"""KubernetesPodOperator: a container task, whose pod may have any image.
 
 No worker waits for it: the scheduler sends its arguments to the Kubernetes side as they are. Which parameters there are
 stands in `pod_parameters`.

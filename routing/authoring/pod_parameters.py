@@ -101,7 +101,7 @@ def _text(where: str, value: Any) -> str:
 
 def _any_text(where: str, value: Any) -> str:
     if not isinstance(value, str):
-        raise InvalidDag(f"{where} must be text, not {value!r}; write it in quotation marks")
+        raise InvalidDag(f"{where} must be a string, not {value!r}; write it in quotation marks")
     return value
 
 
@@ -111,7 +111,7 @@ def _path(where: str, value: Any) -> str:
 
 def _texts(where: str, value: Any) -> list[str]:
     if not isinstance(value, list):
-        raise InvalidDag(f"{where} must be a list of text, not {value!r}")
+        raise InvalidDag(f"{where} must be a list of strings, not {value!r}")
     return [_any_text(f"{where}[{index}]", part) for index, part in enumerate(value)]
 
 
@@ -121,7 +121,7 @@ def _names(where: str, value: Any) -> list[str]:
 
 def _text_mapping(where: str, value: Any) -> dict[str, str]:
     if not isinstance(value, Mapping):
-        raise InvalidDag(f"{where} must be a mapping of text to text, not {value!r}")
+        raise InvalidDag(f"{where} must be a mapping of strings to strings, not {value!r}")
     return {_text(f"{where}, a key", key): _any_text(f"{where}[{key!r}]", part) for key, part in value.items()}
 
 
@@ -146,13 +146,13 @@ def _seconds(where: str, value: Any) -> float:
     return float(value)
 
 
-def _whole(least: int) -> Reader:
-    def read_whole(where: str, value: Any) -> int:
+def _integer(least: int) -> Reader:
+    def read_integer(where: str, value: Any) -> int:
         if isinstance(value, bool) or not isinstance(value, int) or value < least:
-            raise InvalidDag(f"{where} must be an integer of seconds, {least} or more, not {value!r}")
+            raise InvalidDag(f"{where} must be an integer number of seconds, {least} or more, not {value!r}")
         return value
 
-    return read_whole
+    return read_integer
 
 
 def _choice(*known: str) -> Reader:
@@ -329,7 +329,7 @@ def _default_connection(where: str, value: Any) -> None:
 CLUSTER_BY_QUEUE = "the cluster is that of the dispatcher that consumes the task's queue: write queue=…"
 
 TABLE: Mapping[str, Parameter] = {
-    "active_deadline_seconds": Parameter(_whole(1)),
+    "active_deadline_seconds": Parameter(_integer(1)),
     "affinity": Parameter(_affinity),
     "annotations": Parameter(_text_mapping, is_templated=True, shape="mapping"),
     "arguments": Parameter(_texts, is_templated=True, shape="texts"),
@@ -380,7 +380,7 @@ TABLE: Mapping[str, Parameter] = {
     "skip_on_exit_code": Parameter(_exit_codes),
     "startup_timeout_seconds": Parameter(_seconds),
     "subdomain": Parameter(_text),
-    "termination_grace_period": Parameter(_whole(0)),
+    "termination_grace_period": Parameter(_integer(0)),
     "termination_message_policy": Parameter(_choice("File", "FallbackToLogsOnError")),
     "tolerations": Parameter(_api("[Toleration]")),
     "volume_mounts": Parameter(
@@ -406,7 +406,7 @@ WITHOUT_EFFECT: Mapping[str, tuple[Reader, Any, str | None]] = {
     "deferrable": (_flag, False, "no worker slot is ever held while a pod runs"),
     "durable": (_flag, True, "a pod is always found again after a restart: its name says which attempt it is"),
     "kubernetes_conn_id": (_default_connection, "kubernetes_default", None),
-    "log_events_on_startup": (_flag, True, "the record tells why a pod waits (`podyard tasks explain`)"),
+    "log_events_on_startup": (_flag, True, "the record says why a pod waits (`podyard tasks explain`)"),
     "log_pod_spec_on_failure": (
         _flag,
         True,
@@ -483,7 +483,7 @@ def refuse_functions(where: str, given: Mapping[str, Any]) -> None:
 
 def problem(pod: Mapping[str, Any]) -> str | None:
     """What the dispatcher would refuse of these arguments, beginning with the parameter; None if nothing. Asked of its
-    own reader, so that a mistake is told when the DAG is loaded and not when the pod is wanted."""
+    own reader, so that a mistake is reported when the DAG is loaded and not when the pod is made."""
     from dispatcher import errors
     from dispatcher.manifests import container_pod
 

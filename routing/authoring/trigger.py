@@ -4,7 +4,7 @@ from enum import StrEnum
 
 
 class TriggerRule(StrEnum):
-    """When a task runs, told by its direct upstream tasks."""
+    """When a task runs, by the states of its direct upstream tasks."""
 
     ALL_SUCCESS = "all_success"
     """All succeeded (the default)."""

@@ -34,7 +34,7 @@ HINTS: Mapping[str, str] = {
     "redis.exceptions.AuthenticationError": "correct the password in broker.url and results.url",
     "kombu.exceptions.OperationalError": "is the broker running (`podyard standalone`), and is broker.url right?",
     "sqlalchemy.exc.OperationalError": "is the database running, and is database.url right?",
-    "sqlalchemy.exc.ProgrammingError": "do the tables fit this version? `podyard db check` tells",
+    "sqlalchemy.exc.ProgrammingError": "do the tables fit this version? `podyard db check` says",
     "sqlalchemy.exc.DatabaseError": "is database.url right?",
     "builtins.PermissionError": "correct its permissions, or choose another folder",
     "builtins.FileNotFoundError": "correct the path",

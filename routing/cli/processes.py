@@ -51,8 +51,10 @@ def demo(session: Session, *, flower: bool, flower_port: int | None) -> None:
     from routing.standalone import demo as demonstration
     from routing.standalone import standalone as machine
 
-    wish = machine.Wish(config=session.config, home=session.home, flower=flower, flower_port=flower_port)
-    if not demonstration.run(wish):
+    options = machine.StandaloneOptions(
+        config=session.config, home=session.home, flower=flower, flower_port=flower_port
+    )
+    if not demonstration.run(options):
         raise Failure(
             "the demo did not end well; `podyard tasks list` shows the tasks, `podyard tasks explain TASK` why"
         )
@@ -74,8 +76,10 @@ def standalone(session: Session, *, dags: Path | None, flower: bool, flower_port
     """
     from routing.standalone import standalone as machine
 
-    wish = machine.Wish(config=session.config, home=session.home, dags=dags, flower=flower, flower_port=flower_port)
-    machine.run(wish, say=lambda line: click.echo(plaintext.lines(line)))
+    options = machine.StandaloneOptions(
+        config=session.config, home=session.home, dags=dags, flower=flower, flower_port=flower_port
+    )
+    machine.run(options, say=lambda line: click.echo(plaintext.lines(line)))
 
 
 @click.command()

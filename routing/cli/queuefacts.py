@@ -1,4 +1,4 @@
-"""Queue facts: who consumes a queue now, what waits in it and what runs, as far as broker, workers and record tell.
+"""Queue facts: who consumes a queue now, what waits in it and what runs, as far as broker, workers and record say.
 
 Workers are asked directly, so that one which is gone is missed at once and no scheduler is needed: plain Celery
 applications have none. What cannot be reached leaves its facts unknown; the rules are there without anything.

@@ -192,7 +192,7 @@ def _refusal_of_writes(client: Any) -> str | None:
 def evicts(about: Mapping[str, Any]) -> str | None:
     """What is wrong with a server that forgets keys when its memory is full, by its INFO; None where nothing is. Pure.
 
-    Queues, claims and results are keys: one that is evicted is a lost message or a lost result, and nobody is told.
+    Queues, claims and results are keys: one that is evicted is a lost message or a lost result, and nobody is notified.
     """
     policy = str(about.get("maxmemory_policy") or KEEPS_ALL)
     if policy == KEEPS_ALL or not int(about.get("maxmemory") or 0):

@@ -127,7 +127,9 @@ def follow(
         was_scheduled = look.is_scheduled
         dated = [(task.ended_at or task.started_at or datetime.now(UTC), task) for task in look.changed]
         for at, task in sorted(dated, key=lambda one: one[0]):
-            latest = max(latest, at)  # what is seen late, since a process was slow to report it, is not told as earlier
+            latest = max(
+                latest, at
+            )  # what is seen late, since a process was slow to report it, is not shown as earlier
             click.echo(f"{out.clock(latest)} {taskview.change(task)}", err=stderr)
     click.echo(taskview.summary(look.run), err=stderr)
     return look

@@ -66,7 +66,7 @@ class Session:
 
     @cached_property
     def store(self) -> "Store":
-        """The record, once its tables fit this code. Raises RecordError or Failure with the way out."""
+        """The record, once its tables fit this code. Raises RecordError or Failure, which say what to do."""
         from routing.store import Store
 
         self.require_database_file()

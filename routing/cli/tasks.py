@@ -215,8 +215,8 @@ def _details(session: Session, facts: rows.Explanation) -> Iterator[str]:
     for attempt in facts.attempts:
         names = ("created_at", "sent_at", "started_at", "ended_at")
         times = {name.removesuffix("_at"): getattr(attempt, name) for name in names}
-        told = ", ".join(f"{word} {out.clock(at)}" for word, at in times.items() if at is not None)
-        yield f"attempt {attempt.number}: {told}" + (f", sent {attempt.sends} times" if attempt.sends > 1 else "")
+        shown = ", ".join(f"{word} {out.clock(at)}" for word, at in times.items() if at is not None)
+        yield f"attempt {attempt.number}: {shown}" + (f", sent {attempt.sends} times" if attempt.sends > 1 else "")
         yield (
             f"  routed by the rule {attempt.rule}" if attempt.rule != router.NO_RULE else "  routed by no rule: Celery"
         )

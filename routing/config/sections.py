@@ -34,7 +34,7 @@ def _url(kind: str, schemes: tuple[str, ...]) -> Meta:
 class Top(sections.Top):
     """The keys that stand outside of any section."""
 
-    home: Annotated[constraints.Folder, about("Where embedded parts, SQLite and logs live unless told otherwise.")] = (
+    home: Annotated[constraints.Folder, about("Where embedded parts, SQLite and logs live unless set otherwise.")] = (
         Path(".podyard")
     )
 

@@ -1,7 +1,7 @@
 """Lets the worker and the dispatcher of one machine consume every queue that a DAG uses.
 
 They are started with the queues that rules name; a DAG may use any other. Level-triggered: it compares what DAGs use
-with what each process was told, and tells the difference through Celery's own `add_consumer`.
+with what each process was asked to consume, and sends the difference through Celery's own `add_consumer`.
 """
 
 import time
@@ -17,7 +17,7 @@ REPLY_TIMEOUT_S = 2.0
 
 
 class Consumers:
-    """What each process was told so far, by its pid: a process that took another's place is told everything again."""
+    """What each process was asked to consume so far, by its pid: a new process is asked for everything again."""
 
     def __init__(self, app: Any, routes: router.Router) -> None:
         """`app` is a Celery app that reaches the broker."""

@@ -99,36 +99,36 @@ class Keys:
         """Who runs or ran an attempt."""
         return f"{self._prefix}:claim:{attempt_id}"
 
-    def pulse(self, instance: str) -> str:
-        """The sign of life of a worker."""
+    def heartbeat(self, instance: str) -> str:
+        """The heartbeat of a worker."""
         return f"{self._prefix}:worker:{instance}"
 
     def body(self, attempt_id: str) -> str:
-        """The sign of life of a body, which a claim that was lost with the server's data cannot take along."""
+        """The heartbeat of a body, which a claim that was lost with the server's data cannot take along."""
         return f"{self._prefix}:body:{attempt_id}"
 
 
 class Heart:
-    """A worker's sign of life, and one for each body that it runs: keys that run out unless they are renewed."""
+    """A worker's heartbeat, and one for each body that it runs: keys that run out unless they are renewed."""
 
     def __init__(self, client: Any, *, keys: Keys, instance: str, lease_s: int) -> None:
         self._client = client
         self._keys = keys
-        self._pulse = keys.pulse(instance)
+        self._worker_key = keys.heartbeat(instance)
         self._lease_s = lease_s
 
     def beat(self, running: Iterable[str] = ()) -> None:
         """Renew them; `running` are the attempts whose bodies run."""
         host = socket.gethostname()
         with self._client.pipeline(transaction=False) as pipeline:
-            pipeline.set(self._pulse, host, ex=self._lease_s)
+            pipeline.set(self._worker_key, host, ex=self._lease_s)
             for attempt_id in running:
                 pipeline.set(self._keys.body(attempt_id), host, ex=self._lease_s)
             pipeline.execute()
 
     def end(self) -> None:
         """Take the worker's back."""
-        self._client.delete(self._pulse)
+        self._client.delete(self._worker_key)
 
 
 class ReportingBackend(RedisBackend):

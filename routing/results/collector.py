@@ -57,9 +57,9 @@ class Collector:
         with _mapped():
             reports = [*self._kept, *self._take(timeout_s)]
             self._kept = reports
-            heard = self._read(reports, now)
+            found = self._read(reports, now)
             self._kept = []
-        return heard
+        return found
 
     def look_up(self, attempt_ids: Sequence[str], *, now: datetime) -> Seen:
         """Ask for the results and claims of these attempts, whether anybody reported or not."""
@@ -75,11 +75,11 @@ class Collector:
         )
 
     def dead(self, instances: Collection[str]) -> set[str]:
-        """Those workers that give no sign of life now."""
+        """Those workers that have no heartbeat now."""
         asked = sorted(instances)
         with _mapped():
-            pulses = self._redis.mget([self._backend.keys.pulse(instance) for instance in asked]) if asked else []
-        return {instance for instance, pulse in zip(asked, pulses, strict=True) if pulse is None}
+            beats = self._redis.mget([self._backend.keys.heartbeat(instance) for instance in asked]) if asked else []
+        return {instance for instance, beat in zip(asked, beats, strict=True) if beat is None}
 
     def bodies(self, attempt_ids: Sequence[str]) -> set[str]:
         """Those attempts of which a Celery worker says now that their bodies run."""

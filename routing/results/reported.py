@@ -1,4 +1,4 @@
-"""What was heard of an attempt: that it started, or how it ended.
+"""What was reported of an attempt: that it started, or how it ended.
 
 Read from reports and from results as Celery stores them. Both halves report in the same words, so nothing here knows
 of pods. Pure: values in, values out; what cannot be read becomes that attempt's failure and nobody else's.
@@ -65,7 +65,7 @@ _SIGNAL = re.compile(r"signal (\d+)")
 
 
 def read_started(fields: Mapping[str, Any]) -> StartReport | None:
-    """The start that a report or a claim tells of; None where it does not make sense."""
+    """The start in a report or a claim; None where it does not make sense."""
     attempt_id, at = fields.get("id"), _time(fields.get("at"))
     if not isinstance(attempt_id, str) or at is None:
         return None

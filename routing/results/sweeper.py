@@ -20,7 +20,7 @@ worker takes to say again which bodies it runs: their claims may be lost, too.""
 TOLD_S = 60.0
 """So long after its pod's end was seen an attempt without a result is asked for: its result may be lost."""
 UNCLAIMED_S = 30.0
-"""So long must a running attempt be without result, claim and sign of life to be taken for lost."""
+"""So long must a running attempt be without result, claim and heartbeat to be taken for lost."""
 
 Backlog = Callable[[str], int]
 """Queue -> messages that wait in it."""
@@ -36,10 +36,10 @@ class Findings:
 
 
 class Sweeper:
-    """Remembers only since when each worker has been without a pulse, and which bodies nobody knows."""
+    """Remembers only since when each worker has been without a heartbeat, and which bodies nobody knows."""
 
     def __init__(self, collecting: collector.Collector, *, lost_after_s: float) -> None:
-        """`lost_after_s`: so long must a pulse be missing, beside the time that it holds by itself."""
+        """`lost_after_s`: so long must a heartbeat be missing, beside the time that it holds by itself."""
         self._collector = collecting
         self._lost_after_s = lost_after_s
         self._missing: dict[str, float] = {}
@@ -102,7 +102,7 @@ class Sweeper:
         return now - row.sent_at > _patience(row.sends)
 
     def _gone(self, instances: set[str], now_mono_s: float) -> set[str]:
-        """Workers without a pulse for long enough."""
+        """Workers without a heartbeat for long enough."""
         dead = self._collector.dead(instances)
         self._missing = {one: self._missing.get(one, now_mono_s) for one in (self._missing.keys() - instances) | dead}
         self._missing = {
@@ -123,7 +123,7 @@ class Sweeper:
             findings.outcomes.append(reported.revoked(row.id, "stopped before it began", at=now))
 
 
-_LOST = "its worker gives no sign of life any more: it was killed, or its machine is gone"
+_LOST = "its worker has no heartbeat any more: it was killed, or its machine is gone"
 
 _FORGOTTEN = "its worker does not run it any more, and its result was lost with the data of the result backend"
 

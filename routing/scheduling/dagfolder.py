@@ -34,7 +34,7 @@ class DagFolder(threading.Thread):
             try:
                 self._refresh()
             except store_errors.RecordError as error:
-                log.debug("DAGs not saved: %s", error)  # the scheduler's loop tells people what is away
+                log.debug("DAGs not saved: %s", error)  # the scheduler's loop reports what is away
                 wait_s = RETRY_S
             except Exception:
                 log.exception("loading the DAG folder failed")

@@ -14,10 +14,10 @@ def after_growth(known: RetryHints, ended: reported.EndReport, profile: QueuePro
     """
     if profile.memory_growth is None or profile.memory_growth_max is None or ended.reason != OUT_OF_MEMORY:
         return None
-    told = ended.diagnosis or {}
+    known_facts = ended.diagnosis or {}
     return known.without_memory(
-        request=told.get("memory_request"),
-        limit=told.get("memory_limit"),
+        request=known_facts.get("memory_request"),
+        limit=known_facts.get("memory_limit"),
         factor=profile.memory_growth,
         at_most=profile.memory_growth_max,
     )
@@ -32,10 +32,10 @@ def why_no_growth(ended: reported.EndReport, profile: QueueProfile) -> str:
 
 def after_node(known: RetryHints, ended: reported.EndReport, profile: QueueProfile) -> RetryHints:
     """What is known after a fault of the infrastructure: a node that was at fault is avoided from now on."""
-    told = ended.diagnosis or {}
-    if not profile.avoid_failed_nodes or not told.get("is_of_node") or not told.get("node"):
+    known_facts = ended.diagnosis or {}
+    if not profile.avoid_failed_nodes or not known_facts.get("is_of_node") or not known_facts.get("node"):
         return known
-    return known.without_node(told["node"])
+    return known.without_node(known_facts["node"])
 
 
 def memory_words(known: RetryHints) -> str:

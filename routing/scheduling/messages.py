@@ -19,7 +19,7 @@ POD_QUEUE = "kubernetes"
 """Where a pod operator goes whose own queue is on no Kubernetes side."""
 HARD_LIMIT_AFTER_S = 30.0
 """How much longer than its `execution_timeout` a body may live that does not end when it is interrupted there; the DAG
-file is loaded within it, too. A pod of any image has no body to interrupt: the time-out itself ends it."""
+file is loaded within it, too. A container task has no body to interrupt: the time-out itself ends it."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -104,7 +104,7 @@ class Progress:
 
     @classmethod
     def of(cls, graph: Graph, known: Mapping[str, str]) -> tuple["Progress", Settled]:
-        """Build from what the record says, and tell what is ready now."""
+        """Build from what the record says, and return what is ready now."""
         counts = {task_id: Counts(total=len(node.upstream)) for task_id, node in graph.nodes.items()}
         progress = cls(graph=graph, counts=counts, unfinished=len(graph.nodes))
         progress.states = {task_id: known.get(task_id, "none") for task_id in graph.nodes}

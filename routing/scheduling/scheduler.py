@@ -1,4 +1,4 @@
-"""The scheduler's turn: what was heard is merged, what became ready is recorded, all in one transaction.
+"""The scheduler's turn: what was reported is merged, what became ready is recorded, all in one transaction.
 
 A turn looks at the record and closes the gap; it may be repeated, interrupted or done by another process. Rows are
 committed before their messages are sent. It talks to the database only: `service` listens and sends.
@@ -78,7 +78,7 @@ class Scheduler:
     def turn(
         self,
         book: ledger.Ledger,
-        heard: Sequence[reported.Outcome],
+        reports: Sequence[reported.Outcome],
         *,
         now: datetime,
         now_mono_s: float,
@@ -89,8 +89,8 @@ class Scheduler:
         Raises Conflict and DatabaseUnavailable; the caller then rolls back, calls `forget` and tries again.
         """
         work = _Work(book=book, now=now, now_mono_s=now_mono_s)
-        if heard:
-            self._merge(work, heard)
+        if reports:
+            self._merge(work, reports)
         retries = self._flush(work)  # before the record is asked: a run that is read again must know of these ends
         if is_poll:
             self._start_runs(work)
@@ -105,12 +105,12 @@ class Scheduler:
 
     # --- merging
 
-    def _merge(self, work: _Work, heard: Sequence[reported.Outcome]) -> None:
-        rows = {row.id: row for row in work.book.attempts({one.attempt_id for one in heard})}
+    def _merge(self, work: _Work, reports: Sequence[reported.Outcome]) -> None:
+        rows = {row.id: row for row in work.book.attempts({one.attempt_id for one in reports})}
         before = {attempt_id: _facts(row.facts) for attempt_id, row in rows.items()}
         after = dict(before)
         verdicts: dict[str, reported.EndReport] = {}
-        for report in heard:
+        for report in reports:
             row = after.get(report.attempt_id)
             if row is None:
                 continue  # not ours: another installation's, or a row that was deleted

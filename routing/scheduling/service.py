@@ -105,7 +105,7 @@ class _Due:
 class _Desk:
     """What lies on the desk between two turns."""
 
-    heard: list[reported.Outcome] = field(default_factory=list)
+    reports: list[reported.Outcome] = field(default_factory=list)
     """Reports that are not merged yet: kept until a transaction took them."""
     sent: list[str] = field(default_factory=list)
     """Messages that the broker has and the record does not know yet."""
@@ -140,7 +140,7 @@ class Service:
         self._broker = outage.Outage("the broker")
         self._results = outage.Outage("the result backend")
         self.turned: Callable[[], None] = lambda: None
-        """Called at each turn of the loop, as a sign of life."""
+        """Called at each turn of the loop, as a heartbeat."""
 
     # --- who acts
 
@@ -186,7 +186,7 @@ class Service:
     # --- the loop
 
     def loop(self, stop: threading.Event, *, consumed: Callable[[], frozenset[str] | None]) -> None:
-        """Turn until stopped. `consumed` tells the queues that somebody consumes, None while that is unknown."""
+        """Turn until stopped. `consumed` gives the queues that somebody consumes, None while that is unknown."""
         while not stop.is_set():
             self.turned()
             try:
@@ -218,7 +218,7 @@ class Service:
             self._sweep(now_mono_s)
         is_poll = self._is_poll(now_mono_s, is_wake=is_wake)
         if (
-            self._desk.heard
+            self._desk.reports
             or self._desk.sent
             or self._desk.has_more
             or is_poll
@@ -234,23 +234,23 @@ class Service:
 
     def _listen(self, stop: threading.Event) -> bool:
         """Take reports; returns whether somebody asked to look at the record."""
-        if len(self._desk.heard) >= KEEP_MAX:
+        if len(self._desk.reports) >= KEEP_MAX:
             return False
         try:
             if self._desk.is_busy:
                 stop.wait(LINGER_S)
-            heard = self._collector.listen(self._wait_s(), now=_now())
+            reports = self._collector.listen(self._wait_s(), now=_now())
             if self._results.end():
                 self._sweeper.suspect(now=_now())
         except collector.ResultsUnavailable as error:
             stop.wait(min(self._results.fail(error), POLL_S))
             return False
-        self._desk.heard.extend(heard.outcomes)
-        self._desk.is_busy = len(heard.outcomes) >= LINGER_FROM
-        return heard.is_wake
+        self._desk.reports.extend(reports.outcomes)
+        self._desk.is_busy = len(reports.outcomes) >= LINGER_FROM
+        return reports.is_wake
 
     def _wait_s(self) -> float:
-        if self._desk.has_more or self._desk.heard or self._desk.is_restart:
+        if self._desk.has_more or self._desk.reports or self._desk.is_restart:
             return 0.0
         next_mono_s = min(
             self._due.poll_mono_s, self._due.sweep_mono_s, self._due.unsent_mono_s, self._due.reasons_mono_s
@@ -278,14 +278,14 @@ class Service:
 
     def _turn(self, now_mono_s: float, *, is_poll: bool) -> None:
         """One transaction, then the messages that it recorded."""
-        heard, sent = self._desk.heard[:MERGE_MAX], list(self._desk.sent)
+        reports, sent = self._desk.reports[:MERGE_MAX], list(self._desk.sent)
         with self._store.writing() as book:
             now = _now()
             book.hold(lease_holder.ROLE, self._holder, lease_s=LEASE_S, now=now)
             book.mark_sent(sent, at=now)
-            result = self._scheduler.turn(book, heard, now=now, now_mono_s=now_mono_s, is_poll=is_poll)
+            result = self._scheduler.turn(book, reports, now=now, now_mono_s=now_mono_s, is_poll=is_poll)
             retry_at = book.next_retry_at() if is_poll else result.retry_at
-        del self._desk.heard[: len(heard)]
+        del self._desk.reports[: len(reports)]
         del self._desk.sent[: len(sent)]
         self._due.renew_mono_s = now_mono_s + RENEW_S
         self._desk.has_more = result.has_more
@@ -340,7 +340,7 @@ class Service:
             return
         try:
             found = self._sweeper.inspect(rows, now=_now(), now_mono_s=now_mono_s, backlog=self._sender.backlog)
-            self._desk.heard.extend(found.outcomes)
+            self._desk.reports.extend(found.outcomes)
             self._resend(found.resend)
             if found.revoke:
                 self._sender.revoke(found.revoke)
@@ -366,11 +366,11 @@ class Service:
             return
         with self._store.writing() as book:
             book.hold(lease_holder.ROLE, self._holder, lease_s=LEASE_S, now=_now())
-            self._unread.tell(book, consumed, now=_now())
+            self._unread.record_waits(book, consumed, now=_now())
         try:
             with self._store.reading() as book:
                 ended, revoke = self._unread.overdue(book, now=_now(), block=self._collector.block)
-            self._desk.heard.extend(ended)
+            self._desk.reports.extend(ended)
             if revoke:
                 self._sender.revoke(revoke)
         except collector.ResultsUnavailable as error:

@@ -26,19 +26,19 @@ _REASONS = {messagewaits.CONSUMER: "NoConsumer", messagewaits.QUEUED: "NotTaken"
 
 
 class Unread:
-    """Remembers only which queues were called unconsumed, so that each is told once."""
+    """Remembers only which queues were called unconsumed, so that each is logged once."""
 
     def __init__(self, routes: router.Router) -> None:
         self._router = routes
         self._unconsumed: set[str] = set()
 
-    def tell(self, book: ledger.Ledger, consumed: Collection[str] | None, *, now: datetime) -> None:
+    def record_waits(self, book: ledger.Ledger, consumed: Collection[str] | None, *, now: datetime) -> None:
         """Write down why messages wait. `consumed`: the queues that somebody consumes, None while that is unknown."""
         waiting = book.waiting_queues()
         unconsumed = set() if consumed is None else {queue for _, queue in waiting} - set(consumed)
         book.set_pod_reasons(at=now, limit=PAGE, unconsumed=unconsumed)
         for side, queue in waiting:
-            self._tell_queue(book, side, queue, consumed, now)
+            self._record_wait(book, side, queue, consumed, now)
         if consumed is not None:
             self._unconsumed &= unconsumed
 
@@ -63,7 +63,7 @@ class Unread:
             log.warning("ended at the deadline of their wait: attempts=%d", len(ended))
         return ended, revoke
 
-    def _tell_queue(
+    def _record_wait(
         self, book: ledger.Ledger, side: str, queue: str, consumed: Collection[str] | None, now: datetime
     ) -> None:
         kind, reason = messagewaits.QUEUED, messagewaits.in_line(side)

@@ -36,7 +36,7 @@ SETTLED = frozenset({"success", "failed", "skipped", "upstream_failed", "cancell
 STYLES = {"success": "green", "failed": "red", "upstream_failed": "red", "running": "cyan", "up_for_retry": "yellow"}
 
 
-def run(wish: standalone.Wish, *, console: Console | None = None) -> bool:
+def run(options: standalone.StandaloneOptions, *, console: Console | None = None) -> bool:
     """Start the parts, run the example, show it, stop the parts; gives whether the run succeeded.
 
     Raises EmbeddedError where the parts or the example cannot be started, or nothing happens for too long.
@@ -47,10 +47,10 @@ def run(wish: standalone.Wish, *, console: Console | None = None) -> bool:
             f"the example is not installed ({EXAMPLES}): install podyard again, or run the demo from a source checkout"
         )
     begun_mono_s = time.monotonic()
-    wish = replace(wish, dags=EXAMPLES, flower_port=0 if wish.flower_port is None else wish.flower_port)
+    options = replace(options, dags=EXAMPLES, flower_port=0 if options.flower_port is None else options.flower_port)
     console.print("starting Valkey, SQLite, a local Kubernetes API, scheduler, worker, dispatcher and Flower …")
     with standalone.Stop().listening() as stop:
-        with standalone.started(wish, say=_quietly(console)) as installation:
+        with standalone.started(options, say=_quietly(console)) as installation:
             ended = _Show(installation, stop, console, begun_mono_s).play()
             if ended is not None:
                 _conclude(console, installation, ended)

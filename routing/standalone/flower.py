@@ -26,7 +26,7 @@ def run(settings: Settings, *, app: Celery) -> None:
 
 
 def command_line(flower: sections.Flower, *, environ: Mapping[str, str]) -> list[str]:
-    """What Flower is told; its other options are set as it documents: by `FLOWER_…` variables, in flowerconfig.py."""
+    """The options that Flower gets from us; others are set as it documents: `FLOWER_…` variables, flowerconfig.py."""
     has_password = flower.basic_auth or environ.get("FLOWER_BASIC_AUTH") or environ.get("FLOWER_AUTH")
     if not has_password and not _is_loopback(flower.address):
         raise part_errors.EmbeddedError(

@@ -1,4 +1,4 @@
-"""What can be wrong with embedded parts, as one error whose message says what, where and the way out."""
+"""What can be wrong with embedded parts, as one error whose message says what, where and what to do."""
 
 from routing.errors import RoutingError
 

@@ -29,7 +29,7 @@ PING_TIMEOUT_S = 0.4
 
 
 @dataclass(frozen=True, kw_only=True)
-class Wish:
+class StandaloneOptions:
     """What the command line asks for; None means what the settings say."""
 
     config: Path | None = None
@@ -87,7 +87,7 @@ class Installation:
     consumers: queue_consumers.Consumers
     say: Say
     last_line: str = ""
-    """The last one about queues: the same trouble is told once."""
+    """The last one about queues: the same problem is reported once."""
 
     @property
     def is_ready(self) -> bool:
@@ -111,7 +111,7 @@ class Installation:
             self.last_line = line
 
 
-def run(wish: Wish, *, say: Say) -> None:
+def run(options: StandaloneOptions, *, say: Say) -> None:
     """Start everything, say where to look, and keep it running until SIGINT, SIGTERM or SIGHUP.
 
     Raises EmbeddedError, SettingsError or RecordError for what cannot be started.
@@ -119,7 +119,7 @@ def run(wish: Wish, *, say: Say) -> None:
     begun_mono_s = time.monotonic()
     say = _stamped(say)
     with Stop().listening() as stop:
-        with started(wish, say=say) as installation:
+        with started(options, say=say) as installation:
             said = False
             while not stop.asked:
                 installation.tick()
@@ -134,21 +134,21 @@ def run(wish: Wish, *, say: Say) -> None:
 
 
 @contextlib.contextmanager
-def started(wish: Wish, *, say: Say) -> Iterator[Installation]:
+def started(options: StandaloneOptions, *, say: Say) -> Iterator[Installation]:
     """The parts of one machine, being started; the caller ticks. The end of the block stops them all."""
-    folder = wish.load().home
+    folder = options.load().home
     with home.locked(folder) as lock, contextlib.ExitStack() as undo:
         leftover = folder / home.SETTINGS_FILE
         leftover.unlink(missing_ok=True)  # of a standalone that was killed
-        wish = _with_free_port(wish)
-        known = wish.load()
-        if wish.flower:
+        options = _with_free_port(options)
+        known = options.load()
+        if options.flower:
             part.require_free_port(known.flower.address, known.flower.port, setting="--flower-port or flower.port")
         _make_dags_folder(known.dags.folder, say)
-        plan = layout.Layout.of(known, environment=wish.environment(), with_flower=wish.flower)
+        plan = layout.Layout.of(known, environment=options.environment(), with_flower=options.flower)
         home.write_settings(folder, plan.sections())
         undo.callback(leftover.unlink, missing_ok=True)  # the addresses in it answer no more then
-        now = wish.load()
+        now = options.load()
         store = undo.enter_context(contextlib.closing(Store.open(now.database.url)))
         store.upgrade()
         app = celery_app.build(now, role="scheduler")
@@ -169,11 +169,11 @@ def _stamped(say: Say) -> Say:
     return lambda line: say(f"{datetime.now().astimezone():%H:%M:%S} {line}")
 
 
-def _with_free_port(wish: Wish) -> Wish:
-    """Port 0 means any free one: it is chosen here, so that it can be told."""
-    if wish.flower and wish.load().flower.port == 0:
-        return dataclasses.replace(wish, flower_port=layout.free_port())
-    return wish
+def _with_free_port(options: StandaloneOptions) -> StandaloneOptions:
+    """Port 0 means any free one: it is chosen here, so that it can be printed."""
+    if options.flower and options.load().flower.port == 0:
+        return dataclasses.replace(options, flower_port=layout.free_port())
+    return options
 
 
 def _make_dags_folder(folder: Path, say: Say) -> None:

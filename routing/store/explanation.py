@@ -45,8 +45,8 @@ def diagnosed(facts: rows.Explanation) -> Mapping[str, Any] | None:
         )
     else:
         return None
-    told = {name: getattr(found, name) for name in ("reason", "cause", "explanation", "what_to_do")}
-    return told if latest.state in WAITING else {**told, **(latest.diagnosis or {})}
+    found_facts = {name: getattr(found, name) for name in ("reason", "cause", "explanation", "what_to_do")}
+    return found_facts if latest.state in WAITING else {**found_facts, **(latest.diagnosis or {})}
 
 
 _CAUSES: Mapping[str, reasons.Cause] = {
@@ -75,11 +75,11 @@ def _lines(facts: rows.Explanation, trigger_rule: str, at: datetime) -> Iterator
     if task.state == "up_for_retry" and task.next_try_at is not None:
         yield f"the next attempt starts in {max(0.0, (task.next_try_at - at).total_seconds()):.0f} s"
     for attempt in facts.attempts:
-        is_told = attempt is latest and task.state not in ("queued", "running")
-        yield _attempt(attempt, is_told=is_told)
+        is_shown = attempt is latest and task.state not in ("queued", "running")
+        yield _attempt(attempt, is_shown=is_shown)
         if attempt.lessons:
             yield f"  its pod: {retry_hints.RetryHints.read(attempt.lessons).words}"
-        if attempt.diagnosis and not is_told:
+        if attempt.diagnosis and not is_shown:
             yield f"  why: {attempt.diagnosis['explanation']}"
         yield from (f"  later: {_evidence(entry)}" for entry in attempt.evidence)
 
@@ -224,7 +224,7 @@ def _open(facts: rows.Explanation, at: datetime) -> Iterator[str]:
         yield f"what happens: {_waits(facts, found, at)}"
         yield _deadline(found, latest.queue, at)
     if facts.pod is not None:
-        yield _pod(facts, is_told=found is not None)
+        yield _pod(facts, is_shown=found is not None)
     if facts.diagnosis is not None:
         yield f"why: {facts.diagnosis['explanation']}"
         yield f"whose: {_WAIT_OF.get(facts.diagnosis['cause'], _WAIT_OF[None])}"
@@ -286,22 +286,22 @@ def _running(facts: rows.Explanation) -> Iterator[str]:
         yield f"{_pod(facts)}; its outcome is not here yet: the result backend, the dispatcher or the scheduler is away"
 
 
-def _pod(facts: rows.Explanation, *, is_told: bool = False) -> str:
-    """Where its pod stands; the reason only where no line before has told it."""
+def _pod(facts: rows.Explanation, *, is_shown: bool = False) -> str:
+    """Where its pod stands; the reason only where no line before has it."""
     pod = facts.pod or {}
-    why = ": ".join(str(pod[name]) for name in ("reason", "message") if pod.get(name) and not is_told)
+    why = ": ".join(str(pod[name]) for name in ("reason", "message") if pod.get(name) and not is_shown)
     return f"its pod {pod.get('name')} in {pod.get('namespace')} is {pod.get('phase')}" + (f" ({why})" if why else "")
 
 
-def _attempt(attempt: rows.AttemptRow, *, is_told: bool) -> str:
-    """One attempt in a line: where, how long; how it ended only where the lines before have not told it."""
+def _attempt(attempt: rows.AttemptRow, *, is_shown: bool) -> str:
+    """One attempt in a line: where, how long; how it ended only where the lines before do not say it."""
     where = attempt.pod or attempt.host
     words = [f"attempt {attempt.number} ({attempt.id}) on {attempt.queue} ({attempt.side}): {attempt.state}"]
     if where:
         words.append(f"at {where}")
     if attempt.runtime_s is not None:
         words.append(f"after {attempt.runtime_s:.1f} s")
-    if not is_told and attempt.state not in (*WAITING, "running", "succeeded"):
+    if not is_shown and attempt.state not in (*WAITING, "running", "succeeded"):
         words.append(f"{_end(attempt)} ({attempt.cause})" if attempt.cause else _end(attempt))
     return ", ".join(words)
 

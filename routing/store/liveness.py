@@ -17,7 +17,7 @@ class Liveness(record.RecordPart):
             return consumers(connection)
 
     def processes(self) -> list[rows.ProcessRow]:
-        """The parts of this installation that gave a sign of life."""
+        """The parts of this installation that reported."""
         with self.db.read() as connection:
             query = sa.select(*tables.PROCESS.c).order_by(tables.PROCESS.c.kind, tables.PROCESS.c.name)
             return [rows.ProcessRow(**row) for row in connection.execute(query).mappings()]

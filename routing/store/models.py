@@ -181,7 +181,7 @@ class QueueConsumer(Base):
 
 
 class Process(Base):
-    """A long-running part of this installation, by its last sign of life."""
+    """A long-running part of this installation, by its last heartbeat."""
 
     __tablename__ = "process"
     name: Mapped[str] = mapped_column(primary_key=True)

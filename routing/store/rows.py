@@ -1,4 +1,4 @@
-"""What the record tells readers: one frozen row per thing, with aware UTC times and durations in seconds.
+"""What readers get from the record: one frozen row per thing, with aware UTC times and durations in seconds.
 
 `routing.store.Store` answers with these; the command line and the web pages render them. Pure values: no database.
 """
@@ -11,7 +11,7 @@ from typing import Any
 
 @dataclass(frozen=True, kw_only=True)
 class SchemaCheck:
-    """Whether the database fits this code; `message` says what is wrong and the way out."""
+    """Whether the database fits this code; `message` says what is wrong and what to do."""
 
     current: str | None
     """The revision of the database; None for an empty one."""
@@ -172,7 +172,7 @@ class ConsumerRow:
 
 @dataclass(frozen=True, kw_only=True)
 class ProcessRow:
-    """A long-running part of this installation, by its last sign of life. `kind`: scheduler, worker or dispatcher."""
+    """A long-running part of this installation, by its last heartbeat. `kind`: scheduler, worker or dispatcher."""
 
     name: str
     kind: str

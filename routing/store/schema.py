@@ -17,7 +17,7 @@ from alembic.script import ScriptDirectory
 from dispatcher.attempts import db_timeouts
 from routing.store import database, rows, store_errors
 
-logging.getLogger("alembic").setLevel(logging.WARNING)  # its INFO lines tell nobody anything
+logging.getLogger("alembic").setLevel(logging.WARNING)  # its INFO lines are of no use to anybody
 
 UPGRADE_LOCK = 7_263_990  # any number: PostgreSQL's advisory lock that upgrades of this program share
 

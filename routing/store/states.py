@@ -17,7 +17,7 @@ ATTEMPT_MOVES: Mapping[str, frozenset[str]] = {
     "revoked": frozenset(),
 }
 """`recorded`: the row is committed, the message is not known to be sent. `sent`: the broker has the message (or the
-dispatcher has the pod pending; the attempt's `waiting_reason` tells). `lost`: nobody will ever report."""
+dispatcher has the pod pending; the attempt's `waiting_reason` says which). `lost`: nobody will ever report."""
 
 TASK_MOVES: Mapping[str, frozenset[str]] = {
     "none": frozenset({"queued", "success", "skipped", "upstream_failed", "failed", "cancelled"}),

@@ -31,7 +31,7 @@ class Store(catalogue.Catalogue, run_history.RunHistory, liveness.Liveness):
         schema.upgrade(self.db)
 
     def ping(self) -> None:
-        """A sign of life of the database. Raises DatabaseUnavailable."""
+        """Ask the database for an answer. Raises DatabaseUnavailable."""
         self.db.ping()
 
     def check(self) -> rows.SchemaCheck:
@@ -39,7 +39,7 @@ class Store(catalogue.Catalogue, run_history.RunHistory, liveness.Liveness):
         return schema.check(self.db)
 
     def require_schema(self) -> None:
-        """Raise SchemaError with the way out unless the database fits this code."""
+        """Raise SchemaError, which says what to do, unless the database fits this code."""
         found = self.check()
         if not found.ok:
             raise store_errors.SchemaError(found.message)

@@ -1,6 +1,6 @@
 """Errors of the record.
 
-RecordError                        the record cannot do what was asked; the message says the way out
+RecordError                        the record cannot do what was asked; the message says what to do
 ├── SchemaError                    the database does not fit this code
 ├── DatabaseUnavailable            it cannot be reached, or was busy for too long: wait and try again
 ├── Conflict                       rows were not as this process remembered them: read again and try again

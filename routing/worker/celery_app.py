@@ -123,7 +123,7 @@ def _prepare_dispatcher(app: Celery, settings: Settings) -> None:
 
 
 def dispatcher_options(settings: Settings) -> options.Options:
-    """What a dispatcher of this installation is told."""
+    """The options of a dispatcher of this installation."""
 
     def profile_for(queue: str) -> options.QueueProfile:
         route = settings.router.route(queue)

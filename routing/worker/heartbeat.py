@@ -1,7 +1,7 @@
 """The heartbeat of a worker: keys that live as long as the worker and its bodies do, and children that die with it.
 
-The sweeper declares attempts of a worker without a pulse lost. So that "lost" means "dead", a child process is killed
-by the kernel when its worker dies (Linux); elsewhere it ends after its task.
+The sweeper declares attempts of a worker without a heartbeat lost. So that "lost" means "dead", a child process is
+killed by the kernel when its worker dies (Linux); elsewhere it ends after its task.
 """
 
 import ctypes
@@ -41,7 +41,7 @@ class Pulse(bootsteps.StartStopStep):
         """Begin to beat."""
         source = parent.app.backend
         beating = backend.Heart(source.new_client(), keys=source.keys, instance=source.instance, lease_s=LEASE_S)
-        threading.Thread(target=_beat, args=(beating, self._stopped), name="pulse", daemon=True).start()
+        threading.Thread(target=_beat, args=(beating, self._stopped), name="heartbeat", daemon=True).start()
 
     def stop(self, parent: WorkController) -> None:
         """Stop beating; the last beat runs out by itself, after the children have stored what they did."""
@@ -58,7 +58,7 @@ def _beat(beating: backend.Heart, stopped: threading.Event) -> None:
         try:
             beating.beat(_running())
         except backend.UNAVAILABLE as error:
-            log.debug("no pulse: the result backend is away: %s", error)
+            log.debug("no heartbeat: the result backend is away: %s", error)
             wait_s = RETRY_S
         stopped.wait(wait_s)
 

@@ -360,7 +360,7 @@ def test_b4_a_worker_says_again_which_bodies_it_runs(tmp_path: Path, valkey: par
         half.wait_task(run, "works", lambda task: task.state == "running")
         [attempt] = half.store.attempts(run.run_id)
         client.delete(f"podyard:default:claim:{attempt.id}")
-        parts.eventually(lambda: client.exists(f"podyard:default:body:{attempt.id}"), 10, what="the sign of life")
+        parts.eventually(lambda: client.exists(f"podyard:default:body:{attempt.id}"), 10, what="the heartbeat")
     half.close()
 
 

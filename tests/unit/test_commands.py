@@ -58,10 +58,10 @@ def test_a_port_that_is_taken_is_named_before_any_folder(tmp_path: Path, monkeyp
     monkeypatch.chdir(tmp_path)
     said: list[str] = []
     with parts.listening() as port:
-        wish = standalone.Wish(flower_port=port)
+        options = standalone.StandaloneOptions(flower_port=port)
         with (
             pytest.raises(part_errors.EmbeddedError, match=f"cannot listen on 127.0.0.1:{port}"),
-            standalone.started(wish, say=said.append),
+            standalone.started(options, say=said.append),
         ):
             raise AssertionError("it started")
     assert said == []

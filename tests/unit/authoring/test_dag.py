@@ -194,8 +194,8 @@ def add(rows: list[int], ds: str) -> None:
         (lambda: empty("x\ny"), "the task_id 'x\\ny' has control characters"),
         (lambda: empty("x\ud800"), "has control characters"),
         (lambda: empty("x" * 513), "has 513 characters, more than 512"),
-        (lambda: empty(5), "a task_id must be text, not 5"),  # type: ignore[arg-type]
-        (lambda: empty("x", queue=7), "task 'x': queue must be the name of a queue, as text, not 7"),
+        (lambda: empty(5), "a task_id must be a string, not 5"),  # type: ignore[arg-type]
+        (lambda: empty("x", queue=7), "task 'x': queue must be the name of a queue, a string, not 7"),
         (lambda: empty("x", queue=["a"]), "queue must be the name of a queue"),
         (lambda: empty("x", queue="a,b"), "'a,b' cannot name a queue"),
         (lambda: empty("x", queue=""), "must not be empty"),
@@ -216,7 +216,10 @@ def add(rows: list[int], ds: str) -> None:
             lambda: BashOperator(task_id="x", bash_command="true", env={"A=B": "x"}),
             "cannot name an environment variable",
         ),
-        (lambda: BashOperator(task_id="x", bash_command="true", env={"A": None}), "env['A'] must be text, not None"),
+        (
+            lambda: BashOperator(task_id="x", bash_command="true", env={"A": None}),
+            "env['A'] must be a string, not None",
+        ),
         (lambda: PythonOperator(task_id="x", python_callable="f"), "python_callable must be callable, not 'f'"),  # type: ignore[arg-type]
         (task(add), "lacks a value for 'rows'"),
         (lambda: task(add)(1, 2, 3), "too many positional arguments"),
@@ -228,15 +231,15 @@ def add(rows: list[int], ds: str) -> None:
         ),
         (
             lambda: KubernetesPodOperator(task_id="x", image="i", cmds="ls -l"),
-            "cmds must be a list of text, not 'ls -l'",
+            "cmds must be a list of strings, not 'ls -l'",
         ),
         (
             lambda: KubernetesPodOperator(task_id="x", image="i", arguments=["a", 1]),
-            "arguments[1] must be text, not 1",
+            "arguments[1] must be a string, not 1",
         ),
         (
             lambda: KubernetesPodOperator(task_id="x", image="i", env_vars={"A": 1}),
-            "env_vars['A'] must be text, not 1",
+            "env_vars['A'] must be a string, not 1",
         ),
         (
             lambda: KubernetesPodOperator(task_id="x", image="i", env_vars=[{"nam": "A"}]),
