@@ -102,8 +102,8 @@ class _Due:
 
 
 @dataclass(kw_only=True)
-class _Desk:
-    """What lies on the desk between two turns."""
+class _Pending:
+    """What waits between two turns."""
 
     reports: list[reported.Outcome] = field(default_factory=list)
     """Reports that are not merged yet: kept until a transaction took them."""
@@ -113,7 +113,7 @@ class _Desk:
     is_busy: bool = False
     is_restart: bool = True
     """The next turn asks the record for everything."""
-    owes_all: bool = True
+    must_send_all: bool = True
     """All messages that the record calls unsent are to be sent, not only old ones."""
 
 
@@ -133,7 +133,7 @@ class Service:
         self._scheduler = scheduler.Scheduler(router=settings.router, limits=settings.scheduler, render=self._render)
         self._holder = lease_holder.name()
         self._due = _Due()
-        self._desk = _Desk()
+        self._pending = _Pending()
         self._sweep_after = ""
         self._consumed: frozenset[str] | None = None
         self._database = outage.Outage("the database")
@@ -157,7 +157,7 @@ class Service:
                 stop.wait(self._database.fail(error))
                 continue
             if holder is None:
-                self._desk.is_restart = self._desk.owes_all = True
+                self._pending.is_restart = self._pending.must_send_all = True
                 self._due = _Due()
                 return True
             if not told:
@@ -177,8 +177,8 @@ class Service:
     def close(self) -> None:
         """Let another scheduler take over at once."""
         with contextlib.suppress(store_errors.RecordError), self._store.writing() as book:
-            if self._desk.sent:
-                book.mark_sent(self._desk.sent, at=_now())
+            if self._pending.sent:
+                book.mark_sent(self._pending.sent, at=_now())
             book.end_lease(lease_holder.ROLE, self._holder)
         self._sender.close()
         self._render.close()
@@ -194,7 +194,7 @@ class Service:
                 self._database.end()
             except store_errors.DatabaseUnavailable as error:
                 self._scheduler.forget()
-                self._desk.is_restart = True
+                self._pending.is_restart = True
                 stop.wait(self._database.fail(error))
             except store_errors.Conflict as error:
                 log.debug("read again: %s", error)
@@ -208,7 +208,7 @@ class Service:
             except Exception:
                 log.exception("a turn of the scheduler failed")
                 self._scheduler.forget()
-                self._desk.is_restart = True
+                self._pending.is_restart = True
                 stop.wait(1.0)
 
     def _once(self, stop: threading.Event, consumed: Callable[[], frozenset[str] | None]) -> None:
@@ -218,9 +218,9 @@ class Service:
             self._sweep(now_mono_s)
         is_poll = self._is_poll(now_mono_s, is_wake=is_wake)
         if (
-            self._desk.reports
-            or self._desk.sent
-            or self._desk.has_more
+            self._pending.reports
+            or self._pending.sent
+            or self._pending.has_more
             or is_poll
             or now_mono_s >= self._due.renew_mono_s
         ):
@@ -234,10 +234,10 @@ class Service:
 
     def _listen(self, stop: threading.Event) -> bool:
         """Take reports; returns whether somebody asked to look at the record."""
-        if len(self._desk.reports) >= KEEP_MAX:
+        if len(self._pending.reports) >= KEEP_MAX:
             return False
         try:
-            if self._desk.is_busy:
+            if self._pending.is_busy:
                 stop.wait(LINGER_S)
             reports = self._collector.listen(self._wait_s(), now=_now())
             if self._results.end():
@@ -245,22 +245,22 @@ class Service:
         except collector.ResultsUnavailable as error:
             stop.wait(min(self._results.fail(error), POLL_S))
             return False
-        self._desk.reports.extend(reports.outcomes)
-        self._desk.is_busy = len(reports.outcomes) >= LINGER_FROM
+        self._pending.reports.extend(reports.outcomes)
+        self._pending.is_busy = len(reports.outcomes) >= LINGER_FROM
         return reports.is_wake
 
     def _wait_s(self) -> float:
-        if self._desk.has_more or self._desk.reports or self._desk.is_restart:
+        if self._pending.has_more or self._pending.reports or self._pending.is_restart:
             return 0.0
         next_mono_s = min(
             self._due.poll_mono_s, self._due.sweep_mono_s, self._due.unsent_mono_s, self._due.reasons_mono_s
         )
         wait_s = max(0.001, next_mono_s - time.monotonic())
-        return min(wait_s, MARK_S) if self._desk.sent else wait_s
+        return min(wait_s, MARK_S) if self._pending.sent else wait_s
 
     def _is_poll(self, now_mono_s: float, *, is_wake: bool) -> bool:
         """Whether the record is to be asked for what this process does not know."""
-        if is_wake or self._desk.is_restart:
+        if is_wake or self._pending.is_restart:
             self._due.sweep_mono_s = 0.0  # a cancelled run has attempts to stop
             return True
         if now_mono_s < self._due.poll_mono_s:
@@ -278,19 +278,19 @@ class Service:
 
     def _turn(self, now_mono_s: float, *, is_poll: bool) -> None:
         """One transaction, then the messages that it recorded."""
-        reports, sent = self._desk.reports[:MERGE_MAX], list(self._desk.sent)
+        reports, sent = self._pending.reports[:MERGE_MAX], list(self._pending.sent)
         with self._store.writing() as book:
             now = _now()
             book.hold(lease_holder.ROLE, self._holder, lease_s=LEASE_S, now=now)
             book.mark_sent(sent, at=now)
             result = self._scheduler.turn(book, reports, now=now, now_mono_s=now_mono_s, is_poll=is_poll)
             retry_at = book.next_retry_at() if is_poll else result.retry_at
-        del self._desk.reports[: len(reports)]
-        del self._desk.sent[: len(sent)]
+        del self._pending.reports[: len(reports)]
+        del self._pending.sent[: len(sent)]
         self._due.renew_mono_s = now_mono_s + RENEW_S
-        self._desk.has_more = result.has_more
+        self._pending.has_more = result.has_more
         if is_poll:
-            self._desk.is_restart = False
+            self._pending.is_restart = False
             self._due.poll_mono_s = now_mono_s + POLL_S
         if retry_at is not None:
             self._due.poll_mono_s = min(self._due.poll_mono_s, now_mono_s + max(0.0, (retry_at - now).total_seconds()))
@@ -305,23 +305,23 @@ class Service:
                 self._sweeper.suspect(now=_now())
         except sender.BrokerUnavailable as error:
             self._due.unsent_mono_s = now_mono_s + self._broker.fail(error)
-            self._desk.owes_all = True
+            self._pending.must_send_all = True
             return
-        self._desk.sent.extend(attempt.id for attempt in unsent)
+        self._pending.sent.extend(attempt.id for attempt in unsent)
 
     def _send_unsent(self, now_mono_s: float) -> None:
         """Send messages again of which it is not known that the broker has them."""
-        if self._desk.sent:
+        if self._pending.sent:
             self._due.unsent_mono_s = now_mono_s + MARK_S  # the record does not know of those yet
             return
         with self._store.reading() as book:
-            before = _now() - timedelta(seconds=0 if self._desk.owes_all else UNSENT_S)
+            before = _now() - timedelta(seconds=0 if self._pending.must_send_all else UNSENT_S)
             unsent = book.unsent(before=before, limit=sender.BATCH)
         self._due.unsent_mono_s = now_mono_s + UNSENT_S
         if unsent:
             self._send(unsent, now_mono_s, again=True)
         if len(unsent) < sender.BATCH and not self._broker.is_on:
-            self._desk.owes_all = False
+            self._pending.must_send_all = False
         elif not self._broker.is_on:
             self._due.unsent_mono_s = now_mono_s
 
@@ -340,7 +340,7 @@ class Service:
             return
         try:
             found = self._sweeper.inspect(rows, now=_now(), now_mono_s=now_mono_s, backlog=self._sender.backlog)
-            self._desk.reports.extend(found.outcomes)
+            self._pending.reports.extend(found.outcomes)
             self._resend(found.resend)
             if found.revoke:
                 self._sender.revoke(found.revoke)
@@ -356,7 +356,7 @@ class Service:
             unsent = book.messages(attempt_ids)
         log.warning("messages got lost, sending them again: count=%d", len(unsent))
         self._sender.send(unsent, again=True)
-        self._desk.sent.extend(attempt_ids)
+        self._pending.sent.extend(attempt_ids)
 
     def _tell_reasons(self, consumed: frozenset[str] | None) -> None:
         """Write down why attempts wait, and end those whose messages nobody took in time."""
@@ -370,7 +370,7 @@ class Service:
         try:
             with self._store.reading() as book:
                 ended, revoke = self._unread.overdue(book, now=_now(), block=self._collector.block)
-            self._desk.reports.extend(ended)
+            self._pending.reports.extend(ended)
             if revoke:
                 self._sender.revoke(revoke)
         except collector.ResultsUnavailable as error:
