@@ -135,6 +135,6 @@ class Options:
     pod_mutation_hook: str | None = None
     """`module:function` that is called with every manifest before its identity is set."""
     xcom_sidecar_image: str = "busybox:1.37"
-    """Runs beside pods of any image that leave a result; it needs sh, base64 and sha256sum."""
+    """Runs beside container tasks that leave a result; it needs sh, base64 and sha256sum."""
     create_concurrency: int = 64
     """Create requests in flight at once. A server on loopback gains nothing beyond 16; one that is 150 ms away does."""

@@ -123,7 +123,7 @@ class Kubernetes:
     ] = None
     xcom_sidecar_image: Annotated[
         constraints.Text,
-        about("Runs beside pods of any image that leave a result; it needs `sh`, `base64` and `sha256sum`."),
+        about("Runs beside container tasks that leave a result; it needs `sh`, `base64` and `sha256sum`."),
     ] = "busybox:1.37"
 
 

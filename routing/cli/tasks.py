@@ -126,7 +126,8 @@ def explain(session: Session, words: tuple[str, ...], dag: str | None, output: s
     facts = session.store.explain(run.run_id, task_id, dag_id=run.dag_id, at=datetime.now(UTC))
     steps = advice.next_steps(facts)
     if output != "table":
-        out.show_data({**out.to_plain(facts), "next": steps}, output=output)
+        remedies = [facts.diagnosis["what_to_do"]] if facts.diagnosis else []
+        out.show_data({**out.to_plain(facts), "next": [*remedies, *steps]}, output=output)
         return
     for line in (*facts.lines, *_details(session, facts), *(f"next: {step}" for step in steps)):
         click.echo(_harmless(line))

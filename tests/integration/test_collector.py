@@ -187,7 +187,7 @@ def inspect(
     )
 
 
-def test_attempts_of_a_worker_without_a_pulse_are_lost(
+def test_attempts_of_a_worker_without_a_heartbeat_are_lost(
     reporting: backend.ReportingBackend, collecting: collector.Collector
 ) -> None:
     """Not at once: a worker that lost its connection has time to come back."""

@@ -226,7 +226,7 @@ INTERNALS: Sequence[Internal] = (
     Internal(
         name="celery.app.base:Celery",
         sets=("_local", "_backend", "_backend_cache", "_tasks"),
-        why="a result backend that was made already is made anew with short time-outs; tasks are registered late",
+        why="a result backend that was made already is made again with short time-outs; tasks are registered late",
         used_by=f"{_PATCHES}/call_timeouts.py",
     ),
     Internal(
@@ -337,7 +337,7 @@ INTERNALS: Sequence[Internal] = (
     Internal(
         name=f"{_CHANNEL}._create_client",
         takes=("self", "asynchronous"),
-        why="one client is kept for all commands, made anew with its pool of connections",
+        why="one client is kept for all commands, made again with its pool of connections",
         used_by=f"{_PATCHES}/ack_batching.py",
     ),
     Internal(
