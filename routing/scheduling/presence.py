@@ -73,9 +73,9 @@ class Presence(threading.Thread):
             try:
                 self._look()
             except (exceptions.KombuError, redis.RedisError, OSError, store_errors.RecordError) as error:
-                log.debug("queues and processes were not looked at: %s", error)  # the scheduler's loop reports what is away
+                log.debug("queues were not looked at: %s", error)  # the scheduler's loop reports what is away
             except Exception:
-                log.exception("looking at queues and processes failed")
+                log.exception("looking at queues failed")
             self._stop_event.wait(EVERY_S if self.queues and not self._is_somebody_missing() else EARLY_S)
 
     def _look(self) -> None:
