@@ -4,7 +4,6 @@ A task of a DAG has a record of its own (`routing.cli.tasks` shows that). Any ot
 each launch: one for each Celery retry.
 """
 
-import shlex
 from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
@@ -14,6 +13,7 @@ from dispatcher.attempts import wait_rules
 from dispatcher.attempts.status_store import PodRow
 from dispatcher.protocol import outcome
 from dispatcher.status import diagnosis, reasons
+from routing import commands
 from routing.cli import lookup
 from routing.cli import output as out
 from routing.cli.failure import Failure
@@ -151,6 +151,6 @@ def _log(session: Session, row: PodRow) -> str | None:
 
 def _next(session: Session, row: PodRow, found: diagnosis.Diagnosis | None) -> Iterator[str]:
     if found is not None and found.what_to_do:
-        app = f" --app {shlex.quote(session.app)}" if session.app else ""
-        logs = f"`podyard tasks logs{app} {shlex.quote(row.attempt_id)}`"
+        app = ("--app", session.app) if session.app else ()
+        logs = commands.shown("tasks", "logs", *app, row.attempt_id)
         yield found.what_to_do.replace("`podyard tasks logs`", logs)

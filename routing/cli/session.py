@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
+from routing import commands
 from routing.cli.failure import Failure
 
 if TYPE_CHECKING:
@@ -105,7 +106,9 @@ class Session:
         if path is None or path.exists():
             return
         if self.app:
-            raise Failure(f"there is no database at {path} yet: make it with `podyard db upgrade --app {self.app}`")
+            raise Failure(
+                f"there is no database at {path} yet: make it with {commands.shown('db', 'upgrade', '--app', self.app)}"
+            )
         raise Failure(
             f"there is no database at {path} yet: run `podyard standalone` (or `podyard demo`) in this folder,"
             " or make one with `podyard db upgrade`; for a Celery application of your own, name it with --app"
@@ -114,10 +117,10 @@ class Session:
     def require_database(self) -> None:
         """Refuses what a Celery application without a database cannot tell."""
         if self.application and not self.settings.database.url:
+            upgrade = commands.shown("db", "upgrade", "--app", self.app or "")
             raise Failure(
                 f"the dispatcher of {self.app} keeps no record of pods: set database_url in app.conf.podyard, or"
-                f" PODYARD_DATABASE__URL, make the tables with `podyard db upgrade --app {self.app}`, and start the"
-                " dispatcher again"
+                f" PODYARD_DATABASE__URL, make the tables with {upgrade}, and start the dispatcher again"
             )
 
 

@@ -46,8 +46,8 @@ def list_tasks(session: Session, *, run: str | None, dag: str | None, state: str
     """
     if session.app:
         raise Failure(
-            f"a Celery application has no runs of tasks; `podyard pods list --app {session.app}` lists those that ran"
-            " in pods, and Flower (`podyard flower`) the others"
+            f"a Celery application has no runs of tasks; {commands.shown('pods', 'list', '--app', session.app)} lists"
+            " those that ran in pods, and Flower (`podyard flower`) the others"
         )
     found = lookup.find_run(session.store, run, dag=dag)
     listed = [
@@ -146,9 +146,10 @@ def _launches(session: Session, words: Sequence[str]) -> list[PodRow]:
     except Failure as error:
         raise Failure(f"{error.format_message()}{_outcome(session, words[0])}") from error
     if not found:
+        listing = commands.shown("pods", "list", "--app", session.app or "")
         raise Failure(
             f"the record of pods has no task {words[0]!r}: it was not taken by a dispatcher, or by one without this"
-            f" database (`podyard pods list --app {session.app}` lists what it has){_outcome(session, words[0])}"
+            f" database ({listing} lists what it has){_outcome(session, words[0])}"
         )
     return found
 
