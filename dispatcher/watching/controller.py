@@ -94,6 +94,8 @@ class Controller:
         self._status = StatusWriter(options, owner=owner, attempts=attempts, celery=celery)
         self._reconciler = Reconciler(attempts, status=self._status, celery=celery)
         self._parts: Parts | None = None
+        self._unanswered: dict[tuple[type[Command], str], Command] = {}
+        """(kind, delivery) -> what Celery's side waits for, or what has to wait for the API server."""
         self._missing: list[str] = []
         """Permissions that we do not have."""
 
@@ -148,6 +150,9 @@ class Controller:
         self._parts, self._reconciler.executors = parts, parts.executors
         for attempt in self._attempts:
             self._resume(attempt, parts)
+        unanswered, self._unanswered = self._unanswered, {}
+        for command in unanswered.values():
+            self._handle(command)
 
     def _resume(self, attempt: Attempt, parts: Parts) -> None:
         """An attempt that was here before the API server answered, or before the loops were begun anew."""
@@ -254,23 +259,29 @@ class Controller:
                 if self._parts is not None:
                     self._parts.capacity.admission.own_limit = command.limit
                     self._parts.capacity.room.set()
-            case _:
+            case Requeue() | ConfirmOwner():
+                self._unanswered[(type(command), command.delivery)] = command
+                self._background.spawn(self._answer(command))
+            case Terminate() | Close():
                 attempt = self._attempts.of_delivery(command.delivery)
-                if attempt is not None:
-                    self._handle_for(attempt, command)
-                elif isinstance(command, ConfirmOwner):
-                    self._background.spawn(self._confirm_withdrawn(command))
+                if attempt is None:
+                    return
+                if isinstance(command, Close):
+                    self._close(attempt, is_success=command.is_success)
+                else:
+                    self._terminate(attempt)
 
-    def _handle_for(self, attempt: Attempt, command: Terminate | Close | Requeue | ConfirmOwner) -> None:
-        match command:
-            case Terminate():
-                self._terminate(attempt)
-            case Close():
-                self._close(attempt, is_success=command.is_success)
-            case Requeue():
-                self._background.spawn(self._requeue(attempt))
-            case ConfirmOwner():
-                self._background.spawn(self._confirm_owner(attempt))
+    async def _answer(self, command: Requeue | ConfirmOwner) -> None:
+        """Carries out what takes calls. Where the loops end meanwhile it begins anew with them: Celery's side waits."""
+        attempt = self._attempts.of_delivery(command.delivery)
+        if isinstance(command, Requeue):
+            if attempt is not None:
+                await self._requeue(attempt)
+        elif attempt is None:
+            await self._confirm_withdrawn(command)
+        else:
+            await self._confirm_owner(attempt)
+        self._unanswered.pop((type(command), command.delivery), None)
 
     def _submit(self, attempt: Attempt) -> None:
         if not self._attempts.add(attempt):
@@ -318,6 +329,8 @@ class Controller:
             if parts is not None:
                 parts.capacity.admission.withdraw(attempt)
             self._attempts.close(attempt, Closed.WITHDRAWN, endings.revoked(attempt))
+        elif attempt.state in states.LIVE and parts is None:
+            self._unanswered[(Terminate, attempt.delivery)] = Terminate(delivery=attempt.delivery)
         elif attempt.state in states.LIVE and parts is not None:
             self._attempts.close(attempt, Closed.TERMINATED, endings.revoked(attempt))
             self._forget_pod(attempt, parts)

@@ -13,7 +13,7 @@ from dispatcher.launching import claim_client
 from dispatcher.launching.claim_client import Claims
 from dispatcher.protocol import launch_claim
 from tests import builders, fast_time
-from tests.memory_book import MemoryBook
+from tests.memory_claim_store import MemoryClaimStore
 
 ME, OTHER = "me@host", "other@host"
 AWAY = ConnectionError("the result backend is away")
@@ -23,7 +23,7 @@ class World:
     """The claims of one dispatcher, in a store that others write, too."""
 
     def __init__(self) -> None:
-        self.claim_store = MemoryBook()
+        self.claim_store = MemoryClaimStore()
         self.claims = Claims(self.claim_store, owner=ME)
         self.attempts = Attempts(is_strict=True)
 
@@ -49,9 +49,9 @@ def using(test: Callable[[World], Awaitable[Any]]) -> Any:
     return fast_time.run(run())
 
 
-def test_only_a_backend_that_knows_claims_is_a_book() -> None:
+def test_only_a_backend_that_knows_claims_is_a_claim_store() -> None:
     """Celery's own do not."""
-    claim_store = MemoryBook()
+    claim_store = MemoryClaimStore()
     assert claim_client.claim_store_of(claim_store) is claim_store
     assert claim_client.claim_store_of(object()) is None
 
@@ -146,7 +146,7 @@ def test_each_that_waits_learns_that_the_backend_is_away_and_may_ask_again() -> 
 def test_an_odd_answer_of_the_backend_leaves_nobody_waiting(answers: Any) -> None:
     """It is as good as none: who asked hears of it, and asks again."""
 
-    class Odd(MemoryBook):
+    class Odd(MemoryClaimStore):
         def take_launches(self, wanted: Any) -> Any:
             return answers if len(wanted) > 1 else super().take_launches(wanted)
 

@@ -15,7 +15,7 @@ from dispatcher.attempts.states import State
 from dispatcher.manifests import names
 from tests import builders
 from tests.cluster_side import OWNER, ClusterSide
-from tests.memory_book import MemoryBook
+from tests.memory_claim_store import MemoryClaimStore
 
 
 def using(test: Callable[[ClusterSide], Awaitable[Any]], **options: Any) -> Any:
@@ -210,7 +210,7 @@ def test_a_create_that_was_cancelled_may_have_worked_and_its_pod_is_looked_for(c
         assert one.ending is not None
         assert one.ending.reason == "PodLost"
 
-    using(test, claim_store=MemoryBook())
+    using(test, claim_store=MemoryClaimStore())
 
 
 def test_a_create_that_was_cancelled_is_adopted_where_its_pod_is_there() -> None:
@@ -225,7 +225,7 @@ def test_a_create_that_was_cancelled_is_adopted_where_its_pod_is_there() -> None
         assert one.state is State.PENDING
         assert len(side.api.pods) == 1
 
-    using(test, claim_store=MemoryBook())
+    using(test, claim_store=MemoryClaimStore())
 
 
 def test_an_adoption_that_was_cancelled_is_in_doubt_too() -> None:
@@ -242,7 +242,7 @@ def test_an_adoption_that_was_cancelled_is_in_doubt_too() -> None:
         assert one.ending is not None
         assert one.ending.reason == "PodLost"
 
-    using(test, claim_store=MemoryBook())
+    using(test, claim_store=MemoryClaimStore())
 
 
 def test_a_launch_that_is_cancelled_before_its_create_is_in_no_doubt() -> None:
@@ -266,7 +266,7 @@ def test_a_launch_that_is_cancelled_before_its_create_is_in_no_doubt() -> None:
         await launch(side, one)
         assert one.state is State.PENDING
 
-    using(test, claim_store=MemoryBook())
+    using(test, claim_store=MemoryClaimStore())
 
 
 def test_a_fault_in_a_create_leaves_open_whether_its_pod_was_made() -> None:
@@ -283,7 +283,7 @@ def test_a_fault_in_a_create_leaves_open_whether_its_pod_was_made() -> None:
         assert one.ending is not None
         assert one.ending.reason == "PodLost"
 
-    using(test, claim_store=MemoryBook())
+    using(test, claim_store=MemoryClaimStore())
 
 
 def test_an_answer_that_is_no_pod_is_a_fault_of_that_attempt() -> None:

@@ -18,7 +18,7 @@ from dispatcher.protocol import launch_claim
 from dispatcher.protocol.launch_claim import Step
 from tests import builders, fast_time
 from tests.cluster_side import Answers
-from tests.memory_book import MemoryBook
+from tests.memory_claim_store import MemoryClaimStore
 
 ME, OTHER = "me@host", "other@host"
 AWAY = ConnectionError("the result backend is away")
@@ -27,12 +27,12 @@ AWAY = ConnectionError("the result backend is away")
 class World:
     """A guard, with a store of claims or without."""
 
-    def __init__(self, *, has_book: bool = True) -> None:
-        self.claim_store = MemoryBook()
+    def __init__(self, *, has_claims: bool = True) -> None:
+        self.claim_store = MemoryClaimStore()
         self.answers = Answers()
         self.attempts = Attempts(is_strict=True)
         self.claims = Claims(self.claim_store, owner=ME)
-        self.guard = LaunchGuard(self.claims if has_book else None, questions=self.answers, attempts=self.attempts)
+        self.guard = LaunchGuard(self.claims if has_claims else None, questions=self.answers, attempts=self.attempts)
 
     def attempt(self, *, received_at: datetime | None = None, **fields: Any) -> Attempt:
         """One whose turn has come. It was received just now, unless something else is said."""
@@ -365,7 +365,7 @@ def test_a_message_that_comes_for_the_first_time_is_created_without_a_question()
         assert await world.guard.ask(one) == Step("create", "Unclaimed")
         assert world.guard.is_fresh(one)
 
-    using(test, has_book=False)
+    using(test, has_claims=False)
 
 
 LONG_AGO = datetime(2026, 1, 1, tzinfo=UTC)
@@ -388,7 +388,7 @@ def test_what_may_have_been_delivered_before_is_dropped_once_it_has_an_outcome(f
         assert await world.guard.ask(ended) == Step("drop", "Ended")
         assert await world.guard.ask(fresh) == Step("create", "Unclaimed")
 
-    using(test, has_book=False)
+    using(test, has_claims=False)
 
 
 def test_an_outcome_that_cannot_be_looked_up_is_waited_for() -> None:
@@ -405,7 +405,7 @@ def test_an_outcome_that_cannot_be_looked_up_is_waited_for() -> None:
         world.answers.trouble = None
         assert await asking == Step("create", "Unclaimed")
 
-    using(test, has_book=False)
+    using(test, has_claims=False)
 
 
 # --- revoked, or expired

@@ -15,7 +15,7 @@ from dispatcher.launching import launcher
 from dispatcher.options import QueueProfile
 from tests import builders, fast_time
 from tests.cluster_side import ClusterSide
-from tests.memory_book import MemoryBook
+from tests.memory_claim_store import MemoryClaimStore
 
 
 def using(test: Callable[[ClusterSide], Awaitable[Any]], **options: Any) -> Any:
@@ -141,7 +141,7 @@ def test_no_more_creates_are_at_the_server_at_once_than_it_may_get() -> None:
         gate.set()
         await side.until(lambda: all(one.state is State.PENDING for one in ones))
 
-    running(test, create_concurrency=2, claim_store=MemoryBook())
+    running(test, create_concurrency=2, claim_store=MemoryClaimStore())
 
 
 def test_a_create_that_is_refused_for_now_is_tried_again_by_itself() -> None:
@@ -250,7 +250,7 @@ def test_the_end_does_not_wait_for_ever_and_what_it_cuts_off_is_in_doubt() -> No
 
 def test_what_was_being_claimed_at_the_end_is_not_created_and_not_claimed_for_ever() -> None:
     """The next dispatcher need not wonder."""
-    claim_store = MemoryBook()
+    claim_store = MemoryClaimStore()
 
     async def test(side: ClusterSide) -> None:
         assert side.claims is not None

@@ -30,6 +30,7 @@ from dispatcher.attempts.celery_side import (
 )
 from dispatcher.attempts.registry import Attempts
 from dispatcher.attempts.states import State
+from dispatcher.launching.claim_client import ClaimStore
 from dispatcher.manifests import names
 from dispatcher.options import Options, QueueProfile
 from dispatcher.policy import Policy
@@ -37,16 +38,17 @@ from dispatcher.watching import controller, wiring
 from dispatcher.watching.controller import Controller
 from tests import builders, fake_api, fast_time
 from tests.cluster_side import OWNER, Answers, CelerySide
+from tests.memory_claim_store import MemoryClaimStore
 
 
 class World:
     """A controller that has begun at a fake API server; its loops run only where a test runs them."""
 
-    def __init__(self, *, is_connected: bool = True, **more: Any) -> None:
+    def __init__(self, *, is_connected: bool = True, claim_store: ClaimStore | None = None, **more: Any) -> None:
         self.api, self.celery, self.answers = fake_api.FakeApi(), CelerySide(), Answers()
         options = Options(profile_for=lambda queue: QueueProfile(), app_path="tests.app:app", image="i", **more)
         self.one = Controller(
-            options, owner=OWNER, limit=10, celery=self.celery, questions=self.answers, claim_store=None
+            options, owner=OWNER, limit=10, celery=self.celery, questions=self.answers, claim_store=claim_store
         )
         self.attempts: Attempts = self.one._attempts
         self.attempts._is_strict = True
@@ -302,6 +304,71 @@ def test_what_was_withdrawn_is_ours_unless_an_outcome_is_stored(
         assert world.celery.posted[-1].delivery == one.delivery
 
     using(test, is_connected=is_connected)
+
+
+async def loops_end(world: World) -> None:
+    """As they do where one of them fails, or the API server is given up."""
+    world.one._parts = world.one._reconciler.executors = None
+    await world.one._background.cancel()
+
+
+@pytest.mark.parametrize("is_withdrawn", [False, True])
+def test_what_was_asked_for_is_answered_once_the_loops_begin_anew(is_withdrawn: bool) -> None:
+    """Celery's side waits for the answer, and asks no second time."""
+
+    async def test(world: World) -> None:
+        one = world.in_state(State.QUEUED if is_withdrawn else State.RUNNING)
+        if is_withdrawn:
+            world.attempts.close(one, Closed.WITHDRAWN)
+        world.answers.trouble = ConnectionError("away")
+        gate = world.api.hold("read_pod")
+        world.obey(ConfirmOwner(delivery=one.delivery, attempt_id=one.id))
+        await asyncio.sleep(0.01)
+        await loops_end(world)
+        assert not [event for event in world.celery.posted if isinstance(event, Owned)]
+        world.answers.trouble = None
+        gate.set()
+        world.connect()
+        await world.settle()
+        assert [event for event in world.celery.posted if isinstance(event, Owned)] == [Owned(delivery=one.delivery)]
+        assert world.one._unanswered == {}
+
+    using(test)
+
+
+def test_a_message_is_requeued_though_the_loops_ended_meanwhile() -> None:
+    """Its claim is released then."""
+    store = MemoryClaimStore()
+
+    async def test(world: World) -> None:
+        one = world.in_state(State.ENDED)
+        store.trouble = ConnectionError("away")
+        world.obey(Requeue(delivery=one.delivery))
+        await asyncio.sleep(0.01)
+        await loops_end(world)
+        assert Released(delivery=one.delivery) not in world.celery.posted
+        store.trouble = None
+        world.connect()
+        await world.settle()
+        assert (one.closed, world.celery.posted.count(Released(delivery=one.delivery))) == (Closed.STORED, 1)
+
+    using(test, claim_store=store)
+
+
+def test_a_pod_that_cannot_be_ended_now_is_ended_once_there_is_an_API_server() -> None:
+    """Its outcome would take the place of the revocation otherwise."""
+
+    async def test(world: World) -> None:
+        one = world.in_state(State.RUNNING)
+        await loops_end(world)
+        world.obey(Terminate(delivery=one.delivery))
+        assert one.state is State.RUNNING
+        world.connect()
+        await world.settle()
+        assert (one.closed, world.api.pods) == (Closed.TERMINATED, {})
+        assert world.celery.posted[-1] == Released(delivery=one.delivery)
+
+    using(test)
 
 
 def test_a_pod_of_a_time_before_is_cleaned_up_behind() -> None:

@@ -1,11 +1,11 @@
-"""MemoryBook: what a result backend that knows claims does, in memory, for unit tests of launching.
+"""MemoryClaimStore: what a result backend that knows claims does, in memory, for unit tests of launching.
 
 The words of `claim_client.ClaimStore`; tests/integration/test_collector.py holds the real one, in Valkey, to the same
 rules.
 
-    book = memory_book.MemoryBook()
-    book.fail(ConnectionError("away"), takes_effect=True)       # it is done, the answer is lost
-    gate = book.hold()                                          # calls wait, in their thread, until gate.set()
+    store = memory_claim_store.MemoryClaimStore()
+    store.fail(ConnectionError("away"), takes_effect=True)       # it is done, the answer is lost
+    gate = store.hold()                                          # calls wait, in their thread, until gate.set()
 """
 
 import json
@@ -18,7 +18,7 @@ from typing import TypeVar
 T = TypeVar("T")
 
 
-class MemoryBook:
+class MemoryClaimStore:
     """Claims and outcomes. Its methods are called from a thread, as those of a result backend."""
 
     def __init__(self) -> None:
