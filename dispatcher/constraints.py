@@ -47,7 +47,7 @@ Namespace = Annotated[
     str,
     Meta(
         pattern=r"\A[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?\Z",
-        title="a namespace's name: 1 to 63 small letters, digits and dashes, no dash at either end",
+        title="a namespace's name: 1 to 63 lower-case letters, digits and dashes, no dash at either end",
     ),
 ]
 Reference = Annotated[str, Meta(pattern=r"\A[A-Za-z_][\w.]*:[A-Za-z_]\w*\Z", title="module:attribute")]

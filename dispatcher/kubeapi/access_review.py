@@ -46,7 +46,7 @@ async def missing(cluster: client.KubeClient, *, namespaces: Iterable[str]) -> l
     except errors.ApiError as error:
         if error.status in (403, 404, 405):
             return []  # a server without this API, or an account that may not even ask
-        raise errors.ApiUnavailable(f"the permissions could not be asked for: {error}") from error
+        raise errors.ApiUnavailable(f"the permissions could not be checked: {error}") from error
     return [
         f"{namespace}: {verb} {resource}{'/' if subresource else ''}{subresource}"
         for (namespace, verb, resource, subresource), is_allowed in zip(asked, answers, strict=True)

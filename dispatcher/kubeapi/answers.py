@@ -244,9 +244,9 @@ def _decoded(body: bytes) -> Any:
     try:
         return msgspec.json.decode(body)
     except UnicodeDecodeError:
-        raise Unusable("the answer is no UTF-8") from None
+        raise Unusable("the answer is not UTF-8") from None
     except (msgspec.DecodeError, RecursionError) as error:
-        raise Unusable(f"the answer is no JSON that can be read: {error}") from None
+        raise Unusable(f"the answer is not valid JSON: {error}") from None
 
 
 def _convert(answer: Any, shape: type[msgspec.Struct]) -> Json:

@@ -169,7 +169,7 @@ def _refuse(cluster: Cluster, where: str) -> None:
         raise errors.DispatcherError(f"{where}.server must begin with https:// (or http://)")
     if cluster.insecure_skip_tls_verify and (cluster.certificate_authority or cluster.certificate_authority_data):
         raise errors.DispatcherError(
-            f"{where} has insecure-skip-tls-verify and a certificate-authority; take one of them away"
+            f"{where} has insecure-skip-tls-verify and a certificate-authority; remove one of them"
         )
 
 
@@ -185,12 +185,12 @@ def _refuse_user(user: User, where: str) -> None:
     if bool(user.username) != bool(user.password):
         raise errors.DispatcherError(f"{where} needs both username and password")
     if user.username and (user.token or user.token_file):
-        raise errors.DispatcherError(f"{where} has a token and a username: only one can be sent; take the other away")
+        raise errors.DispatcherError(f"{where} has a token and a username: only one can be sent; remove the other")
     if (user.as_uid or user.as_groups or user.as_user_extra) and not user.as_:
         raise errors.DispatcherError(f"{where} has as-uid, as-groups or as-user-extra without as")
     if user.exec is not None and user.exec.interactive_mode not in ("Never", "IfAvailable"):
         raise errors.DispatcherError(
-            f"{where}.exec.interactiveMode is {user.exec.interactive_mode}: nobody is there whom the program could ask"
+            f"{where}.exec.interactiveMode is {user.exec.interactive_mode}: there is nobody whom the program could ask"
         )
 
 
@@ -202,9 +202,9 @@ def _document(file: Path) -> Mapping[str, Any]:
     except (yaml.YAMLError, ValueError, RecursionError) as error:
         mark = getattr(error, "problem_mark", None)
         line = f" (line {mark.line + 1})" if mark is not None else ""
-        raise errors.DispatcherError(f"{file} is no YAML{line}") from error
+        raise errors.DispatcherError(f"{file} is not valid YAML{line}") from error
     if not isinstance(document, dict):
-        raise errors.DispatcherError(f"{file} is no kubeconfig: it holds no mapping")
+        raise errors.DispatcherError(f"{file} is not a kubeconfig: it is not a mapping")
     return document
 
 
@@ -217,7 +217,7 @@ def _merge(documents: Sequence[tuple[Path, Mapping[str, Any]]]) -> _Merged:
                 entries.setdefault(name, _Entry(content, file))
         given = document.get("current-context") or ""
         if not isinstance(given, str):
-            raise errors.DispatcherError(f"{file}: current-context must be text")
+            raise errors.DispatcherError(f"{file}: current-context must be a string")
         current = current or given
     return _Merged(found["clusters"], found["users"], found["contexts"], current)
 
@@ -229,9 +229,9 @@ def _named(entries: Any, kind: str, file: Path) -> Iterator[tuple[str, Any]]:
     for entry in entries or []:
         name = entry.get("name") if isinstance(entry, dict) else None
         if not isinstance(name, str):
-            raise errors.DispatcherError(f"{file}: an entry of {kind} has no name that is text")
+            raise errors.DispatcherError(f"{file}: the name of an entry of {kind} must be a string")
         if name in seen:
-            raise errors.DispatcherError(f"{file}: {kind} has two entries of the name {name!r}")
+            raise errors.DispatcherError(f"{file}: {kind} has two entries named {name!r}")
         seen.add(name)
         content = entry.get(kind.removesuffix("s"))
         yield name, {} if content is None else content
@@ -240,7 +240,7 @@ def _named(entries: Any, kind: str, file: Path) -> Iterator[tuple[str, Any]]:
 def _entry(entries: Mapping[str, _Entry], name: str, kind: str) -> _Entry:
     if name not in entries:
         there = ", ".join(sorted(entries)) or "none"
-        raise errors.DispatcherError(f"no {kind} of the name {name!r} in the kubeconfig; there are: {there}")
+        raise errors.DispatcherError(f"the kubeconfig has no {kind} named {name!r}; it has: {there}")
     return entries[name]
 
 

@@ -85,7 +85,7 @@ def _usable(url: str, setting: str) -> str:
     except ValueError:
         is_complete = False
     if not is_complete:
-        raise ValueError(f"{setting} is no address of a proxy, such as http://proxy.example:3128")
+        raise ValueError(f"{setting} is not the address of a proxy, such as http://proxy.example:3128")
     if address.scheme not in SCHEMES:
         raise ValueError(f"{setting} names a proxy of the kind {address.scheme}://; only {' and '.join(SCHEMES)} work")
     return full

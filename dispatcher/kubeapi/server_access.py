@@ -117,7 +117,7 @@ class TokenFile:
         try:
             self._token = _read_token(self._file)
         except errors.DispatcherError as error:
-            logger.warning("the last token is used on: %s", error)
+            logger.warning("the token could not be read again, the last one is used: %s", error)
 
 
 class Program:
@@ -151,7 +151,9 @@ class Program:
 def _of_service_account(folder: Path, environ: Mapping[str, str], *, verify: bool) -> Access:
     host, port = environ.get("KUBERNETES_SERVICE_HOST"), environ.get("KUBERNETES_SERVICE_PORT")
     if not host or not port:
-        raise errors.DispatcherError("KUBERNETES_SERVICE_HOST and _PORT are not set: this is no pod of a cluster")
+        raise errors.DispatcherError(
+            "KUBERNETES_SERVICE_HOST and _PORT are not set: this process does not run in a pod"
+        )
     server = f"https://{f'[{host}]' if ':' in host else host}:{port}"
     token = TokenFile(folder / "token")
     return Access(
@@ -191,7 +193,7 @@ def _server(text: str) -> str:
     except ValueError:
         is_usable = False
     if not is_usable or address.query or address.fragment or any(sign.isspace() for sign in server):
-        raise errors.DispatcherError(f"the server {text!r} is no address such as https://10.0.0.1:6443")
+        raise errors.DispatcherError(f"the server {text!r} is not an address such as https://10.0.0.1:6443")
     return server
 
 
@@ -230,7 +232,7 @@ def _clean_token(text: str, where: str) -> str:
     if not token:
         raise errors.DispatcherError(f"{where} is empty")
     if not all("!" <= sign <= "~" for sign in token):
-        raise errors.DispatcherError(f"{where} holds a sign that no token has, such as a blank or a line feed inside")
+        raise errors.DispatcherError(f"{where} holds a character that no token has, such as a blank or a line feed")
     return token
 
 
@@ -242,7 +244,9 @@ def _impersonation(user: kubeconfig.User) -> list[tuple[str, str]]:
     for key, values in (user.as_user_extra or {}).items():
         headers += [(f"Impersonate-Extra-{quote(key, safe='')}", value) for value in values]
     if any(not value.isprintable() for _, value in headers):
-        raise errors.DispatcherError("a field of the impersonation (as, as-groups …) holds a sign that no header takes")
+        raise errors.DispatcherError(
+            "a field of the impersonation (as, as-groups …) holds a character that no header may have"
+        )
     return headers
 
 
@@ -296,14 +300,14 @@ def _load_certificate(tls: ssl.SSLContext, certificate: bytes, key: bytes, where
 
 
 def _no_password() -> str:
-    raise ValueError("the key has a password, and nobody is there whom to ask")
+    raise ValueError("the key has a password, and there is nobody to ask for it")
 
 
 def _decoded(text: str, field: str) -> bytes:
     try:
         return base64.b64decode("".join(text.split()), validate=True)
     except (binascii.Error, ValueError) as error:
-        raise errors.DispatcherError(f"{field} is no base64") from error
+        raise errors.DispatcherError(f"{field} is not base64") from error
 
 
 def _file(path: Path, field: str = "") -> bytes:

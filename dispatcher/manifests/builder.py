@@ -251,7 +251,7 @@ def imported_hook(path: str) -> podspec.Hook:
             "write module:function, and put the module where the dispatcher finds it (PYTHONPATH)"
         ) from error
     if not callable(hook):
-        raise errors.DispatcherError(f"kubernetes.pod_mutation_hook = {path!r}: is no function")
+        raise errors.DispatcherError(f"kubernetes.pod_mutation_hook = {path!r}: is not a function")
     return hook  # type: ignore[no-any-return]
 
 

@@ -168,7 +168,7 @@ def _namespace(given: Mapping[str, Any]) -> str | None:
     namespace = _text(given, "namespace")
     if namespace is not None and not _NAMESPACE.fullmatch(namespace):
         raise container_pod_options.wrong(
-            "namespace", f"{namespace!r} is no namespace's name: small letters, digits and dashes"
+            "namespace", f"{namespace!r} is not the name of a namespace: lower-case letters, digits and dashes"
         )
     return namespace
 

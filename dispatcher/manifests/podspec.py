@@ -234,7 +234,9 @@ def _text(value: object) -> str | None:
 
 def _label_key(key: str) -> str:
     if not _LABEL_KEY.fullmatch(key):
-        raise errors.InvalidPod(f"pod: metadata.labels: {key!r} is no label key; use letters, digits, '-', '_' and '.'")
+        raise errors.InvalidPod(
+            f"pod: metadata.labels: {key!r} is not a label key; use letters, digits, '-', '_' and '.'"
+        )
     return key
 
 

@@ -19,7 +19,7 @@ def parse(text: object) -> Decimal:
     """The number that a quantity stands for. Raises ValueError for what is no quantity."""
     found = _SHAPE.fullmatch(str(text)) if isinstance(text, str | int) and not isinstance(text, bool) else None
     if found is None:
-        raise ValueError(f"{text!r} is no quantity; write an amount such as 512Mi or 4Gi")
+        raise ValueError(f"{text!r} is not a quantity; write an amount such as 512Mi or 4Gi")
     number, suffix = Decimal(found[1]), found[2] or ""
     if suffix not in _FACTORS:
         number, suffix = Decimal(found[0]), ""
@@ -30,7 +30,7 @@ def bytes_of(text: object) -> int:
     """The number of bytes, a part of one counting whole. Raises ValueError for what is no quantity above 0."""
     number = parse(text)
     if number <= 0:
-        raise ValueError(f"{text!r} is no amount of memory: it must be above 0")
+        raise ValueError(f"{text!r} is not an amount of memory: it must be above 0")
     return math.ceil(number)
 
 

@@ -158,7 +158,7 @@ def value(data: bytes, *, path: str) -> Any:
         return json.loads(data, parse_constant=_no_constant)
     except (ValueError, RecursionError) as error:
         raise errors.PodFailed(
-            f"its result, the file {path}, is no JSON: {error}; it begins with {data[:SHOWN_BYTES]!r}",
+            f"its result, the file {path}, is not JSON: {error}; it begins with {data[:SHOWN_BYTES]!r}",
             {"reason": "InvalidResult", "cause": "application"},
         ) from None
 

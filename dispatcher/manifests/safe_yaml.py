@@ -44,7 +44,7 @@ def _text(path: str | os.PathLike[str]) -> str:
     except OSError as error:
         raise UnreadableFile(f"the file cannot be read: {error.strerror}") from None
     except ValueError as error:  # a path with a NUL in it
-        raise UnreadableFile(f"is no path: {error}") from None
+        raise UnreadableFile(f"is not a path: {error}") from None
     if len(content) > _MAX_BYTES:
         raise UnreadableFile(f"is larger than {_MAX_BYTES} bytes")
     return _decoded(content)

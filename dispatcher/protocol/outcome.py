@@ -153,9 +153,9 @@ def _fields(text: str) -> dict[str, Any]:
     try:
         fields = typed_json.loads(text)
     except (ValueError, TypeError, AttributeError, KeyError, RecursionError) as error:
-        raise UnreadableOutcome(f"the termination message is no outcome: {text[:120]!r}") from error
+        raise UnreadableOutcome(f"the termination message is not an outcome: {text[:120]!r}") from error
     if not isinstance(fields, dict) or fields.get("v") != 1:
-        raise UnreadableOutcome(f"the termination message is no outcome of a known version: {text[:120]!r}")
+        raise UnreadableOutcome(f"the termination message is not an outcome of a known version: {text[:120]!r}")
     return fields
 
 
@@ -172,7 +172,7 @@ def _outcome(fields: dict[str, Any]) -> Outcome:
     if not isinstance(state, str) or state not in STATES:
         raise UnreadableOutcome(f"the outcome has the unknown state {state!r:.100}")
     if not isinstance(retry, dict | None):
-        raise UnreadableOutcome("the outcome has a wrong field: retry is no mapping")
+        raise UnreadableOutcome("the outcome has a wrong field: retry is not a mapping")
     try:
         return Outcome(
             id=fields["id"],

@@ -109,7 +109,7 @@ class Controller:
                 try:
                     await self._work()
                 except Exception as error:
-                    logger.exception("the loops of the cluster's side ended, they are begun anew")
+                    logger.exception("the loops of the cluster's side failed and are started again")
                     now_mono_s = time.monotonic()
                     faults = [at for at in faults if now_mono_s - at < FAULTS_WITHIN_S] + [now_mono_s]
                     if len(faults) >= FAULTS:
@@ -229,7 +229,7 @@ class Controller:
                     parts.watcher.watch(namespace)
                 await asyncio.sleep(NAMESPACES_S)
             if one.failures == 1:
-                logger.warning("namespaces with pods of ours were not looked for: %s", one.error)
+                logger.warning("namespaces with pods of this deployment were not looked for: %s", one.error)
 
     async def server_answers(self) -> None:
         """Returns if the API server answers; raises what keeps us from it."""
@@ -285,7 +285,7 @@ class Controller:
 
     def _submit(self, attempt: Attempt) -> None:
         if not self._attempts.add(attempt):
-            logger.info("delivered twice, goes on once attempt_id=%s", attempt.id)
+            logger.info("delivered twice, runs once attempt_id=%s", attempt.id)
             self._celery.post(Dropped(delivery=attempt.delivery, pod=""))
         elif self._parts is None:
             trouble = self._connection.trouble or "the API server has not answered yet"

@@ -159,7 +159,7 @@ class Resync:
             return
         self._renewed_mono_s[namespace] = now_mono_s
         logger.warning(
-            "the watch has not shown how a pod ended, it is opened anew namespace=%s pod=%s",
+            "the watch did not show the end of a pod, it is opened again namespace=%s pod=%s",
             *(namespace, attempt.pod.name),
         )
         self._watcher.renew(namespace)

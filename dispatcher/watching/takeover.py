@@ -104,9 +104,9 @@ class Takeover:
             if error.status == 429:
                 raise  # the server wants fewer calls: the rest is for the next round
             if error.status not in (404, 409):  # else it is gone, has changed, or another dispatcher was faster
-                logger.warning("orphan not taken, next time again pod=%s: %s", metadata["name"], error)
+                logger.warning("orphan not taken over, tried again later pod=%s: %s", metadata["name"], error)
             return
-        logger.info("orphan taken pod=%s from=%s", metadata["name"], _owner(pod))
+        logger.info("orphan taken over pod=%s from=%s", metadata["name"], _owner(pod))
 
 
 def _owner(pod: Mapping[str, Any]) -> str:

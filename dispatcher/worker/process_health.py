@@ -181,7 +181,9 @@ class HealthReporter:
                 is_logged = False
             except OSError as error:
                 if not is_logged:
-                    logger.warning("no health is written, set health.folder to a folder that can be: %s", error)
+                    logger.warning(
+                        "health cannot be written, set health.folder to a folder that is writable: %s", error
+                    )
                 is_logged = True
             if self._stopped.wait(self._pace.write_s):
                 return

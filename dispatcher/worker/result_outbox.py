@@ -70,7 +70,9 @@ class ResultOutbox:
         if self._is_fresh:
             self._is_fresh = False
             delay_s = retry.backoff_s(failures + 1, jitter=0, first_s=FIRST_S, last_s=ALONE_LAST_S)
-            logger.warning("not stored although the backend answers, again in seconds=%.1f: %r", delay_s, error)
+            logger.warning(
+                "not stored although the result backend answers, tried again in seconds=%.1f: %r", delay_s, error
+            )
             self._alone.append((now_mono_s + delay_s, OutboxEntry(what, failures + 1)))
             return
         self.keep(what, failures=failures + 1)
@@ -81,7 +83,7 @@ class ResultOutbox:
         if self._since_mono_s is None:
             self._since_mono_s, self._failed_probes = now_mono_s, 0
             self._probe_mono_s = now_mono_s + self._pause_s()
-            logger.warning("outcomes cannot be stored, they are kept until they can: %r", error)
+            logger.warning("outcomes cannot be stored now and are kept until they can: %r", error)
 
     def turn(self, *, now_mono_s: float) -> list[OutboxEntry]:
         """What may be tried again now; to be called a few times a second."""

@@ -73,7 +73,7 @@ class _Told:
         try:
             self._consumer.app.backend.mark_as_failure(task_id, endings.diagnosed(error))
         except Exception as trouble:  # the backend may be away; Celery would not have stored anything
-            logger.warning("the failure of an unreadable message is not stored attempt_id=%s: %r", task_id, trouble)
+            logger.warning("the failure of an unreadable message was not stored attempt_id=%s: %r", task_id, trouble)
 
 
 def _id_of(message: Any) -> str | None:
@@ -87,4 +87,4 @@ def _id_of(message: Any) -> str | None:
 def check_content(content_type: str | None) -> None:
     """Raises ContentDisallowed for pickle, whatever the app accepts: to decode it is to run what the sender wants."""
     if content_type in _NEVER:
-        raise ContentDisallowed(f"a dispatcher takes no pickle, whatever accept_content allows ({content_type})")
+        raise ContentDisallowed(f"a dispatcher accepts no pickle, whatever accept_content says ({content_type})")

@@ -273,7 +273,7 @@ class TestConfig:
         [
             ("site_hook:change", "ok", "site_hook:change"),
             ("site_hook:chnage", "wrong", "has no attribute 'chnage'"),
-            ("site_hook:LIMIT", "wrong", "is no function"),
+            ("site_hook:LIMIT", "wrong", "is not a function"),
             ("no_such:change", "wrong", "No module named 'no_such'"),
             ("broken_hook:change", "wrong", "RuntimeError: no licence"),
         ],

@@ -106,7 +106,7 @@ class Acknowledgements:
                 pipe.zrem(self._qos.unacked_index_key, *tags).hdel(self._qos.unacked_key, *tags).execute()
         except self._errors as error:
             if not self._is_told:
-                logger.warning("messages were not acknowledged, this is tried again: %d, %s", len(tags), error)
+                logger.warning("messages were not acknowledged yet, tried again: %d, %s", len(tags), error)
             self._is_told = True
             self._hub.call_later(AGAIN_S, self.flush)
             return

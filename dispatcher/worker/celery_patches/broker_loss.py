@@ -80,7 +80,7 @@ def await_writes(channel: Any) -> None:
             client.set(PROBE, "", px=1000)
         if one.error is not None:
             if not is_logged:
-                logger.warning("the broker refuses writes, it is waited for: %s", one.error)
+                logger.warning("the broker refuses writes, waiting until it takes them: %s", one.error)
             is_logged = True
             state.maybe_shutdown()
     if is_logged:
@@ -105,7 +105,7 @@ def guarded(call: Callable[..., Any], channel: Any) -> Callable[..., Any]:
         except AttributeError:
             if getattr(channel.connection, "client", None) is not None:
                 raise  # the connection is whole: this is another error
-            logger.warning("left to the broker's visibility time-out, the connection is gone: %s", call.__name__)
+            logger.warning("the connection is gone, the broker's visibility time-out handles it: %s", call.__name__)
             return None
 
     return survives

@@ -282,7 +282,7 @@ def test_an_old_name_is_accepted_with_a_warning_that_names_the_new_one(
         ({"secrets": [Secret("volume", "/x", "a"), Secret("volume", "/x", "b")]}, "'/x' is taken by secrets[0]"),
         ({"full_pod_spec": {"spec": {"containers": [{"imagge": "i"}]}}}, "spec.containers[0].imagge: unknown"),
         ({"full_pod_spec": {"spec": {"containers": [{"name": "a"}]}}}, "none is named 'base', which decides"),
-        ({"namespace": "No_Space"}, "namespace: 'No_Space' is no namespace's name"),
+        ({"namespace": "No_Space"}, "namespace: 'No_Space' is not the name of a namespace"),
         ({"xcom_path": "return.json", "do_xcom_push": True}, "xcom_path: must be the absolute path"),
         ({"pod_template_file": 5}, "pod_template_file must be a non-empty string, not 5"),
         ({"image_pull_secrets": [1]}, "image_pull_secrets[0]: must be a mapping"),

@@ -223,8 +223,8 @@ REFUSED: Mapping[str, Mapping[str, Any]] = {
     },
     "proxy-url": {"cluster": {"proxy-url": "socks5://proxy:1"}},
     "server": {"cluster": {"server": "api.example"}},
-    "no cluster of the name 'z'": {"context": {"cluster": "z"}},
-    "no user of the name 'z'": {"context": {"user": "z"}},
+    "no cluster named 'z'": {"context": {"cluster": "z"}},
+    "no user named 'z'": {"context": {"user": "z"}},
 }
 
 

@@ -242,7 +242,7 @@ class TestNamespaces:
         ({}, r"spec.containers\[0\].image: is missing"),
         ({"image": "x", "config_file": "/elsewhere"}, "config_file: is /elsewhere"),
         ({"image": "x", "cluster_context": "other"}, "cluster_context: is 'other'"),
-        ({"image": "x", "labels": {"a b": "c"}}, "metadata.labels: 'a b' is no label key"),
+        ({"image": "x", "labels": {"a b": "c"}}, "metadata.labels: 'a b' is not a label key"),
         (
             {"image": "x", "pod_template_dict": {"spec": {"containers": [{"name": "main", "image": "i"}]}}},
             "none is named 'base', which decides",

@@ -193,7 +193,7 @@ def test_the_arguments_stay_as_they_are() -> None:
         ({"secrets": ["keys"]}, "secrets[0]: must be a mapping, not a text"),
         ({"labels": ["a"]}, "labels: must be a mapping, not a list"),
         ({"labels": {"a": 1}}, "labels.a: must be a string, not the number 1; put it in quotes"),
-        ({"namespace": "My Jobs"}, "namespace: 'My Jobs' is no namespace's name"),
+        ({"namespace": "My Jobs"}, "namespace: 'My Jobs' is not the name of a namespace"),
         ({"hostnetwork": "yes"}, "hostnetwork: must be true or false, not a string; write it without quotes"),
         ({"image_pull_policy": "Sometimes"}, "image_pull_policy: must be one of Always, IfNotPresent, Never"),
         ({"on_finish_action": "delete"}, "on_finish_action: must be one of delete_pod, "),

@@ -287,7 +287,7 @@ def test_a_template_that_is_wrong_is_told() -> None:
 
 @pytest.mark.parametrize("key", ["", "a b", "-a", "a/b/c", "/a", "Ä", "A.example/a", "x" * 64, "a\n"])
 def test_a_label_key_that_kubernetes_refuses_is_told(key: str) -> None:
-    with pytest.raises(errors.InvalidPod, match=r"metadata\.labels: .* is no label key"):
+    with pytest.raises(errors.InvalidPod, match=r"metadata\.labels: .* is not a label key"):
         build(labels={key: "v"})
 
 

@@ -50,7 +50,7 @@ class TestTravel:
         [
             ("more", "must be a mapping"),
             ({"memory": "1Gi"}, "lessons.memory.*unknown key"),
-            ({"memory_limit": "much"}, "lessons.memory_limit.*no quantity"),
+            ({"memory_limit": "much"}, "lessons.memory_limit.*not a quantity"),
             ({"growths": 6}, "0 to 5"),
             ({"avoid_nodes": "n1"}, "list of names"),
         ],
