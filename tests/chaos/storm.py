@@ -32,6 +32,8 @@ from tests.chaos import audit, installation, load
 from tests.chaos.audit import Audit
 from tests.chaos.load import Load
 
+LAST_LINES = 60
+"""Of the log of a part that ended though nobody killed it."""
 TICK_S = 0.1
 LOOK_S = 5.0
 LOAD_S = 0.5
@@ -181,7 +183,9 @@ class Storm:
         for name, part in self.yard.parts.items():
             if name not in self._down and part.process is not None and part.process.poll() is not None:
                 self.deaths.append(name)
-                self.say(f"{now - self._began:6.1f} {name} ended by itself with {part.process.returncode}")
+                self.say(f"{now - self._began:6.1f} {name} ended by itself with {part.process.returncode}; its log ends:")
+                for line in (self.yard.folder / f"{name}.log").read_text(errors="replace").splitlines()[-LAST_LINES:]:
+                    self.say(f"        {line}")
                 self._revive(name, 1.0)
         time.sleep(TICK_S)
 
