@@ -183,9 +183,11 @@ class Storm:
         for name, part in self.yard.parts.items():
             if name not in self._down and part.process is not None and part.process.poll() is not None:
                 self.deaths.append(name)
-                self.say(f"{now - self._began:6.1f} {name} ended by itself with {part.process.returncode}; its log ends:")
-                for line in (self.yard.folder / f"{name}.log").read_text(errors="replace").splitlines()[-LAST_LINES:]:
-                    self.say(f"        {line}")
+                self.say(
+                    f"{now - self._began:6.1f} {name} ended by itself with {part.process.returncode}; its last words:"
+                )
+                log = (self.yard.folder / f"{name}.log").read_text(errors="replace")
+                self.say("\n".join(log.splitlines()[-LAST_LINES:]))
                 self._revive(name, 1.0)
         time.sleep(TICK_S)
 
