@@ -26,7 +26,12 @@ _CAUSES: dict[str, reasons.Cause] = {
     "infrastructure": "infrastructure",
     "unknown": "unknown",
 }
-_WHOSE = {"application": "the task's own", "infrastructure": "the infrastructure's", "unknown": "not known"}
+_WHOSE = {
+    "application": "the task's author's",
+    "infrastructure": "the infrastructure's",
+    "unknown": "nobody can say",
+    None: "nobody's",
+}
 _NOT_ENDED = ("Waiting", "Pending", "Running", "Unknown")
 
 
@@ -60,23 +65,21 @@ def facts(session: Session, launches: Sequence[PodRow]) -> dict[str, Any]:
 
 
 def lines(session: Session, launches: Sequence[PodRow]) -> Iterator[str]:
-    """What happened, why, whose fault it is and what to do: the last launch first, then each one before."""
+    """What happened, why, whose it is and what to do, each once and of the last launch; then a line for each launch."""
     last = launches[-1]
     found = diagnosed(last)
-    yield f"{last.task} ({last.attempt_id}), deployment {last.deployment}: {_state(last)}"
-    yield from _wait(last)
+    yield f"{last.task} ({last.attempt_id}), deployment {last.deployment}: {last.phase}"
+    if happened := _happened(last):
+        yield f"{'what happened' if has_ended(last) else 'what happens'}: {happened}"
     if found is not None:
         yield f"why: {found.explanation}"
-    if error := _error(last):
-        yield f"its error: {error}"
-    if found is not None and found.cause is not None:
-        yield f"whose fault: {_WHOSE[found.cause]}"
+        yield f"whose: {_WHOSE[found.cause]}"
+    yield from (f"what to do: {step}" for step in _next(session, last, found))
     for launch in launches:
-        yield from _launch(launch)
+        yield from _launch(launch, is_told=launch is last)
     log = _log(session, last)
     if log:
         yield f"log {log}"
-    yield from (f"next: {step}" for step in _next(session, last, found))
 
 
 def diagnosed(row: PodRow) -> diagnosis.Diagnosis | None:
@@ -123,22 +126,29 @@ def _state(row: PodRow) -> str:
     return ", ".join(word for word in (row.phase, row.reason, code) if word)
 
 
-def _wait(row: PodRow) -> Iterator[str]:
-    if row.waiting_since is None or has_ended(row):
-        return
+def _happened(row: PodRow) -> str:
+    """How it ended, or what it waits for; of reason and exit code only what its own message does not say."""
+    error = _error(row) or ""
+    wait = "" if row.waiting_since is None or has_ended(row) else _wait(row, row.waiting_since)
+    code = None if row.exit_code in (None, 0) else f"exit code {row.exit_code}"
+    known = ", ".join(word for word in (row.reason, code) if word and word not in error)
+    return ": ".join(words for words in (wait, known, error) if words)
+
+
+def _wait(row: PodRow, since: datetime) -> str:
     kind = wait_rules.kind_of(reason=row.reason or "", is_pod=row.phase != "Waiting", is_scheduled=row.node is not None)
-    for_s = max(0.0, (datetime.now(UTC) - row.waiting_since).total_seconds())
+    for_s = max(0.0, (datetime.now(UTC) - since).total_seconds())
     bound = ""
     if row.deadline_at is not None and row.at_deadline is not None:
         then = wait_rules.Rule(action=wait_rules.action(row.at_deadline)).consequence
         bound = f"; until {out.clock(row.deadline_at)}, then {then} (waits.{kind} of the queue {row.queue})"
-    yield f"it waits for {wait_rules.KINDS[kind].what}, for {for_s:.0f} s{bound}"
+    return f"it waits for {wait_rules.KINDS[kind].what}, for {for_s:.0f} s{bound}"
 
 
-def _launch(row: PodRow) -> Iterator[str]:
+def _launch(row: PodRow, *, is_told: bool) -> Iterator[str]:
     where = f"pod {row.name} in {row.namespace}" if row.created_at else "no pod yet"
     node = f" on {row.node}" if row.node else ""
-    yield f"retry {row.retries} on {row.queue}: {_state(row)}, {where}{node}"
+    yield f"retry {row.retries} on {row.queue}: {row.phase if is_told else _state(row)}, {where}{node}"
     names = ("received_at", "created_at", "started_at", "ended_at", "deleted_at")
     times = {name.removesuffix("_at"): getattr(row, name) for name in names}
     yield "  " + ", ".join(f"{word} {out.clock(at)}" for word, at in times.items() if at is not None)

@@ -165,8 +165,10 @@ def test_tasks_explain_says_why_one_failed(folder: Folder) -> None:
     """From the table of pods, with the application named or not; the id may be any text."""
     told = folder.call("tasks", "explain", "bad", **RECORD).stdout
     assert told.startswith("shop.train_prices (bad), deployment shop: Failed")
-    assert "its error: TypeError: 'str' object cannot be interpreted as an integer" in told
-    assert "whose fault: the task's own" in told
+    assert "TypeError: 'str' object cannot be interpreted as an integer" in told
+    assert "whose: the task's author's" in told
+    story = [line.partition(":")[0] for line in told.splitlines()[1:5]]
+    assert story == ["what happened", "why", "whose", "what to do"]
     assert "podyard tasks logs --app shop:app bad" in told
     facts = folder.json("tasks", "explain", "order-17", **RECORD)
     assert (facts["task"], facts["launches"][0]["phase"]) == ("shop.render_invoice", "Succeeded")
