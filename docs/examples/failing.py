@@ -20,7 +20,7 @@ def flaky(try_number):
 
 @task(trigger_rule=TriggerRule.ONE_FAILED)
 def alarm():
-    """Here one would tell somebody."""
+    """Here one would notify somebody."""
     print("something failed")
 
 

@@ -1,4 +1,4 @@
-"""Pods of any image: secrets, volumes, settings of the cluster, private images, and results.
+"""Container tasks, pods of any image: secrets, volumes, settings of the cluster, private images, and results.
 
 Every parameter has Airflow's name. What is Kubernetes' own is written as a mapping, as an object of the Kubernetes
 client, or as one of the three classes of `dispatcher`.
@@ -45,7 +45,7 @@ affinity = {
     },
 }
 
-with DAG("kubernetes_pod_operator", description="Pods of any image", params={"greeting": "hello"}):
+with DAG("kubernetes_pod_operator", description="Container tasks", params={"greeting": "hello"}):
     everything = KubernetesPodOperator(
         task_id="task",
         name="test",

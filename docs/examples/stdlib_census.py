@@ -8,7 +8,7 @@ A module is a `.py` file, links not followed. Functions are all `def` and `async
 lambdas are not. Folders of tests and of installed packages are left out. All tasks must run on the same Python;
 `report` checks that.
 
-The report is written by the task `report`, which runs in a Celery worker. Where to is told by the run:
+The report is written by the task `report`, which runs in a Celery worker. The run says where to:
 `podyard dags trigger stdlib_census --conf '{"report": "/path/to/report.txt"}'`; without that it is
 `.podyard/census-report.txt` in the folder that the worker was started in. The task's result says the whole path.
 """
@@ -23,7 +23,7 @@ from pathlib import Path
 from routing import DAG, BashOperator, KubernetesPodOperator, task
 
 SHARDS = 12
-STDLIB = sysconfig.get_path("stdlib")  # asked anew wherever this file is loaded: on each worker, in each pod
+STDLIB = sysconfig.get_path("stdlib")  # asked again wherever this file is loaded: on each worker, in each pod
 LEFT_OUT = {"__pycache__", "dist-packages", "idle_test", "site-packages", "test", "tests"}
 FIGURES = ("modules", "lines", "functions", "classes")
 

@@ -36,7 +36,7 @@ class AirflowFacts:
     """What is known of an installation."""
 
     versions: versions.Versions
-    """Such that everything can be imported: what cannot is told before facts are gathered."""
+    """Such that everything can be imported: what cannot is reported before facts are gathered."""
     executor: str
     """As `[core] executor` has it."""
     broker: str
@@ -178,10 +178,10 @@ def _images(facts: AirflowFacts) -> Iterator[Finding]:
     for image in sorted(images):
         found = _AIRFLOW_TAG.search(image)
         if found is not None and versions.numbers(found[1]) != versions.numbers(facts.versions.airflow):
-            told = (
+            problem = (
                 f"by its tag Airflow {found[1]}, here is {facts.versions.airflow}: pods need the API server's release"
             )
-            yield Finding("image", "warning", f"{image} is {told}")
+            yield Finding("image", "warning", f"{image} is {problem}")
 
 
 def _waits(facts: AirflowFacts) -> Iterator[Finding]:

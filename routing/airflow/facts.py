@@ -38,7 +38,7 @@ def _trouble_of_broker(app: Any) -> str | None:
     try:
         with app.connection_for_read() as connection:
             connection.ensure_connection(max_retries=1, timeout=CONNECT_S)
-    except Exception as error:  # each transport has errors of its own; the check tells what it was
+    except Exception as error:  # each transport has errors of its own; the check says what it was
         return f"{type(error).__name__}: {error}"
     return None
 

@@ -84,7 +84,7 @@ class DAG:
         self.tasks[node.task_id] = node
 
     def warn(self, message: str, kind: type[Warning] | None = None) -> None:
-        """Keeps a sentence for `podyard dags show`; with a kind, Python's warnings tell it too."""
+        """Keeps a sentence for `podyard dags show`; with a kind, Python's warnings show it too."""
         self.warnings.append(message)
         if kind is not None:
             ours = list(itertools.takewhile(_is_ours, _frames()))

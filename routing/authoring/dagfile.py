@@ -26,7 +26,7 @@ _PREFIX = "podyard_dag_"
 _OURS = frozenset({"__main__", "dispatcher", "routing"})
 
 Signature = tuple[int, int]
-"""Modification time in ns, and size: what tells one version of a file from another."""
+"""Modification time in ns, and size: what distinguishes one version of a file from another."""
 
 
 @dataclass(slots=True)
@@ -63,7 +63,7 @@ def load(folder: Path, file: str) -> DagFile:
 
 
 def forget_helpers(folder: Path) -> None:
-    """Makes modules of the folder be imported anew: one of them may have changed."""
+    """Makes modules of the folder be imported again: one of them may have changed."""
     for name in [name for name, module in sys.modules.items() if _is_helper(name, module, folder)]:
         del sys.modules[name]
 
@@ -75,7 +75,7 @@ def _execute(path: Path, folder: Path) -> DagFile:
     module = ModuleType(_module_name(path))
     module.__file__ = str(path)
     sys.modules[module.__name__] = module
-    # Compiled here and not by the import system: its cache tells versions apart by whole seconds only.
+    # Compiled here and not by the import system: its cache distinguishes versions by whole seconds only.
     code = compile(path.read_bytes(), str(path), "exec", dont_inherit=True)
     with dags.collecting() as made:
         exec(code, module.__dict__)  # noqa: S102 - running the author's file is the purpose

@@ -68,7 +68,7 @@ def _context_names(
     try:
         signature = inspect.signature(function)
     except (TypeError, ValueError):
-        return ()  # some builtins have no signature; they tell about wrong arguments when they run
+        return ()  # some builtins have no signature; they refuse wrong arguments when they run
     name = getattr(function, "__name__", repr(function))
     try:
         bound = signature.bind_partial(*args, **kwargs).arguments

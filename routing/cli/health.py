@@ -83,8 +83,8 @@ def health(session: Session, expected: str | None, output: str) -> None:
         )
     wrong = [one for one in found if one.state != "ok"]
     if wrong:
-        told = "; ".join(f"{one.process}: the {one.part} is {one.state}" for one in wrong)
-        raise Failure(f"{told}; {'; '.join(_ways_out({one.state for one in wrong}, folder))}")
+        listed = "; ".join(f"{one.process}: the {one.part} is {one.state}" for one in wrong)
+        raise Failure(f"{listed}; {'; '.join(_remedies({one.state for one in wrong}, folder))}")
 
 
 def _names(text: str | None) -> tuple[str, ...]:
@@ -104,7 +104,7 @@ def _missing(wanted: Iterable[str], readings: Iterable[process_health.Reading]) 
             yield Finding(process=name, pid=None, part="process", state="missing", since=None, why=why)
 
 
-def _ways_out(states: Iterable[str], folder: object) -> Iterator[str]:
+def _remedies(states: Iterable[str], folder: object) -> Iterator[str]:
     if "missing" in states:
         yield "start what is missing"
     if "gone" in states:

@@ -76,7 +76,7 @@ def lines(session: Session, launches: Sequence[PodRow]) -> Iterator[str]:
         yield f"whose: {_WHOSE[found.cause]}"
     yield from (f"what to do: {step}" for step in _next(session, last, found))
     for launch in launches:
-        yield from _launch(launch, is_told=launch is last)
+        yield from _launch(launch, is_shown=launch is last)
     log = _log(session, last)
     if log:
         yield f"log {log}"
@@ -145,10 +145,10 @@ def _wait(row: PodRow, since: datetime) -> str:
     return f"it waits for {wait_rules.KINDS[kind].what}, for {for_s:.0f} s{bound}"
 
 
-def _launch(row: PodRow, *, is_told: bool) -> Iterator[str]:
+def _launch(row: PodRow, *, is_shown: bool) -> Iterator[str]:
     where = f"pod {row.name} in {row.namespace}" if row.created_at else "no pod yet"
     node = f" on {row.node}" if row.node else ""
-    yield f"retry {row.retries} on {row.queue}: {row.phase if is_told else _state(row)}, {where}{node}"
+    yield f"retry {row.retries} on {row.queue}: {row.phase if is_shown else _state(row)}, {where}{node}"
     names = ("received_at", "created_at", "started_at", "ended_at", "deleted_at")
     times = {name.removesuffix("_at"): getattr(row, name) for name in names}
     yield "  " + ", ".join(f"{word} {out.clock(at)}" for word, at in times.items() if at is not None)

@@ -158,11 +158,11 @@ def _lines(fields: Sequence[tuple[str, Text]], *, width: int) -> Iterator[Text]:
     for heading, value in fields:
         if not _says(value):
             continue
-        told = Text.assemble((heading.lower(), "dim"), " ", value)
-        if line and line.cell_len + _GAP + told.cell_len > width - _GAP:
+        labelled = Text.assemble((heading.lower(), "dim"), " ", value)
+        if line and line.cell_len + _GAP + labelled.cell_len > width - _GAP:
             yield line
             line = Text()
-        line = Text.assemble(line, " " * _GAP, told) if line else told
+        line = Text.assemble(line, " " * _GAP, labelled) if line else labelled
     if line:
         yield line
 

@@ -186,6 +186,6 @@ def _watch_lines(look: Callable[[], list[PodRow]], interval_s: float) -> None:
             words = f"{pod.name} {'Deleted' if pod.deleted_at else pod.phase} {_reason(pod)}".strip()
             if said.get((pod.attempt_id, pod.retries)) != words:
                 said[pod.attempt_id, pod.retries] = words
-                latest = max(latest, pod.updated_at)  # what was written late is not told as earlier
+                latest = max(latest, pod.updated_at)  # what was written late is not shown as earlier
                 click.echo(f"{out.clock(latest)} {plaintext.line(words)}")
         time.sleep(interval_s)

@@ -115,7 +115,7 @@ class Session:
         )
 
     def require_database(self) -> None:
-        """Refuses what a Celery application without a database cannot tell."""
+        """Refuses what a Celery application without a database cannot answer."""
         if self.application and not self.settings.database.url:
             upgrade = commands.shown("db", "upgrade", "--app", self.app or "")
             raise Failure(

@@ -181,8 +181,8 @@ def _outcome(session: Session, task_id: str) -> str:
         return f"; its result backend does not answer: {type(error).__name__}: {error}"
     if state == "PENDING":
         return "; its result backend knows no such task"
-    told = f" ({type(result).__name__}: {result})" if isinstance(result, BaseException) else ""
-    return f"; its result backend says {state}{told}"
+    detail = f" ({type(result).__name__}: {result})" if isinstance(result, BaseException) else ""
+    return f"; its result backend says {state}{detail}"
 
 
 def _explain_launches(session: Session, found: Sequence[PodRow], *, output: str) -> None:

@@ -34,7 +34,7 @@ _SIDE = (
 
 
 def page(text: str) -> str:
-    """The page with its two tables made anew."""
+    """The page with its two tables made again."""
     text = _replaced(text, _KEYS, "".join(_settings_rows()))
     return _replaced(text, _RULES, _SIDE + "".join(_rule_rows()))
 

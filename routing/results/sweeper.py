@@ -17,7 +17,7 @@ RESEND_MAX_S = 3600.0
 SUSPECT_S = 7.0
 """So long after an outage of the broker a message sent before it that nobody has is taken for lost. Longer than a
 worker takes to say again which bodies it runs: their claims may be lost, too."""
-TOLD_S = 60.0
+ENDED_S = 60.0
 """So long after its pod's end was seen an attempt without a result is asked for: its result may be lost."""
 UNCLAIMED_S = 30.0
 """So long must a running attempt be without result, claim and heartbeat to be taken for lost."""
@@ -71,7 +71,7 @@ class Sweeper:
                 findings.outcomes.append(reported.lost(row.id, _LOST, at=now))
             elif row.is_unwanted:
                 self._stop(row, findings, now)
-            elif row.is_told or (row.state == "sent" and not row.has_pod and row.id in bodiless):
+            elif row.is_end_seen or (row.state == "sent" and not row.has_pod and row.id in bodiless):
                 silent.append(row)
         overdue = _overdue([row for row in silent if self._is_late(row, now)], backlog)
         for row in overdue:

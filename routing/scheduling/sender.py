@@ -26,7 +26,7 @@ class BrokerUnavailable(Exception):
 
 
 class Sender:
-    """Publishes through one connection of its own, which is made anew after a failure."""
+    """Publishes through one connection of its own, which is made again after a failure."""
 
     def __init__(self, app: Celery) -> None:
         self._app = app

@@ -42,7 +42,7 @@ SWEEP_PAGE = 500
 REASONS_S = 2.0
 UNSENT_S = 5.0
 AUDIT_EVERY_S = 5.0
-"""How often the record is asked for everything, whether it has news or not: one run at a time is read anew."""
+"""How often the record is asked for everything, whether it has news or not: one run at a time is read again."""
 JOIN_S = 1.0
 """The threads beside the loop are not worth a longer wait: what they write is written again by the next scheduler."""
 
@@ -146,7 +146,7 @@ class Service:
 
     def stand_by(self, stop: threading.Event) -> bool:
         """Wait until this process may act. False if it was stopped before. Raises SchemaError."""
-        told = False
+        is_logged = False
         while not stop.is_set():
             self.turned()
             try:
@@ -160,9 +160,9 @@ class Service:
                 self._pending.is_restart = self._pending.must_send_all = True
                 self._due = _Due()
                 return True
-            if not told:
+            if not is_logged:
                 log.info("standing by: another scheduler is at work: holder=%s", holder)
-                told = True
+                is_logged = True
             stop.wait(STAND_BY_S)
         return False
 
@@ -331,7 +331,7 @@ class Service:
         """Look at a page of open attempts, whether anybody reported or not."""
         with self._store.reading() as book:
             rows = book.open_attempts(
-                after=self._sweep_after, limit=SWEEP_PAGE, told_before=_now() - timedelta(seconds=sweeper.TOLD_S)
+                after=self._sweep_after, limit=SWEEP_PAGE, ended_before=_now() - timedelta(seconds=sweeper.ENDED_S)
             )
         is_last = len(rows) < SWEEP_PAGE
         self._due.sweep_mono_s = now_mono_s + (self._settings.scheduler.sweep_s if is_last else 0.0)

@@ -60,7 +60,7 @@ class AttemptStatements(transaction.Transaction):
         )
         return [entries.Unsent(**row) for row in self._connection.execute(query).mappings()]
 
-    def open_attempts(self, *, after: str, limit: int, told_before: datetime) -> list[entries.Waiting]:
+    def open_attempts(self, *, after: str, limit: int, ended_before: datetime) -> list[entries.Waiting]:
         """A page of the attempts without a verdict, by id."""
         columns = (
             tables.ATTEMPT.c.id,
@@ -72,14 +72,14 @@ class AttemptStatements(transaction.Transaction):
         )
         has_pod = sa.exists().where(tables.POD.c.attempt_id == tables.ATTEMPT.c.id)
         is_launched = has_pod.where(tables.POD.c.phase.not_in(status_store.UNLAUNCHED_PHASES))
-        is_told = is_launched.where(
-            tables.POD.c.phase.not_in(status_store.OPEN_PHASES), tables.POD.c.updated_at < told_before
+        is_end_seen = is_launched.where(
+            tables.POD.c.phase.not_in(status_store.OPEN_PHASES), tables.POD.c.updated_at < ended_before
         )
         facts = (
             tables.TASK.c.state.in_(sorted(TASK_FINAL)).label("is_unwanted"),
             has_pod.label("has_pod"),
             is_launched.label("is_launched"),
-            is_told.label("is_told"),
+            is_end_seen.label("is_end_seen"),
         )
         query = (
             sa.select(*columns, *facts)

@@ -124,7 +124,7 @@ class Waiting:
     """The dispatcher knows of it."""
     is_launched: bool
     """Its pod was created: it does not only wait for one."""
-    is_told: bool
+    is_end_seen: bool
     """Its pod ended a while ago, and the dispatcher saw that."""
 
 

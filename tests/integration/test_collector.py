@@ -175,7 +175,7 @@ def pulse_of(worker: backend.ReportingBackend) -> backend.Heart:
 
 def waiting(attempt_id: str, **fields: Any) -> entries.Waiting:
     defaults: dict[str, Any] = {"state": "sent", "side": "celery", "queue": "q", "sent_at": NOW, "sends": 1}
-    defaults |= {"is_unwanted": False, "has_pod": False, "is_launched": False, "is_told": False}
+    defaults |= {"is_unwanted": False, "has_pod": False, "is_launched": False, "is_end_seen": False}
     return entries.Waiting(id=attempt_id, **{**defaults, **fields})
 
 
@@ -285,7 +285,7 @@ def test_b4_a_pod_that_ended_and_whose_result_is_lost_is_asked_for_and_gets_no_s
     row = waiting("a", state="running", side="kubernetes", has_pod=True, is_launched=True)
     sweeping = sweeper.Sweeper(collecting, lost_after_s=10)
     assert inspect(sweeping, row, after_s=999).resend == []
-    assert inspect(sweeping, replace(row, is_told=True), after_s=999).resend == ["a"]
+    assert inspect(sweeping, replace(row, is_end_seen=True), after_s=999).resend == ["a"]
     [(held, _, is_over)] = reporting.take_launches([("a", "mine", '{"token":"mine"}')])
     step = launch_claim.decide(launch_claim.Answer(held=held, has_outcome=is_over), place=(0, 0), was_ours=False)
     assert step.action == "look"

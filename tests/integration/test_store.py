@@ -248,7 +248,7 @@ def test_cancelling_ends_run_and_tasks_once(store: Store) -> None:
     assert store.cancel_run(run.run_id, at=AT) is False
     assert {task.state for task in store.tasks(run.run_id)} == {"cancelled"}
     with store.reading() as book:
-        [waiting] = book.open_attempts(after="", limit=10, told_before=AT)
+        [waiting] = book.open_attempts(after="", limit=10, ended_before=AT)
     assert (waiting.id, waiting.is_unwanted) == (attempt, True)
     with pytest.raises(store_errors.RecordError, match="no run 'other'"):
         store.cancel_run("other", at=AT)
@@ -573,7 +573,7 @@ def _assert_indexes(store: Store) -> None:
     arguments: list[object] = []
     sa.event.listen(store.db.engine, "before_cursor_execute", note)
     with store.reading() as book:
-        book.open_attempts(after="", limit=500, told_before=AT)
+        book.open_attempts(after="", limit=500, ended_before=AT)
         book.count_open()
         book.unsent(before=AT, limit=500)
         book.due_retries(now=AT, limit=500)
