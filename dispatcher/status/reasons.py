@@ -64,7 +64,9 @@ UNSCHEDULABLE = "Unschedulable"
 """The one reason of which all meanings that fit are given: each node may have another one."""
 
 _BODY: tuple[Place, ...] = ("pod", "worker")
-_LOG = "its log says why: `podyard tasks logs`"
+SAVED_LOG = "`podyard tasks logs`"
+LOG_OF_POD = "`kubectl logs`, as long as its pod is there: no logs.folder is set"
+_LOG = f"its log says why: {SAVED_LOG}"
 _AGAIN = (
     "it is not the task's fault: a DAG tries again by itself, up to scheduler.infra_retries times; a Celery task may "
     "ask for that by retry_on_worker_lost"

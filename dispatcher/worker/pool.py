@@ -98,7 +98,7 @@ class KubernetesPool(BasePool):
             self.app,
             options=self._options,
             bridge=self._bridge,
-            replay=Replay(self.app, hostname=nodename),
+            replay=Replay(self.app, hostname=nodename, keeps_logs=self._options.log_folder is not None),
             outbox=ResultOutbox(health_checks.ResultBackendCheck(self.app)),
             questions=questions,
         )

@@ -19,6 +19,7 @@ from dispatcher import errors
 from dispatcher.attempts import endings
 from dispatcher.protocol import outcome
 from dispatcher.protocol.message import Message
+from dispatcher.status import reasons
 from dispatcher.worker.celery_patches import chord_parts, store_script, switches
 from dispatcher.worker.sending import ReplayAgain, Sending
 
@@ -37,8 +38,10 @@ class Replayed:
 class Replay:
     """The tracers of one app, one per task, made when first used."""
 
-    def __init__(self, app: Celery, *, hostname: str) -> None:
+    def __init__(self, app: Celery, *, hostname: str, keeps_logs: bool = True) -> None:
+        """`keeps_logs`: the logs of pods are saved, so that a failure may point at one."""
         self._app = app
+        self._keeps_logs = keeps_logs
         self._hostname = hostname
         self._tracers: dict[str, tuple[Any, Callable[..., Any]]] = {}
         self.sending = Sending(app)
@@ -50,7 +53,7 @@ class Replay:
         Raises what the result backend or the broker raise when they cannot be reached: nothing is lost then, the
         caller keeps the outcome and tries again.
         """
-        ended = _explained(ended)
+        ended = self._explained(ended)
         stand_in, trace = self._tracer(message.name)
         stand_in.ended = ended
         stand_in.remote_traceback = _remote_traceback(ended)
@@ -114,15 +117,35 @@ class Replay:
             self._tracers[name] = (stand_in, tracer)
         return self._tracers[name]
 
+    def _explained(self, ended: outcome.Outcome | BaseException) -> outcome.Outcome | BaseException:
+        """The outcome with sentences for people; they point at the saved log only where logs are saved."""
+        ended = _explained(ended)
+        if self._keeps_logs:
+            return ended
+        if isinstance(ended, errors.PodFailed):
+            return _without_saved_log(ended)
+        failure = ended.failure if isinstance(ended, outcome.Outcome) else None
+        if failure is None or not _is_of_the_pod(failure) or not isinstance(ended, outcome.Outcome):
+            return ended
+        told = _without_saved_log(errors.PodFailed(*failure.args[:2]))
+        return replace(ended, failure=replace(failure, args=told.args))
+
+
+def _is_of_the_pod(failure: outcome.Failure) -> bool:
+    return (failure.module, failure.type) == _OF_THE_POD and isinstance([*failure.args, None, None][1], Mapping)
+
+
+def _without_saved_log(failure: errors.PodFailed) -> errors.PodFailed:
+    what_to_do = str(failure.details.get("what_to_do", "")).replace(reasons.SAVED_LOG, reasons.LOG_OF_POD)
+    return type(failure)(failure.message, {**failure.details, "what_to_do": what_to_do})
+
 
 def _explained(ended: outcome.Outcome | BaseException) -> outcome.Outcome | BaseException:
     """The outcome; a failure that the pod itself found gets the sentences for people that those of the cluster have."""
     failure = ended.failure if isinstance(ended, outcome.Outcome) else None
-    if failure is None or (failure.module, failure.type) != _OF_THE_POD or not isinstance(ended, outcome.Outcome):
+    if failure is None or not _is_of_the_pod(failure) or not isinstance(ended, outcome.Outcome):
         return ended
-    message, details, *_ = [*failure.args, "", None, None]
-    if not isinstance(details, Mapping):
-        return ended
+    message, details, *_ = failure.args
     diagnosed = endings.diagnosed(errors.PodFailed(str(message), details), place="pod")
     return replace(ended, failure=replace(failure, args=diagnosed.args))
 

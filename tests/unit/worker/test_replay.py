@@ -12,6 +12,7 @@ from celery.backends.cache import CacheBackend
 from kombu.transport import memory
 
 from dispatcher import errors
+from dispatcher.attempts import endings
 from dispatcher.protocol import outcome
 from dispatcher.protocol.message import Message
 from dispatcher.worker.celery_patches import call_timeouts
@@ -318,6 +319,28 @@ def test_a_failure_that_the_pod_found_explains_itself(app: Celery) -> None:
     stored = app.backend._get_task_meta_for("explains")["result"]
     assert isinstance(stored, errors.PodFailed)
     assert {**args[1], **dict.fromkeys(("explanation", "what_to_do"))}.keys() == stored.details.keys()
+
+
+@pytest.mark.parametrize(
+    ("keeps_logs", "where"), [(True, "`podyard tasks logs`"), (False, "`kubectl logs`, as long as")]
+)
+@pytest.mark.parametrize("is_of_pod", [True, False])
+def test_a_failure_points_at_a_saved_log_only_where_logs_are_saved(
+    app: Celery, keeps_logs: bool, where: str, is_of_pod: bool
+) -> None:
+    """Else its pod alone has one. Both for what the cluster tells and for what the pod itself found."""
+    details = {"reason": "Error", "exit_code": 3, "cause": "application"}
+    message = Message(name="double", id="points", args=[1], headers={"id": "points", "retries": 0})
+    failure = outcome.Failure(
+        type="PodFailed", module="dispatcher.errors", args=["the body called sys.exit(3)", details]
+    )
+    ended = outcome.Outcome(id="points", retries=0, state="FAILURE", failure=failure)
+    diagnosed = endings.diagnosed(errors.PodFailed("the pod failed", details))
+
+    Replay(app, hostname="d", keeps_logs=keeps_logs).replay(message, diagnosed if is_of_pod else ended)
+
+    stored = app.backend._get_task_meta_for("points")["result"]
+    assert stored.details["what_to_do"].startswith(f"its log says why: {where}")
 
 
 @pytest.mark.parametrize("taken", [0, 1, 2])
