@@ -219,6 +219,8 @@ class Creation:
             await self._adopt(attempt, begun_mono_s=begun_mono_s)
         elif reaction.action in ("wait", "stop"):
             self._park(attempt, error, begun_mono_s=begun_mono_s)
+        elif attempt.launch.may_have_pod and (pod := await self._pod_in_doubt(attempt)) is not None:
+            await self._take_if_ours(attempt, pod)  # a create before had worked: what is refused now runs
         else:
             self._attempts.end(attempt, endings.refused(attempt, error, reason=reaction.reason))
 

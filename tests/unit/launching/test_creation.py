@@ -449,6 +449,22 @@ def test_a_server_that_says_no_gives_the_slot_back_and_the_doubt_stays() -> None
     using(test)
 
 
+@pytest.mark.parametrize("has_worked", [True, False])
+def test_what_is_refused_for_good_while_its_pod_may_exist_is_looked_for_first(has_worked: bool) -> None:
+    """The server asks its webhooks before it sees that the name is taken: the task may run already."""
+
+    async def test(side: ClusterSide) -> None:
+        alone(side)
+        one = submitted(side)
+        side.api.fail("create_pod", errors.ApiUnavailable("lost", was_sent=True), takes_effect=has_worked)
+        await launch(side, one)
+        side.api.fail("create_pod", errors.ApiError(403, "Forbidden", "denied the request: no latest"))
+        await launch(side, one)
+        assert one.state is (State.PENDING if has_worked else State.ENDED)
+
+    using(test)
+
+
 def test_what_is_revoked_while_its_pod_may_exist_is_looked_for_first() -> None:
     """One that is there runs, so it is ended as any other pod; else its outcome would come after the revocation."""
 
