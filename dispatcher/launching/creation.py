@@ -191,7 +191,7 @@ class Creation:
     async def _created(self, attempt: Attempt, pod: Mapping[str, Any]) -> None:
         """The pod exists. One whose message is in a Secret waits for it, and counts as created when it is there."""
         uid = sightings.uid_of(pod)
-        # Before any await: from here on an older pod of the same name is told from this one.
+        # Before any await: from here on an older pod of the same name is distinguished from this one.
         if attempt.pod.uid is None:
             self._attempts.name_pod(attempt, replace(attempt.pod, uid=uid))
         if attempt.state is states.State.LAUNCHING:

@@ -85,7 +85,7 @@ class Deliveries:
         """Of tasks that say nothing: those of the worker's command line."""
         self._held = HeldRequests()
         self._consumer: Any = None
-        self._found_early: list[Found] = []
+        self._found_before_start: list[Found] = []
         """Pods that were found before the worker consumed."""
         self._unconfirmed: dict[str, list[tuple[Any, int]]] = {}
         """Delivery -> what is to be done once it is certain that it is still ours."""
@@ -99,8 +99,8 @@ class Deliveries:
     def consumer_ready(self, consumer: Any) -> None:
         """The worker consumes: requests can be rebuilt from now on."""
         self._consumer = consumer
-        early, self._found_early = self._found_early, []
-        for found in early:
+        waiting, self._found_before_start = self._found_before_start, []
+        for found in waiting:
             self.take(found)
 
     def hold(self, message: Message, callbacks: Callbacks, *, limits: TimeLimits) -> tuple[HeldRequest, Attempt]:
@@ -394,7 +394,7 @@ class Deliveries:
     def _found(self, found: Found, failures: int) -> None:
         """A pod of ours without an attempt: it is adopted, or cleaned up behind where its outcome is stored."""
         if self._consumer is None:
-            self._found_early.append(found)
+            self._found_before_start.append(found)
             return
         name = found.pod["metadata"]["name"]
         try:

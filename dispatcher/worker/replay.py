@@ -112,7 +112,10 @@ class Replay:
             chord_parts.guard(backend, self.sending)
             stand_in = _stand_in(self._app.tasks[name])
             stand_in.sending = self.sending
-            with _unheard(signals.task_prerun), _unheard(signals.task_postrun):  # they were sent where the body ran
+            with (
+                _without_receivers(signals.task_prerun),
+                _without_receivers(signals.task_postrun),
+            ):  # they were sent where the body ran
                 tracer = build_tracer(name, stand_in, app=self._app, hostname=self._hostname, monotonic=stand_in.clock)
             self._tracers[name] = (stand_in, tracer)
         return self._tracers[name]
@@ -159,7 +162,7 @@ def raised(error: BaseException) -> ExceptionInfo:
 
 
 @contextmanager
-def _unheard(signal: Any) -> Iterator[None]:
+def _without_receivers(signal: Any) -> Iterator[None]:
     """A tracer that is built meanwhile sends this signal to nobody: it takes the list of receivers with it."""
     receivers, signal.receivers = signal.receivers, []
     try:

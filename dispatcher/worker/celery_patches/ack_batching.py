@@ -80,7 +80,7 @@ class Acknowledgements:
         self._hub = hub
         self._errors = errors
         self._tags: list[str] = []
-        self._is_told = False
+        self._is_logged = False
         """Whether it was said that something cannot be sent."""
         self._qos.ack = self.take
         for tag in unsent:
@@ -105,12 +105,12 @@ class Acknowledgements:
             with self._qos.pipe_or_acquire() as pipe:
                 pipe.zrem(self._qos.unacked_index_key, *tags).hdel(self._qos.unacked_key, *tags).execute()
         except self._errors as error:
-            if not self._is_told:
+            if not self._is_logged:
                 logger.warning("messages were not acknowledged yet, tried again: %d, %s", len(tags), error)
-            self._is_told = True
+            self._is_logged = True
             self._hub.call_later(AGAIN_S, self.flush)
             return
-        self._is_told = False
+        self._is_logged = False
         del self._tags[: len(tags)]
 
     def _put(self, tag: str) -> None:

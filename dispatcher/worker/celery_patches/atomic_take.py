@@ -103,12 +103,12 @@ class Taking:
         """All lists were empty, and the next look comes when somebody rings."""
         self._has_rung = False
         """Something changed since the last look was sent."""
-        self._bell: Any = None
+        self._notifications: Any = None
         """The connection on which the server notifies of changes."""
-        self._told_socket: Any = None
+        self._watched_socket: Any = None
         """The socket whose reads the server watches."""
         self._awaits_tracking = False
-        self._is_told = True
+        self._is_notified = True
         self._kombus_read: Callable[..., bool] | None = channel._brpop_read if channel._in_poll else None
         """Reads the answer of a BRPOP that kombu has sent already: it comes first on that connection."""
         channel._brpop_start = self.start
@@ -119,9 +119,9 @@ class Taking:
         self._looked_mono_s = 0.0
 
     def close(self) -> None:
-        """Ends the timer and the bell."""
+        """Ends the timer and the notifications."""
         self._timer.cancel()
-        self._drop_bell()
+        self._drop_notifications()
 
     def start(self, timeout: float | None = None) -> None:
         """Asks for a message; kombu calls it when it may consume and nothing is under way."""
@@ -137,9 +137,9 @@ class Taking:
         commands: list[tuple[Any, ...]] = [(*script, len(keys), *keys, time.time())]
         self._is_asked = self._is_idle = self._has_rung = False
         self._looked_mono_s = time.monotonic()
-        if self._is_told and self._told_socket is not connection._sock:
+        if self._is_notified and self._watched_socket is not connection._sock:
             commands = [*self._tracking(), *commands]
-        self._told_socket = connection._sock
+        self._watched_socket = connection._sock
         channel._in_poll = connection
         channel._brpop_sent_at = time.monotonic()
         connection.send_packed_command(connection.pack_commands(commands))
@@ -212,33 +212,35 @@ class Taking:
             self._qos._remove_from_indices(tag).execute()
 
     def _rest(self, connection: Any) -> None:
-        """Waits for the bell, unless it has rung since the question was sent."""
+        """Waits for a notification, unless one has come since the question was sent."""
         if not self._has_rung:
             self._is_idle, self._channel._in_poll = True, connection
 
     def _look_now_and_then(self) -> None:
-        every_s = self._look_s if self._is_told and self._bell is not None else UNNOTIFIED_LOOK_S
+        every_s = self._look_s if self._is_notified and self._notifications is not None else UNNOTIFIED_LOOK_S
         if self._is_idle and time.monotonic() - self._looked_mono_s >= every_s - UNNOTIFIED_LOOK_S / 2:
             self.ring()
 
-    # The bell: a subscription of its own, on which the server notifies of lists that were found empty.
+    # Notifications: a subscription of its own, on which the server notifies of lists that were found empty.
 
     def _tracking(self) -> list[tuple[Any, ...]]:
         """The command that asks for notifications; none where they cannot be had now."""
-        self._drop_bell()
+        self._drop_notifications()
         try:
-            bell = self._channel.pool.get_connection()
-            bell.send_command("CLIENT", "ID")
-            number = int(bell.read_response())
-            bell.send_command("SUBSCRIBE", INVALIDATIONS)
-            if str(bell.protocol) != "3":  # with that one nothing has to be subscribed, and no answer can be read
-                bell.read_response()
+            subscription = self._channel.pool.get_connection()
+            subscription.send_command("CLIENT", "ID")
+            number = int(subscription.read_response())
+            subscription.send_command("SUBSCRIBE", INVALIDATIONS)
+            if (
+                str(subscription.protocol) != "3"
+            ):  # with that one nothing has to be subscribed, and no answer can be read
+                subscription.read_response()
         except (*self._channel.connection_errors, redis.redis.exceptions.ResponseError) as error:
             self._stay_untold(error)
             return []
-        bell._sock.setblocking(False)
-        self._bell = bell
-        self._hub.add_reader(bell._sock, self._on_bell)
+        subscription._sock.setblocking(False)
+        self._notifications = subscription
+        self._hub.add_reader(subscription._sock, self._on_notification)
         self._awaits_tracking = True
         return [("CLIENT", "TRACKING", "ON", "REDIRECT", number)]
 
@@ -250,37 +252,37 @@ class Taking:
 
     def _stay_untold(self, error: BaseException) -> None:
         logger.info("the broker does not notify of new messages, it is asked every %s s: %s", UNNOTIFIED_LOOK_S, error)
-        self._is_told = False
-        self._drop_bell()
+        self._is_notified = False
+        self._drop_notifications()
 
-    def _on_bell(self) -> None:
+    def _on_notification(self) -> None:
         """What a notification says is not read: any change is a reason to look."""
         try:
-            while self._bell._sock.recv(65536):
+            while self._notifications._sock.recv(65536):
                 pass
         except (BlockingIOError, InterruptedError):
             pass
         except OSError as error:
             if not _wants_more(error):
-                self._lose_bell()
+                self._lose_notifications()
         else:
-            self._lose_bell()
+            self._lose_notifications()
         self.ring()
 
-    def _lose_bell(self) -> None:
+    def _lose_notifications(self) -> None:
         """It was closed: the next look asks for another."""
-        self._drop_bell()
-        self._told_socket = None
+        self._drop_notifications()
+        self._watched_socket = None
 
-    def _drop_bell(self) -> None:
-        bell, self._bell = self._bell, None
-        if bell is None:
+    def _drop_notifications(self) -> None:
+        subscription, self._notifications = self._notifications, None
+        if subscription is None:
             return
-        if bell._sock is not None:
+        if subscription._sock is not None:
             with contextlib.suppress(OSError, KeyError, ValueError):
-                self._hub.remove_reader(bell._sock)
+                self._hub.remove_reader(subscription._sock)
         with contextlib.suppress(OSError, redis.redis.exceptions.RedisError):
-            bell.disconnect()
+            subscription.disconnect()
 
 
 def _wants_more(error: OSError) -> bool:
