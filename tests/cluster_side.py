@@ -34,10 +34,10 @@ class Answers:
         self.lost: list[PodRow] = []
         self.trouble: Exception | None = None
 
-    def has_outcome(self, attempt_id: str) -> bool:
+    def has_outcome(self, attempt_id: str, *, besides: str | None = None) -> bool:
         if self.trouble is not None:
             raise self.trouble
-        return attempt_id in self.outcomes
+        return attempt_id in self.outcomes and besides is None
 
     def alive(self) -> set[str] | None:
         return self.workers

@@ -182,8 +182,8 @@ class CelerySide(Protocol):
 class Questions(Protocol):
     """What only Celery's application can answer. Each call blocks and may raise what its backend or broker raise."""
 
-    def has_outcome(self, attempt_id: str) -> bool:
-        """Whether a final outcome of a task is stored; False where nothing stores any."""
+    def has_outcome(self, attempt_id: str, *, besides: str | None = None) -> bool:
+        """Whether a final outcome of a task is stored, but for one of this time; False where nothing stores any."""
 
     def alive(self) -> set[str] | None:
         """The names of the workers that answer a ping; None where not even this one's answer arrives."""

@@ -6,6 +6,7 @@ from typing import Any
 from dispatcher import errors
 from dispatcher.attempts import wait_rules
 from dispatcher.attempts.attempt import Attempt, Ending
+from dispatcher.protocol import message
 from dispatcher.status import diagnosis, observation, pod_events, reasons
 
 _NO_EVENTS: tuple[pod_events.Event, ...] = ()
@@ -28,13 +29,31 @@ def refused(attempt: Attempt, error: BaseException, *, reason: str | None = None
 
 
 def lost(attempt: Attempt, owner: str) -> Ending:
-    """Its pod was asked for by `owner`, is not there, and no outcome is stored: nobody can say whether it ran."""
+    """Its pod was asked for by `owner`, is not there, and no outcome is stored: nobody can say whether it ran.
+
+    Where its message says how its pod ended, that is told.
+    """
+    if attempt.message.pod_end is not None:
+        return _as_recorded(attempt, attempt.message.pod_end)
     failure = errors.PodFailed(
         f"{owner or 'a dispatcher'} asked for the pod {attempt.pod.name} and reported no outcome, and there is no such "
         "pod now: it was deleted, or the dispatcher ended before the pod was made; it is not run again under this id",
         {"reason": "PodLost", "cause": "infrastructure", "pod": attempt.pod.name},
     )
     return replace(of_failure(failure), phase="Lost")
+
+
+def _as_recorded(attempt: Attempt, end: message.PodEnd) -> Ending:
+    """Its pod has ended and is gone, and so is its outcome: what the table of pods keeps of it."""
+    phase = end.get("phase", "Lost")
+    why = f"its pod {attempt.pod.name} had ended ({phase})"
+    if phase == "Failed" and (said := end.get("message") or end.get("reason")):
+        why = f"{why}: {said}"
+    known: dict[str, Any] = {"reason": "ResultExpired", "cause": "infrastructure", "pod": attempt.pod.name}
+    if phase != "Succeeded":
+        known |= {name: value for name, value in end.items() if name in ("reason", "cause", "exit_code", "node")}
+    failure = errors.PodFailed(f"{why}; its result was gone from the result backend before it was read", known)
+    return replace(of_failure(failure), phase=phase)
 
 
 def deleted(attempt: Attempt) -> Ending:

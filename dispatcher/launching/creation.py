@@ -125,6 +125,8 @@ class Creation:
         """What the result backend says to it."""
         if step.action == "create" and self._is_lost_sight_of(attempt):
             step = await self._guard.lose(attempt)
+        elif step.action == "create" and attempt.message.pod_end is not None:
+            step = Step("look", "EndedBefore")
         match step.action:
             case "create":
                 await self._send(attempt)
@@ -248,14 +250,16 @@ class Creation:
         elif pod["metadata"].get("deletionTimestamp") or self._seen_pods.is_requeued(sightings.uid_of(pod)):
             text = f"the pod {attempt.pod.name} of an earlier delivery is not gone yet"
             self._wait(attempt, BlockedReason("PodLeaving", text), NAME_AGAIN_S)
-        elif self._is_anothers(pod):
+        elif self._is_anothers(attempt, pod):
             self._drop(attempt, "Adopted")
         else:
             await self._take(attempt, pod)
 
-    def _is_anothers(self, pod: Mapping[str, Any]) -> bool:
+    def _is_anothers(self, attempt: Attempt, pod: Mapping[str, Any]) -> bool:
         """Whether a pod's outcome is stored already, or another dispatcher has it, or has had it: an orphan soon."""
         is_finished = self._seen_pods.is_closed(sightings.uid_of(pod)) or labels.is_done(pod)
+        if is_finished and attempt.message.pod_end is not None:
+            return False  # a kept one, whose outcome was stored and has got lost: it says once more what that was
         return is_finished or labels.owner_of(pod) != self._owner
 
     async def _take(self, attempt: Attempt, pod: Mapping[str, Any]) -> None:

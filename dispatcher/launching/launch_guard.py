@@ -64,10 +64,12 @@ class LaunchGuard:
         """What to do after `look`, where there is no pod: `wait`, `create`, `report` or `drop`."""
         claims = self._claims_for(attempt)
         if claims is None:
-            return Step("create", "Unclaimed")
+            return Step("create", "Unclaimed") if attempt.message.pod_end is None else Step("report", "PodLost")
         async for one in retry.Tries(Exception):
             with one, self._noting(attempt):
                 step, held = await self._looked_for(claims, attempt)
+        if step.action == "create" and attempt.message.pod_end is not None:
+            return await self.lose(attempt)  # nobody claims it any more, and it had its pod
         if step.action != "lose" or held is None:
             return step
         # By itself: a claim that is asked for again would take the place of a loss that was noted before its answer
@@ -138,7 +140,9 @@ class LaunchGuard:
     async def _has_outcome(self, attempt: Attempt) -> bool:
         async for one in retry.Tries(Exception):
             with one, self._noting(attempt):
-                has_outcome = await asyncio.to_thread(self._questions.has_outcome, attempt.id)
+                has_outcome = await asyncio.to_thread(
+                    self._questions.has_outcome, attempt.id, besides=attempt.message.known_outcome
+                )
         return has_outcome
 
     @contextmanager

@@ -7,7 +7,7 @@ UUIDs, decimals and bytes survive). Imported by the pod's entry point: it stays 
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple, Self
+from typing import Any, NamedTuple, Self, TypedDict, cast
 
 from dispatcher.protocol import typed_json
 
@@ -20,6 +20,25 @@ pod_template_file), and lessons of earlier attempts."""
 
 AGAIN_HEADER = "podyard_again"
 """Says that this message was sent before, or may have been, under the same id."""
+
+END_HEADER = "podyard_pod_end"
+"""Says that the pod of this attempt is known to have ended, and how: no other one is made, its end is told instead."""
+
+
+PUT_BACK_HEADER = "podyard_put_back"
+"""Says that this message was put back on purpose though an outcome was stored, and of what time: that one is no reason
+not to run again."""
+
+
+class PodEnd(TypedDict, total=False):
+    """What the table of pods knows of a pod that has ended, where its outcome has got lost."""
+
+    phase: str
+    reason: str
+    message: str
+    cause: str
+    exit_code: int
+    node: str
 
 
 class LaunchKey(NamedTuple):
@@ -86,6 +105,18 @@ class Message:
         return bool(self.delivery_info.get("redelivered") or self.headers.get(AGAIN_HEADER))
 
     @property
+    def known_outcome(self) -> str | None:
+        """When the outcome was stored behind which this message was put back on purpose; None for any other message."""
+        said = self.headers.get(PUT_BACK_HEADER)
+        return said if isinstance(said, str) else None
+
+    @property
+    def pod_end(self) -> PodEnd | None:
+        """How its pod ended, where its sender knows that it has; None for any other message."""
+        said = self.headers.get(END_HEADER)
+        return cast("PodEnd", said) if isinstance(said, Mapping) else None
+
+    @property
     def requested(self) -> Mapping[str, Any]:
         """What the sender asked of the pod, in the header `podyard`; empty where nothing was asked."""
         requested = self.headers.get(HEADER)
@@ -112,6 +143,7 @@ class Message:
     ) -> Self:
         """The message behind a Celery request whose body is decoded: (args, kwargs, embed)."""
         args, kwargs, embed = body
+        again = {"redelivered": True} if request.get(PUT_BACK_HEADER) else {}  # as of any message that is put back
         return cls(
             name=name,
             id=task_id,
@@ -120,7 +152,7 @@ class Message:
             embed=embed or {},
             headers={key: value for key, value in request.items() if key not in _ADDED_BY_REQUEST},
             properties=request.get("properties") or {},
-            delivery_info=request.get("delivery_info") or {},
+            delivery_info={**(request.get("delivery_info") or {}), **again},
             consumed_from=consumed_from,
         )
 

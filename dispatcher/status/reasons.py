@@ -269,6 +269,14 @@ _OF_NODES = (
         to_do=_AGAIN,
     ),
     Known(
+        reasons=("ResultExpired",),
+        cause="infrastructure",
+        means="it ran, or may have run, and the result backend does not know its result any more, so the task is tried "
+        "again as a new attempt",
+        to_do="let results.expires_s be longer than a scheduler is ever away, and use a result backend that keeps what "
+        "it is given (maxmemory-policy noeviction, persistence, one database for all schedulers and workers)",
+    ),
+    Known(
         reasons=("Lost",),
         cause="infrastructure",
         means="the worker or dispatcher that had it is gone, and nobody will report its end",

@@ -35,7 +35,9 @@ class Ownership:
         return is_ours
 
     async def _has_outcome(self, attempt: Attempt) -> bool:
-        return attempt.stores_result and await asyncio.to_thread(self._questions.has_outcome, attempt.id)
+        return attempt.stores_result and await asyncio.to_thread(
+            self._questions.has_outcome, attempt.id, besides=attempt.message.known_outcome
+        )
 
     async def _owner_of(self, attempt: Attempt) -> str | None:
         """The dispatcher that its pod names; None where there is no such pod any more, or never was."""

@@ -6,7 +6,7 @@ before the crash is only cleaned up. Runs on the hub's thread.
 """
 
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from celery import bootsteps
@@ -15,7 +15,7 @@ from celery.worker import state as worker_state
 from celery.worker.request import Request
 from kombu.serialization import loads as loads_message
 
-from dispatcher.protocol.message import Message
+from dispatcher.protocol.message import HEADER, Message
 from dispatcher.worker import undecodable
 
 
@@ -35,7 +35,7 @@ def request(app: Any, consumer: Any, message: Message) -> Request:
         on_ack=_acknowledged,
         on_reject=_acknowledged,
     )
-    made.on_reject = lambda logger, errors, requeue: _requeue(made) if requeue else None
+    made.on_reject = lambda logger, errors, is_wanted: requeue(made, message, {}) if is_wanted else None
     return made
 
 
@@ -57,9 +57,11 @@ class _Delivered:
         self.received_at = time.monotonic()
 
 
-def _requeue(request: Any) -> None:
-    """Sends the message of an adopted pod anew: the broker has none that could be requeued."""
+def requeue(request: Any, message: Message, headers: Mapping[str, str]) -> None:
+    """Sends a message anew, with these headers: the broker has none that could be put back, or cannot change it."""
     again = request.task.signature_from_request(request._context, retries=request._context.retries)  # as Celery does
+    requested = {HEADER: message.requested} if message.requested else {}
+    again.options["headers"] = {**(again.options.get("headers") or {}), **requested, **headers}
     again.apply_async(task_id=request.id)
 
 

@@ -33,9 +33,17 @@ class BackendQuestions:
         """Whether the application has a result backend."""
         return not isinstance(self._app.backend, DisabledBackend)
 
-    def has_outcome(self, attempt_id: str) -> bool:
-        """Whether a final outcome of a task is stored."""
-        return self._state(attempt_id) in states.READY_STATES
+    def has_outcome(self, attempt_id: str, *, besides: str | None = None) -> bool:
+        """Whether a final outcome of a task is stored, but for one of this time."""
+        stored_at = self.outcome_stored_at(attempt_id)
+        return stored_at is not None and stored_at != besides
+
+    def outcome_stored_at(self, attempt_id: str) -> str | None:
+        """When the final outcome of a task was stored, as the backend says it; None where none is."""
+        if not self.stores_results:
+            return None
+        meta = self._app.backend.get_task_meta(attempt_id, cache=False)
+        return str(meta.get("date_done")) if meta["status"] in states.READY_STATES else None
 
     def store_lost(self, row: PodRow) -> str | None:
         """Stores the failure of an attempt whose pod is gone, unless an outcome is stored; the state stored then."""

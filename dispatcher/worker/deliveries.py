@@ -37,7 +37,7 @@ from dispatcher.attempts.celery_side import (
 )
 from dispatcher.manifests import builder
 from dispatcher.protocol import outcome
-from dispatcher.protocol.message import Message
+from dispatcher.protocol.message import PUT_BACK_HEADER, Message
 from dispatcher.worker import adoption, task_events
 from dispatcher.worker.backend_questions import BackendQuestions
 from dispatcher.worker.bridge import Bridge
@@ -238,7 +238,10 @@ class Deliveries:
             result = endings.diagnosed(result)
         held.stop_timer()
         if held.is_timed_out:  # Celery has stored that already: a second result would take the place of the first
-            self._close(held, is_success=False)
+            if _is_put_back_on_timeout(held.request.task):
+                self._requeue(held, partial(held.callbacks.timeout, _HARD, held.timeout_s))
+            else:
+                self._close(held, is_success=False)
             return
         if _is_lost(held, result):  # before the outbox: nothing is stored, so a backend that is away does not matter
             self._requeue(held, partial(held.callbacks.error, raised(WorkerLostError(str(result)))))
@@ -262,7 +265,7 @@ class Deliveries:
         task_events.ending(
             held.request, started_at=event.started_at, ended_at=event.ended_at, runtime_s=result.runtime_s
         )
-        if held.request.task.acks_late and not _acks_on_timeout(held.request.task):
+        if _is_put_back_on_timeout(held.request.task):
             self._requeue(held, partial(held.callbacks.timeout, _HARD, limit_s))
             return
         try:
@@ -307,7 +310,32 @@ class Deliveries:
     def _requeue(self, held: HeldRequest, answer: Callable[[], Any]) -> None:
         """Its message goes back into its queue by `answer`, once nothing stands in its way."""
         held.answer = answer
+        put_back = held.request.on_reject
+
+        def reject(*args: Any) -> None:
+            """Celery puts its message back, by a copy that says so where an outcome stands already."""
+            if self._is_sent_again(held):
+                held.request.on_ack(*args[:2])
+            else:
+                put_back(*args)
+
+        held.request.on_reject = reject
         self._bridge.send(Requeue(delivery=held.delivery))
+
+    def _is_sent_again(self, held: HeldRequest) -> bool:
+        """Whether its message was sent anew, with a header that tells it from one that a crash brought back after its
+        end; it need not be where no outcome stands, and cannot be while the result backend or the broker is away.
+        """
+        if held.request.ignore_result:
+            return False
+        try:
+            stored_at = self._questions.outcome_stored_at(held.message.id)
+            if stored_at is not None:
+                adoption.requeue(held.request, held.message, {PUT_BACK_HEADER: stored_at})
+        except Exception as error:  # whatever the backend or the broker raise
+            logger.warning("a message goes back as it was attempt_id=%s: %s", held.message.id, error)
+            return False
+        return stored_at is not None
 
     def _released(self, held: HeldRequest) -> None:
         self._held.release(held)
@@ -362,6 +390,9 @@ class Deliveries:
         if self._may_be_anothers(held, event, failures):
             return
         held.is_timed_out = True
+        if _is_put_back_on_timeout(held.request.task):
+            held.terminate()  # its message may only go back once its pod is gone
+            return
         if self._outbox.is_away:
             self._outbox.keep(event, failures=failures)
             return
@@ -427,7 +458,9 @@ class Deliveries:
         A RETRY that is stored may be one of an earlier launch, so it does not count: sending the retry again is
         harmless, because its pod's name is a claim.
         """
-        return not message.headers.get("ignore_result") and self._questions.has_outcome(message.id)
+        return not message.headers.get("ignore_result") and self._questions.has_outcome(
+            message.id, besides=message.known_outcome
+        )
 
     def _clean(self, pod: Mapping[str, Any], message: Message) -> None:
         is_success = (pod.get("status") or {}).get("phase") == "Succeeded"
@@ -459,9 +492,9 @@ def _is_out_of_time(result: outcome.Outcome | BaseException) -> TypeGuard[outcom
     return failure is not None and (failure.module, failure.type) == _OUT_OF_TIME
 
 
-def _acks_on_timeout(task: Any) -> bool:
-    """Celery 5.7 has an option of its own for it."""
-    return bool(getattr(task, "acks_on_timeout", task.acks_on_failure_or_timeout))
+def _is_put_back_on_timeout(task: Any) -> bool:
+    """Whether the message of a task that reaches its hard limit runs again. Celery 5.7 has an option of its own."""
+    return bool(task.acks_late and not getattr(task, "acks_on_timeout", task.acks_on_failure_or_timeout))
 
 
 def _is_requeued(value: ExceptionInfo) -> bool:

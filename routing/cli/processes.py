@@ -16,7 +16,7 @@ import click
 
 from dispatcher.settings import layers
 from routing import commands, router
-from routing.cli import application, plaintext
+from routing.cli import application, plaintext, stop_bound
 from routing.cli.failure import Failure
 from routing.cli.session import Session, app_option, common_options, pass_session
 from routing.config.settings import Settings
@@ -127,7 +127,7 @@ def worker(session: Session, *, concurrency: int | None, queues: str | None, nam
     app = celery_app.build(settings, role="worker")
     size = concurrency or settings.worker.concurrency
     words = [f"--concurrency={size}", "-Q", ",".join(names), "-n", name, f"--loglevel={loglevel}"]
-    _run_worker(app, *words, *ALONE)
+    _run_worker(app, "worker", *words, *ALONE)
 
 
 @click.command()
@@ -177,10 +177,16 @@ def dispatcher(
     size = max_pods or sum({name: profile_for(name).max_pods for name in names}.values())
     pool = ["-P", "custom", f"--concurrency={size}"]
     words = ["-Q", ",".join(names), "-n", name, f"--loglevel={loglevel}"]
-    _run_worker(app, *pool, *words, *(() if app_path or is_airflow else ALONE))
+    _run_worker(app, "dispatcher", *pool, *words, *(() if app_path or is_airflow else ALONE))
 
 
-def _run_worker(app: Any, *words: str) -> None:
+def _runs_bodies() -> bool:
+    from celery.worker import state
+
+    return bool(state.active_requests)
+
+
+def _run_worker(app: Any, role: str, *words: str) -> None:
     """Runs a Celery worker until it is stopped. Raises Failure where it ended otherwise than by being asked to.
 
     `worker_main` gives 0 whatever the worker says, so the worker is asked itself.
@@ -192,7 +198,14 @@ def _run_worker(app: Any, *words: str) -> None:
     def remember(sender: Any, **kwargs: Any) -> None:
         workers.append(sender)
 
+    def bound(how: str, **kwargs: Any) -> None:
+        if role == "dispatcher":
+            stop_bound.begin(role, bound_s=stop_bound.DISPATCHER_S)  # its pods run on
+        else:
+            stop_bound.begin(role, bound_s=stop_bound.WORKER_S, is_busy=lambda: how == "Warm" and _runs_bodies())
+
     signals.worker_init.connect(remember, weak=False)
+    signals.worker_shutting_down.connect(bound, weak=False)
     app.worker_main(["worker", *words])
     code = workers[-1].exitcode if workers else 1
     if code:
@@ -257,11 +270,14 @@ def flower(session: Session) -> None:
     from routing.cli import reach
     from routing.standalone import flower as page
 
-    if session.application:
-        reach.wait_for(session.settings, broker=lambda _: reach.broker_of(session.celery))
-    else:
-        reach.wait_for(session.settings, broker=reach.broker)
-    page.run(session.settings, app=session.celery)
+    try:
+        if session.application:
+            reach.wait_for(session.settings, broker=lambda _: reach.broker_of(session.celery))
+        else:
+            reach.wait_for(session.settings, broker=reach.broker)
+        page.run(session.settings, app=session.celery)
+    finally:
+        stop_bound.begin("Flower", bound_s=stop_bound.FLOWER_S)  # what it asks the broker is waited for at its end
 
 
 @click.command("local-cluster")
@@ -360,6 +376,8 @@ def _stop_on_signals() -> threading.Event:
     stop = threading.Event()
 
     def ask(number: int, frame: FrameType | None) -> None:
+        if not stop.is_set():
+            stop_bound.begin("scheduler", bound_s=stop_bound.SCHEDULER_S)
         stop.set()
 
     for number in (signal.SIGINT, signal.SIGTERM):

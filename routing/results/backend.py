@@ -35,6 +35,8 @@ BACKOFF = retry.Backoff(first_s=0.1, last_s=1.0)
 UNAVAILABLE = (redis.RedisError, OSError)
 """What a call raises while the server is away."""
 DEFAULT_EXPIRES_S = 86_400
+CLAIM_MIN_S = 7200
+"""A claim stands at least so long, however soon results expire: what a message that comes again is told by it."""
 BLOCKED = "blocked"
 """The claim of an attempt that must not run any more."""
 
@@ -93,6 +95,8 @@ class Keys:
 
     def __init__(self, deployment: str) -> None:
         self.reports = f"podyard:{deployment}:reports"
+        self.era = f"podyard:{deployment}:era"
+        """Since when nothing is known to be missing here: written by the scheduler."""
         self._prefix = f"podyard:{deployment}"
 
     def claim(self, attempt_id: str) -> str:
@@ -158,7 +162,7 @@ class ReportingBackend(RedisBackend):
         start = self._start(pid=os.getpid())
         claim = _compact({**start, "holder": holder, "instance": self.instance, "nonce": uuid4().hex[:8]})
         report = _compact({"id": attempt_id, "kind": "started", **start})
-        keys, args = [self.keys.claim(attempt_id), self.keys.reports], [claim, self._expires_s, report]
+        keys, args = [self.keys.claim(attempt_id), self.keys.reports], [claim, self.claim_s, report]
         for one in retry.Tries(UNAVAILABLE, backoff=BACKOFF):  # asked again it takes nothing twice
             with one:
                 is_taken = bool(self._run(_CLAIM, keys, args))
@@ -170,7 +174,7 @@ class ReportingBackend(RedisBackend):
     def block(self, attempt_id: str) -> bool:
         """Make sure that no worker runs this attempt any more; False if one has begun."""
         claim = _compact({BLOCKED: True})
-        return bool(self._run(_CLAIM, [self.keys.claim(attempt_id), self.keys.reports], [claim, self._expires_s, ""]))
+        return bool(self._run(_CLAIM, [self.keys.claim(attempt_id), self.keys.reports], [claim, self.claim_s, ""]))
 
     def take_launches(self, wanted: Sequence[tuple[str, str, str]]) -> list[tuple[str | None, float, bool]]:
         """Claim launches of attempts, given as (attempt id, token, claim as JSON), in one round trip.
@@ -179,7 +183,7 @@ class ReportingBackend(RedisBackend):
         seconds ago that was written, and whether the attempt has an outcome, in which case nothing is written.
         """
         keys: list[str] = []
-        args: list[Any] = [self._expires_s]
+        args: list[Any] = [self.claim_s]
         for attempt_id, token, claim in wanted:
             keys += (self.keys.claim(attempt_id), self.get_key_for_task(attempt_id))
             args += (token, claim)
@@ -196,7 +200,7 @@ class ReportingBackend(RedisBackend):
         `held` is all of the claim, or its token. Says whether it was put there.
         """
         keys = [self.keys.claim(attempt_id), self.get_key_for_task(attempt_id)]
-        return bool(self._call(_SWAP, keys, [self._expires_s, held, claim or ""]))
+        return bool(self._call(_SWAP, keys, [self.claim_s, held, claim or ""]))
 
     def doubt(self, attempt_id: str) -> None:
         """Claim a launch in nobody's name, if nobody claims it: no pod is created for it any more.
@@ -259,6 +263,11 @@ class ReportingBackend(RedisBackend):
     def _start(self, *, pid: int | None, at: Any = None) -> dict[str, Any]:
         when = at if isinstance(at, str) else datetime.now(UTC).isoformat()
         return {"at": when, "host": self._host, "pid": pid}
+
+    @property
+    def claim_s(self) -> int:
+        """So long a claim stands; an attempt without one has not begun within that time."""
+        return max(self._expires_s, CLAIM_MIN_S)
 
     @property
     def _expires_s(self) -> int:

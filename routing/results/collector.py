@@ -8,7 +8,7 @@ import contextlib
 import json
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any
 
 import redis
@@ -31,6 +31,8 @@ class Heard:
     """What came in: outcomes to merge, and whether somebody asked to look at the database."""
 
     outcomes: Sequence[reported.Outcome] = ()
+    expired: Sequence[reported.EndReport] = ()
+    """Attempts that ended and whose results are gone: what to make of them where nobody else knows more."""
     is_wake: bool = False
 
 
@@ -42,6 +44,8 @@ class Seen:
     holders: Mapping[str, str] = field(default_factory=dict)
     """Attempt without a result -> the worker (its instance) that claimed it."""
     blocked: frozenset[str] = frozenset()
+    claimed: frozenset[str] = frozenset()
+    """Attempts without a result that somebody claims, a worker or a dispatcher."""
 
 
 class Collector:
@@ -51,6 +55,12 @@ class Collector:
         self._backend = reporting
         self._redis = reporting.client
         self._kept: list[Mapping[str, Any]] = []
+        self._has_more = False
+
+    @property
+    def has_more(self) -> bool:
+        """Whether reports may wait that `listen` has not told of."""
+        return self._has_more or bool(self._kept)
 
     def listen(self, timeout_s: float, *, now: datetime) -> Heard:
         """Wait for reports, at most `timeout_s`. What cannot be looked up now is kept for the next call."""
@@ -72,7 +82,22 @@ class Collector:
             outcomes=[*results.values(), *(start for start in started if start is not None)],
             holders={attempt_id: str(claim["instance"]) for attempt_id, claim in claims.items() if "instance" in claim},
             blocked=frozenset(attempt_id for attempt_id, claim in claims.items() if backend.BLOCKED in claim),
+            claimed=frozenset(attempt_id for attempt_id, claim in claims.items() if backend.BLOCKED not in claim),
         )
+
+    def complete_since(self, *, now: datetime) -> datetime:
+        """Since when a claim or result that was written must still be there: what is missing was never written.
+
+        Earlier ones may have expired, or were lost with the server's data: its marker goes with them. A server that
+        threw keys away since the last look (`maxmemory-policy`) knows nothing for certain of what came before.
+        """
+        with _mapped():
+            told = _decoded(self._redis.get(self._backend.keys.era) or b"")
+            counted = _evictions(self._redis)
+            era = _era(told, counted, now)
+            if era != told:
+                self._redis.set(self._backend.keys.era, json.dumps(era))
+        return max(datetime.fromisoformat(era["at"]), now - timedelta(seconds=self._backend.claim_s))
 
     def dead(self, instances: Collection[str]) -> set[str]:
         """Those workers that have no heartbeat now."""
@@ -106,11 +131,13 @@ class Collector:
             raw = [first[1], *(self._redis.lpop(key, DRAIN) or [])]
         else:
             raw = self._redis.lpop(key, DRAIN) or []
+        self._has_more = len(raw) >= DRAIN
         return [report for report in map(_decoded, raw) if report is not None]
 
     def _read(self, reports: Iterable[Mapping[str, Any]], now: datetime) -> Heard:
         starts: list[reported.Outcome] = []
         ended: dict[str, int] = {}
+        told: dict[str, reported.EndReport] = {}
         is_wake = False
         for report in reports:
             kind, attempt_id = report.get("kind"), report.get("id")
@@ -118,6 +145,8 @@ class Collector:
                 is_wake = True
             elif kind == "ended" and isinstance(attempt_id, str):
                 ended[attempt_id] = int(report.get("size") or DEFAULT_SIZE)
+                if (end := reported.read_report(report, now=now)) is not None:
+                    told[attempt_id] = end
             elif kind == "started" and (start := reported.read_started(report)) is not None:
                 starts.append(start)
         results = self._results(list(ended), sizes=ended, now=now)
@@ -127,7 +156,8 @@ class Collector:
         for attempt_id, claim in claims.items():
             if (start := reported.read_started({"id": attempt_id, **claim})) is not None:
                 starts.append(start)
-        return Heard(outcomes=[*starts, *results.values()], is_wake=is_wake)
+        expired = [end for attempt_id, end in told.items() if attempt_id not in results]
+        return Heard(outcomes=[*starts, *results.values()], expired=expired, is_wake=is_wake)
 
     def _results(
         self, attempt_ids: Sequence[str], *, sizes: Mapping[str, int], now: datetime
@@ -159,6 +189,27 @@ def _result(attempt_id: str, text: bytes, now: datetime) -> reported.Outcome | N
         return reported.read_result(attempt_id, meta, now=now)
     except (ValueError, RecursionError) as error:
         return reported.unreadable(attempt_id, str(error), at=now)
+
+
+def _evictions(client: Any) -> tuple[str, int] | None:
+    """How many keys this run of the server threw away for want of memory; None where it does not say."""
+    try:
+        told = {**client.info("server"), **client.info("stats")}
+        return str(told["run_id"]), int(told["evicted_keys"])
+    except (redis.ResponseError, KeyError, ValueError):  # an account that may not ask, a server that does not count
+        return None
+
+
+def _era(told: Mapping[str, Any] | None, counted: tuple[str, int] | None, now: datetime) -> Mapping[str, Any]:
+    """What the marker says from now on. Pure."""
+    run_id, evicted = counted or ("", 0)
+    known = told or {}
+    has_lost = evicted > (known.get("evicted", 0) if known.get("run_id") == run_id else 0)
+    try:
+        at = datetime.fromisoformat(known["at"])
+    except (KeyError, TypeError, ValueError):
+        at = now
+    return {"at": (now if has_lost else at).isoformat(), "run_id": run_id, "evicted": evicted}
 
 
 def _decoded(text: bytes) -> Mapping[str, Any] | None:

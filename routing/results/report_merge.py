@@ -93,6 +93,8 @@ def _with_start(row: Facts, start: reported.StartReport) -> Facts:
 
 def _with_end(row: Facts, end: reported.EndReport) -> Facts:
     if row.is_final:
+        if end.reason == reported.EXPIRED:
+            return row  # its result was read before it expired: that is no news
         same = row.state == end.verdict and row.ended_at == end.at
         return row if same else _with_evidence(row, _end_evidence(end))
     if row.state not in states.sources(states.ATTEMPT_MOVES, end.verdict):

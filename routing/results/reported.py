@@ -14,6 +14,9 @@ from dispatcher.status import diagnosis, reasons
 
 ERROR_MAX_CHARS = 100_000
 REASON_MAX_CHARS = 500
+EXPIRED = "ResultExpired"
+"""The reason of an attempt that ran, or may have run, and of whose end the result backend knows nothing any more."""
+GONE = "it had expired (results.expires_s), or was thrown away or lost with the server's data"
 SKIPPED = "Skipped"
 """The reason in the details of a failure that skips its task (`skip_on_exit_code`)."""
 CAUSES = frozenset({"application", "infrastructure", "unknown"})
@@ -115,6 +118,24 @@ def refused(attempt_id: str, why: str, details: Mapping[str, Any], *, at: dateti
     """
     ended = EndReport(attempt_id=attempt_id, verdict="failed", at=at, message=why[:REASON_MAX_CHARS], error=why)
     return _detailed(replace(ended, cause="application"), details, place="pod")
+
+
+def expired(attempt_id: str, why: str, *, at: datetime) -> EndReport:
+    """The verdict on an attempt that ran, or may have run, and whose result the result backend has no more."""
+    ended = EndReport(attempt_id=attempt_id, verdict="lost", at=at, message=why, error=why)
+    return _diagnosed(replace(ended, reason=EXPIRED, cause="infrastructure"), {})
+
+
+def read_report(report: Mapping[str, Any], *, now: datetime) -> EndReport | None:
+    """The end that a report tells of where its result is not there any more; None for one without an id."""
+    attempt_id, said = report.get("id"), str(report.get("state"))
+    if not isinstance(attempt_id, str):
+        return None
+    at = _time(report.get("at")) or now
+    if _VERDICTS.get(said) == "revoked":
+        return revoked(attempt_id, "it was revoked; what was said about it has expired", at=at)
+    why = f"it ended ({said}), and its result was gone from the result backend before the scheduler read it: {GONE}"
+    return expired(attempt_id, why, at=at)
 
 
 def revoked(attempt_id: str, why: str, *, at: datetime) -> EndReport:

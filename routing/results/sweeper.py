@@ -53,37 +53,53 @@ class Sweeper:
     def inspect(
         self, rows: Sequence[entries.Waiting], *, now: datetime, now_mono_s: float, backlog: Backlog
     ) -> Findings:
-        """Look at a page. Raises ResultsUnavailable, and what `backlog` raises."""
+        """Look at a page, all of whose reports have been read. Raises ResultsUnavailable, and what `backlog` raises."""
         seen = self._collector.look_up([row.id for row in rows], now=now)
+        complete_since = self._collector.complete_since(now=now)  # after it: what is lost in between counts as unknown
         ended = {one.attempt_id for one in seen.outcomes if isinstance(one, reported.EndReport)}
         gone = self._gone(set(seen.holders.values()), now_mono_s)
         running = {row.id for row in rows if row.state == "running"}
         is_news = [isinstance(one, reported.EndReport) or one.attempt_id not in running for one in seen.outcomes]
         findings = Findings(outcomes=list(compress(seen.outcomes, is_news)))
         silent = []
-        bodiless = self._bodiless([row for row in rows if row.id not in ended | seen.holders.keys()], now_mono_s)
+        bodiless = self._bodiless([row for row in rows if row.id not in ended], now_mono_s)
         for row in rows:
             if row.id in ended:
                 continue
-            if row.state == "running" and bodiless.get(row.id, 0.0) > UNCLAIMED_S:
-                findings.outcomes.append(reported.lost(row.id, _FORGOTTEN, at=now))
-            elif seen.holders.get(row.id) in gone:
+            if seen.holders.get(row.id) in gone:
                 findings.outcomes.append(reported.lost(row.id, _LOST, at=now))
+            elif row.state == "running" and bodiless.get(row.id, 0.0) > UNCLAIMED_S:
+                findings.outcomes.append(reported.expired(row.id, _FORGOTTEN, at=now))
             elif row.is_unwanted:
                 self._stop(row, findings, now)
-            elif row.is_end_seen or (row.state == "sent" and not row.has_pod and row.id in bodiless):
+            elif row.is_end_seen or (
+                row.state == "sent" and not row.has_pod and row.id in bodiless and row.id not in seen.holders
+            ):
                 silent.append(row)
-        overdue = _overdue([row for row in silent if self._is_late(row, now)], backlog)
-        for row in overdue:
-            if row.is_launched:
-                self._collector.doubt(row.id)
-        findings.resend.extend(row.id for row in overdue)
+        for row in _overdue([row for row in silent if self._is_late(row, now)], backlog):
+            self._recover(row, findings, now, is_known=row.id in seen.claimed or _is_since(row.sent_at, complete_since))
         return findings
 
-    def _bodiless(self, rows: Sequence[entries.Waiting], now_mono_s: float) -> dict[str, float]:
-        """Of attempts without a claim those whose body no Celery worker runs, with the seconds since it runs none.
+    def _recover(self, row: entries.Waiting, findings: Findings, now: datetime, *, is_known: bool) -> None:
+        """Nobody has this attempt's message. It is sent again only if that leads to no second body.
 
-        A claim that is gone was lost with the server's data: its worker says again and again that the body runs.
+        A claim says so, or its absence does where claims of that time are still there (`is_known`); of a pod that was
+        made a dispatcher says how it ended, and makes none. Else nobody knows whether the body ran: no one may run it
+        under this id any more, and the task is tried again as a new attempt, which people see.
+        """
+        if row.is_launched:
+            self._collector.doubt(row.id)
+            findings.resend.append(row.id)
+        elif is_known:
+            findings.resend.append(row.id)
+        elif self._collector.block(row.id):
+            findings.outcomes.append(reported.expired(row.id, _UNKNOWN, at=now))
+
+    def _bodiless(self, rows: Sequence[entries.Waiting], now_mono_s: float) -> dict[str, float]:
+        """Of attempts without a result those whose body no Celery worker runs, with the seconds since it runs none.
+
+        Where a claim is gone that was lost with the server's data, and where a result is that was thrown away, the
+        worker says again and again that the body runs, or no more.
         """
         alive = self._collector.bodies([row.id for row in rows if row.side == "celery"])
         since = {row.id: self._unclaimed.get(row.id, now_mono_s) for row in rows if row.id not in alive}
@@ -125,7 +141,16 @@ class Sweeper:
 
 _LOST = "its worker has no heartbeat any more: it was killed, or its machine is gone"
 
-_FORGOTTEN = "its worker does not run it any more, and its result was lost with the data of the result backend"
+_FORGOTTEN = f"its worker does not run it any more, and its result is gone from the result backend: {reported.GONE}"
+
+_UNKNOWN = (
+    "its message is gone, and so is what the result backend knew of that time: nobody can say whether it ran, so it is "
+    f"not run again under this id. If it ran, its result is gone: {reported.GONE}"
+)
+
+
+def _is_since(sent_at: datetime | None, complete_since: datetime) -> bool:
+    return sent_at is not None and sent_at >= complete_since
 
 
 def _overdue(late: Sequence[entries.Waiting], backlog: Backlog) -> list[entries.Waiting]:

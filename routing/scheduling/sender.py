@@ -12,7 +12,7 @@ import redis
 from celery import Celery
 from kombu import exceptions
 
-from dispatcher.protocol.message import AGAIN_HEADER
+from dispatcher.protocol.message import AGAIN_HEADER, END_HEADER
 from routing.scheduling import messages
 from routing.store import entries
 
@@ -65,11 +65,12 @@ class Sender:
     def _publish(self, producer: Any, attempt: entries.Unsent, *, again: bool) -> None:
         message: Mapping[str, Any] = attempt.message
         text = messages.describe(message)
+        known = ({AGAIN_HEADER: True} if again else {}) | ({END_HEADER: attempt.pod_end} if attempt.pod_end else {})
         self._app.send_task(
             message["name"],
             task_id=attempt.id,
             kwargs=message["kwargs"],
-            headers={**message["headers"], **({AGAIN_HEADER: True} if again else {})},
+            headers={**message["headers"], **known},
             queue=attempt.queue,
             producer=producer,
             retry=False,

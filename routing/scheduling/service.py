@@ -107,6 +107,8 @@ class _Pending:
 
     reports: list[reported.Outcome] = field(default_factory=list)
     """Reports that are not merged yet: kept until a transaction took them."""
+    expired: list[reported.EndReport] = field(default_factory=list)
+    """Ends whose results are gone: the table of pods is asked about them first."""
     sent: list[str] = field(default_factory=list)
     """Messages that the broker has and the record does not know yet."""
     has_more: bool = False
@@ -214,7 +216,9 @@ class Service:
     def _once(self, stop: threading.Event, consumed: Callable[[], frozenset[str] | None]) -> None:
         is_wake = self._listen(stop)
         now_mono_s = time.monotonic()
-        if now_mono_s >= self._due.sweep_mono_s:
+        if self._pending.expired:
+            self._settle_expired()
+        if now_mono_s >= self._due.sweep_mono_s and not self._collector.has_more:
             self._sweep(now_mono_s)
         is_poll = self._is_poll(now_mono_s, is_wake=is_wake)
         if (
@@ -246,6 +250,7 @@ class Service:
             stop.wait(min(self._results.fail(error), POLL_S))
             return False
         self._pending.reports.extend(reports.outcomes)
+        self._pending.expired.extend(reports.expired)
         self._pending.is_busy = len(reports.outcomes) >= LINGER_FROM
         return reports.is_wake
 
@@ -336,9 +341,12 @@ class Service:
         is_last = len(rows) < SWEEP_PAGE
         self._due.sweep_mono_s = now_mono_s + (self._settings.scheduler.sweep_s if is_last else 0.0)
         self._sweep_after = "" if is_last else rows[-1].id
-        if not rows:
-            return
+        reported_ids = {one.attempt_id for one in (*self._pending.reports, *self._pending.expired)}
+        rows = [row for row in rows if row.id not in reported_ids]
         try:
+            if not rows:
+                self._collector.complete_since(now=_now())
+                return
             found = self._sweeper.inspect(rows, now=_now(), now_mono_s=now_mono_s, backlog=self._sender.backlog)
             self._pending.reports.extend(found.outcomes)
             self._resend(found.resend)
@@ -348,6 +356,28 @@ class Service:
             self._results.fail(error)
         except sender.BrokerUnavailable as error:
             self._broker.fail(error)
+
+    def _settle_expired(self) -> None:
+        """Ends whose results are gone: of a pod that the table of pods knows the dispatcher tells what it was."""
+        expired = {one.attempt_id: one for one in self._pending.expired}
+        with self._store.reading() as book:
+            asked = [one for one in book.messages(expired) if one.pod_end is not None]
+        try:
+            for one in asked:
+                self._collector.doubt(one.id)
+            if asked:
+                self._sender.send(asked, again=True)
+        except collector.ResultsUnavailable as error:
+            self._results.fail(error)
+            return
+        except sender.BrokerUnavailable as error:
+            self._broker.fail(error)
+            return
+        known = {one.id for one in asked}
+        log.warning("results were gone before they were read: count=%d pods_asked=%d", len(expired), len(known))
+        self._pending.sent.extend(known)
+        self._pending.reports.extend(end for attempt_id, end in expired.items() if attempt_id not in known)
+        self._pending.expired.clear()
 
     def _resend(self, attempt_ids: Sequence[str]) -> None:
         if not attempt_ids:

@@ -8,7 +8,7 @@ import secrets
 import socket
 import sys
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +20,10 @@ BROKER_DATABASE = 0
 RESULTS_DATABASE = 1
 KEEP_PODS_S = 600.0
 """So long finished pods stay to be looked at with kubectl; a laptop has room for them."""
+STOP_S = 10.0
+"""Longer than any part of ours takes to end, whatever it waits for (`cli.stop_bound`)."""
+WORKER_HURRY_S = 3.0
+"""So long bodies on the worker have to come to their end; what is ended then is tried again."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -91,7 +95,11 @@ class Layout:
         return [
             *(each for each in brought if each),
             self._podyard("scheduler", is_ready=checks.is_scheduling, after=broker),
-            self._podyard("worker", is_ready=lambda: checks.is_answering("worker"), after=broker),
+            replace(
+                self._podyard("worker", is_ready=lambda: checks.is_answering("worker"), after=broker),
+                hurry_after_s=WORKER_HURRY_S,
+                stop_timeout_s=WORKER_HURRY_S + STOP_S,
+            ),
             self._podyard("dispatcher", is_ready=lambda: checks.is_answering("dispatcher"), after=(*broker, *cluster)),
             *([self._flower(self.flower, after=broker)] if self.flower else []),
         ]
@@ -131,6 +139,7 @@ class Layout:
             log=self._log(name),
             is_ready=is_ready,
             after=after,
+            stop_timeout_s=STOP_S,
         )
 
     def _log(self, name: str) -> Path:

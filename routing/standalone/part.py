@@ -26,6 +26,8 @@ class Part:
     start_timeout_s: float = 30.0
     stop_timeout_s: float = 5.0
     """After that long it is killed, and whatever it started with it."""
+    hurry_after_s: float | None = None
+    """After that long it gets SIGQUIT: a Celery worker then ends the bodies that it waits for."""
 
 
 def require_free_port(address: str, port: int, *, setting: str) -> None:

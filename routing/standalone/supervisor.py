@@ -154,9 +154,14 @@ class Supervisor:
         for child in children:
             if child.process is not None:
                 child.process.terminate()
-        waiting = list(children)
+        waiting, unhurried = list(children), [child for child in children if child.part.hurry_after_s is not None]
         while waiting:
             now_mono_s = time.monotonic()
+            for child in list(unhurried):
+                if now_mono_s - begun_mono_s > (child.part.hurry_after_s or 0.0):
+                    unhurried.remove(child)
+                    if child in waiting and child.process is not None:
+                        child.process.send_signal(signal.SIGQUIT)
             for child in list(waiting):
                 is_late = now_mono_s - begun_mono_s > child.part.stop_timeout_s
                 if child.process is None or child.process.poll() is not None or is_late:

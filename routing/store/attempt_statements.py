@@ -8,6 +8,7 @@ from typing import Any
 import sqlalchemy as sa
 
 from dispatcher.attempts import status_store
+from dispatcher.protocol import message
 from routing.store import entries, states, tables, transaction
 
 ATTEMPT_FINAL = states.final(states.ATTEMPT_MOVES)
@@ -54,11 +55,26 @@ class AttemptStatements(transaction.Transaction):
         return [entries.Unsent(**row) for row in self._connection.execute(query).mappings()]
 
     def messages(self, ids: Collection[str]) -> list[entries.Unsent]:
-        """What was sent for these attempts, to send it again."""
+        """What was sent for these attempts, to send it again; nothing for those that have ended."""
         query = sa.select(tables.ATTEMPT.c.id, tables.ATTEMPT.c.queue, tables.ATTEMPT.c.message).where(
-            tables.ATTEMPT.c.id.in_(list(ids))
+            tables.ATTEMPT.c.id.in_(list(ids)), tables.ATTEMPT.c.state.in_(ATTEMPT_OPEN)
         )
-        return [entries.Unsent(**row) for row in self._connection.execute(query).mappings()]
+        ends = self._pod_ends(ids)
+        rows = self._connection.execute(query).mappings()
+        return [entries.Unsent(**row, pod_end=ends.get(row["id"])) for row in rows]
+
+    def _pod_ends(self, ids: Collection[str]) -> dict[str, dict[str, Any]]:
+        """What is known of pods that have ended, by attempt."""
+        columns = [tables.POD.c[name] for name in message.PodEnd.__optional_keys__]
+        query = sa.select(tables.POD.c.attempt_id, *columns).where(
+            tables.POD.c.attempt_id.in_(list(ids)),
+            tables.POD.c.phase.not_in((*status_store.OPEN_PHASES, *status_store.UNLAUNCHED_PHASES)),
+        )
+        found = {}
+        for attempt_id, *values in self._connection.execute(query):
+            known = zip(message.PodEnd.__optional_keys__, values, strict=True)
+            found[attempt_id] = {name: value for name, value in known if value is not None}
+        return found
 
     def open_attempts(self, *, after: str, limit: int, ended_before: datetime) -> list[entries.Waiting]:
         """A page of the attempts without a verdict, by id."""

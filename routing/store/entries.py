@@ -106,6 +106,8 @@ class Unsent:
     id: str
     queue: str
     message: Mapping[str, Any]
+    pod_end: Mapping[str, Any] | None = None
+    """What the table of pods says of the pod that it had, if that has ended."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -250,6 +250,25 @@ def sent_back(self, run):
     return "done"
 
 
+@app.task(acks_late=True, bind=True)
+def stores_and_sends_back(self, run):
+    """De-duplication of its own: what it has done stands in the backend, and the message goes round once more."""
+    note(run, str(bool(self.request.delivery_info.get("redelivered"))))
+    if len((Path(NOTES) / run).read_text().splitlines()) == 1:
+        self.backend.store_result(self.request.id, 20, "SUCCESS")
+        raise Reject("once more", requeue=True)
+    return 20
+
+
+@app.task(acks_late=True, acks_on_failure_or_timeout=False, time_limit=1)
+def late_and_limited(run):
+    """The first run takes too long, the second ends."""
+    note(run, "ran")
+    if len((Path(NOTES) / run).read_text().splitlines()) == 1:
+        time.sleep(60)
+    return "in time"
+
+
 @app.task(ignore_result=True)
 def ignored(run):
     note(run, "ran")

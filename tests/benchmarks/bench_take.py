@@ -16,7 +16,7 @@ import kombu
 from celery import Celery
 from kombu.asynchronous import Hub, set_event_loop
 
-from dispatcher.worker.celery_patches import ack_batching, atomic_take
+from dispatcher.worker.celery_patches import ack_batching, atomic_take, take_leases
 from tests import parts
 
 MESSAGES = int(os.environ.get("BENCH_MESSAGES", "2000"))
@@ -36,7 +36,10 @@ class Consuming:
         ack_batching.keep_client(channel)
         errors = (*self.connection.connection_errors, *self.connection.channel_errors)
         ack_batching.Acknowledgements(channel, hub=self.hub, errors=errors)
-        self.taking = atomic_take.Taking(channel, hub=self.hub) if is_atomic else None
+        self.lease = take_leases.TakeLease(self.connection) if is_atomic else None
+        while self.lease is not None and not self.lease.taker:
+            time.sleep(0.01)
+        self.taking = atomic_take.Taking(channel, hub=self.hub, lease=self.lease) if is_atomic else None
         self.count, self.got_at = 0, 0.0
         self.consumer = kombu.Consumer(channel, queues=[kombu.Queue("celery")], callbacks=[self.on_message])
         self.consumer.consume()
@@ -54,6 +57,8 @@ class Consuming:
         self.consumer.cancel()
         if self.taking is not None:
             self.taking.close()
+        if self.lease is not None:
+            self.lease.close()
         self.hub.close()
         self.connection.release()
 

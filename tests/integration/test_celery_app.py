@@ -292,6 +292,16 @@ def _(side: Side) -> Any:
     return [side.run("sent_back", run), len(side.shop.noted(run))]
 
 
+@row("hard limit with acks_late, acks_on_failure_or_timeout=False: runs again", 2)
+def _(side: Side) -> Any:
+    """Each look is a new one: a client remembers the failure of the first run."""
+    run = f"over-time-{side.queue}"
+    sent = side.send("late_and_limited", run)
+    parts.eventually(lambda: len(side.shop.noted(run)) == 2, WAIT_S, what="it runs again")
+    parts.eventually(lambda: side.shop.client.AsyncResult(sent.id).state == "SUCCESS", WAIT_S, what="the second's end")
+    return len(side.shop.noted(run))
+
+
 @row("ignore_result of the task", ["ran", "PENDING"])
 def _(side: Side) -> Any:
     run = f"ignored-{side.queue}"

@@ -186,6 +186,17 @@ class TestCredentials:
         steps = chain(shop.signature("add", 1, 1, queue=OWN), shop.signature("add", 2, queue=WORKER))
         assert value_of(steps.apply_async()) == 4
 
+    @pytest.mark.parametrize("queue", [OWN, WORKER])
+    def test_a_body_that_stored_its_result_and_went_back_into_its_queue_runs_again(
+        self, shop: Shop, queue: str
+    ) -> None:
+        """As in a prefork worker: the chain behind it goes on, and the second run is told that it is one."""
+        run = f"stored-{queue}"
+        first = shop.signature("stores_and_sends_back", run, queue=queue)
+
+        assert value_of(chain(first, shop.signature("add", 22, queue=WORKER)).apply_async()) == 42
+        assert shop.noted(run) == ["False", "True"]
+
     def test_a_pod_that_dies_before_it_stored_is_replayed(self, shop: Shop) -> None:
         """Nobody else would store its failure."""
         error = failure_of(shop.send("leaves", 7, queue=OWN))

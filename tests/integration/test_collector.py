@@ -39,7 +39,10 @@ def reporting(app: Celery) -> backend.ReportingBackend:
 
 @pytest.fixture
 def collecting(reporting: backend.ReportingBackend) -> collector.Collector:
-    return collector.Collector(reporting)
+    """Of a server that has been whole since before anything was sent."""
+    collecting = collector.Collector(reporting)
+    collecting.complete_since(now=NOW - timedelta(seconds=1))
+    return collecting
 
 
 def other_worker(app: Celery) -> backend.ReportingBackend:
@@ -251,13 +254,96 @@ def test_b4_a_body_that_runs_is_not_sent_again_though_its_claim_and_its_report_a
     """A broker that lost its last second may have lost the claim; the worker says again that the body runs."""
     worker = other_worker(app)
     worker.claim("a", "w")
-    reporting.client.flushdb()
+    reporting.client.delete(reporting.keys.claim("a"), reporting.keys.reports)
     pulse_of(worker).beat(["a"])
     sweeping = sweeper.Sweeper(collecting, lost_after_s=10)
     sweeping.suspect(now=NOW + timedelta(seconds=2))
-    assert inspect(sweeping, waiting("a"), after_s=10).resend == []
+    assert inspect(sweeping, waiting("a"), after_s=10) == sweeper.Findings()
     reporting.client.delete(reporting.keys.body("a"))
     assert inspect(sweeping, waiting("a"), after_s=10).resend == ["a"]
+
+
+def test_what_a_server_that_lost_its_data_does_not_know_is_not_run_again_under_its_id(
+    app: Celery, reporting: backend.ReportingBackend, collecting: collector.Collector
+) -> None:
+    """Nobody can say whether it ran: no delivery may begin it any more, and the record says why."""
+    worker = other_worker(app)
+    worker.claim("a", "w")
+    worker.store_result("a", 1, "SUCCESS")
+    reporting.client.flushdb()
+    sweeping = sweeper.Sweeper(collecting, lost_after_s=10)
+    assert inspect(sweeping, waiting("a"), after_s=30) == sweeper.Findings()
+    assert inspect(sweeping, waiting("a"), after_s=99, backlog=1) == sweeper.Findings()
+    found = inspect(sweeping, waiting("a"), after_s=99)
+    [end] = found.outcomes
+    assert isinstance(end, reported.EndReport)
+    assert (end.verdict, end.reason, end.cause) == ("lost", reported.EXPIRED, "infrastructure")
+    assert found.resend == []
+    assert not worker.claim("a", "w")
+    later = waiting("b", sent_at=NOW + timedelta(seconds=100))
+    assert inspect(sweeping, later, after_s=200).resend == ["b"]
+
+
+def test_claims_say_nothing_of_what_is_older_than_they_get(collecting: collector.Collector) -> None:
+    """A claim stands for two hours at least; a message that was sent earlier may have led to one that has expired."""
+    sweeping = sweeper.Sweeper(collecting, lost_after_s=10)
+    assert inspect(sweeping, waiting("a"), after_s=backend.CLAIM_MIN_S - 1).resend == ["a"]
+    assert inspect(sweeping, waiting("a"), after_s=backend.CLAIM_MIN_S + 1).resend == []
+
+
+def test_a_server_that_threw_keys_away_is_not_believed_of_what_was_before(
+    own_valkey: parts.Valkey,
+) -> None:
+    """The marker itself may be among those that it kept."""
+    app = Celery("test", broker=own_valkey.fresh().url, set_as_current=False)
+    app.conf.update(result_backend=celery_app.result_backend_url(own_valkey.fresh().url), podyard_deployment="test")
+    collecting, server = collector.Collector(app.backend), app.backend.client
+    assert collecting.complete_since(now=NOW) == NOW
+    assert collecting.complete_since(now=NOW + timedelta(seconds=5)) == NOW
+    server.config_set("maxmemory-policy", "volatile-lru")
+    server.config_set("maxmemory", int(server.info("memory")["used_memory"]) + 100_000)
+    for number in range(100):
+        server.set(f"noise:{number}", "x" * 10_000, ex=60)
+    assert collecting.complete_since(now=NOW + timedelta(seconds=10)) == NOW + timedelta(seconds=10)
+    server.config_set("maxmemory", 0)
+    assert collecting.complete_since(now=NOW + timedelta(seconds=15)) == NOW + timedelta(seconds=10)
+    app.close()
+
+
+def test_a_result_that_is_gone_is_told_by_its_report(
+    reporting: backend.ReportingBackend, collecting: collector.Collector
+) -> None:
+    reporting.store_result("a", 1, "SUCCESS")
+    reporting.store_result("b", Exception("terminated"), "REVOKED")
+    reporting.store_result("c", 3, "SUCCESS")
+    app_results = [reporting.get_key_for_task(one) for one in ("a", "b")]
+    reporting.client.delete(*app_results)
+    heard = collecting.listen(1, now=NOW)
+    assert [(one.attempt_id, one.verdict, one.reason) for one in heard.expired] == [
+        ("a", "lost", "ResultExpired"),
+        ("b", "revoked", "Revoked"),
+    ]
+    assert [one.attempt_id for one in heard.outcomes] == ["c"]
+
+
+def test_a_claimed_attempt_whose_body_runs_no_more_and_has_no_result_does_not_run_for_ever(
+    reporting: backend.ReportingBackend, collecting: collector.Collector
+) -> None:
+    """Its result alone was thrown away, and its worker lives."""
+    reporting.claim("a", "w")
+    heart, sweeping, row = (
+        pulse_of(reporting),
+        sweeper.Sweeper(collecting, lost_after_s=10),
+        waiting("a", state="running"),
+    )
+    heart.beat(["a"])
+    assert inspect(sweeping, row, now_mono_s=0) == sweeper.Findings()
+    reporting.client.delete(reporting.keys.body("a"))
+    assert inspect(sweeping, row, now_mono_s=20) == sweeper.Findings()
+    assert inspect(sweeping, row, now_mono_s=49) == sweeper.Findings()
+    [end] = inspect(sweeping, row, now_mono_s=52).outcomes
+    assert isinstance(end, reported.EndReport)
+    assert (end.verdict, end.reason) == ("lost", reported.EXPIRED)
 
 
 def test_b4_a_running_attempt_whose_claim_and_result_are_lost_does_not_run_for_ever(

@@ -6,12 +6,12 @@ from pathlib import Path
 TESTS = Path(__file__).parents[1]
 PAGE = (TESTS.parent / "docs" / "failure-modes.md").read_text()
 ROWS = dict(re.findall(r"^\| ([A-Z]\d+) \| .* \| ([^|]*) \|$", PAGE, re.MULTILINE))
-CATALOGUE = {"K": 22, "W": 12, "P": 31, "D": 17, "B": 22, "S": 11, "A": 19, "T": 7}
+CATALOGUE = {"K": 22, "W": 12, "P": 31, "D": 17, "B": 23, "S": 11, "A": 19, "T": 7}
 """Letter -> how many rows it has."""
 
 
 def test_every_row_of_the_catalogue_is_there_once() -> None:
-    """140 ids, none twice."""
+    """Each id, none twice."""
     ids = re.findall(r"^\| ([A-Z]\d+) \|", PAGE, re.MULTILINE)
     assert sorted(ids) == sorted(
         f"{letter}{number}" for letter, count in CATALOGUE.items() for number in range(1, count + 1)

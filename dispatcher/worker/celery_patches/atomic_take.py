@@ -23,7 +23,7 @@ from kombu.transport import redis, virtual
 from kombu.utils.encoding import bytes_to_str
 from kombu.utils.json import loads
 
-from dispatcher.worker.celery_patches import switches
+from dispatcher.worker.celery_patches import switches, take_leases
 
 logger = logging.getLogger(__name__)
 
@@ -44,7 +44,11 @@ for i = 3, #KEYS do
       local function text(value) return cjson.encode(type(value) == 'string' and value or '') end
       redis.call('ZADD', KEYS[1], ARGV[1], tag)
       local where = text(info['exchange']) .. ',' .. text(info['routing_key'])
-      redis.call('HSET', KEYS[2], tag, '[' .. item .. ',' .. where .. ']')
+      local note, last = item, string.match(item, '^.*()}')
+      if ARGV[2] ~= '' then
+        note = string.sub(item, 1, last - 1) .. ',"podyard_taker":["' .. ARGV[2] .. '",' .. ARGV[1] .. ']}'
+      end
+      redis.call('HSET', KEYS[2], tag, '[' .. note .. ',' .. where .. ']')
     end
     return {i - 2, item}
   end
@@ -52,9 +56,10 @@ end
 for i = 3, #KEYS do redis.call('EXISTS', KEYS[i]) end
 return false
 """
-"""KEYS: the index and the hash of unacknowledged messages, then the lists, first come first served; ARGV: now. What is
-noted is what kombu notes. The last loop reads the lists that are empty: a client is notified of changes to what it has
-read."""
+"""KEYS: the index and the hash of unacknowledged messages, then the lists, first come first served; ARGV: now, and the
+consumer's name, if it has one. What is noted is what kombu notes, with name and time (`take_leases.MARK`) as one more
+field of the message, which kombu does not look at. The last loop reads the lists that are empty: a client is notified
+of changes to what it has read."""
 
 
 class TakeStep(bootsteps.StartStopStep):
@@ -65,6 +70,8 @@ class TakeStep(bootsteps.StartStopStep):
     def __init__(self, parent: Any, **kwargs: Any) -> None:
         super().__init__(parent, **kwargs)
         self._taking: Taking | None = None
+        self._lease: take_leases.TakeLease | None = None
+        """As long as the process lives: it holds what it has taken though it consumes no more."""
 
     def start(self, parent: Any) -> None:
         """Takes up the channel of this connection."""
@@ -72,7 +79,10 @@ class TakeStep(bootsteps.StartStopStep):
         if parent.hub is None or not isinstance(channel, redis.Channel) or not channel.ack_emulation:
             return
         if switches.is_on(parent.app, "atomic_take"):
-            self._taking = Taking(channel, hub=parent.hub)
+            if self._lease is None:
+                lease_s = take_leases.lease_s(channel.connection.client.transport_options)
+                self._lease = take_leases.TakeLease(channel.connection.client, lease_s=lease_s)
+            self._taking = Taking(channel, hub=parent.hub, lease=self._lease)
 
     def stop(self, parent: Any) -> None:
         """Closes the connection of its own."""
@@ -84,8 +94,11 @@ class TakeStep(bootsteps.StartStopStep):
 class Taking:
     """What stands in a channel for BRPOP."""
 
-    def __init__(self, channel: Any, *, hub: Any, look_s: float = LOOK_S) -> None:
-        """`look_s`: how often is looked without a notification."""
+    def __init__(
+        self, channel: Any, *, hub: Any, look_s: float = LOOK_S, lease: take_leases.TakeLease | None = None
+    ) -> None:
+        """`look_s`: how often is looked without a notification. `lease`: whose messages these are."""
+        self._lease = lease
         self._channel = channel
         self._look_s = look_s
         self._qos = channel.qos
@@ -134,7 +147,9 @@ class Taking:
         lists = [channel._q_for_pri(queue, step) for step in channel.priority_steps for queue in queues]
         keys = [f"{channel.global_keyprefix or ''}{key}" for key in (*self._notes, *lists)]
         script = ("EVALSHA", self._digest) if self._is_loaded else ("EVAL", _TAKE)
-        commands: list[tuple[Any, ...]] = [(*script, len(keys), *keys, time.time())]
+        commands: list[tuple[Any, ...]] = [
+            (*script, len(keys), *keys, time.time(), self._lease.taker if self._lease else "")
+        ]
         self._is_asked = self._is_idle = self._has_rung = False
         self._looked_mono_s = time.monotonic()
         if self._is_notified and self._watched_socket is not connection._sock:

@@ -335,6 +335,13 @@ INTERNALS: Sequence[Internal] = (
         used_by=f"{_PATCHES}/atomic_take.py",
     ),
     Internal(
+        name=f"{_CHANNEL}._do_restore_message",
+        takes=("self", "payload", "exchange", "routing_key", "pipe"),
+        says=("self._lookup(exchange, routing_key)", "self._q_for_pri(queue, pri)", "redelivered"),
+        why="puts back what a consumer had taken that is dead: into the list of its queue and priority",
+        used_by=f"{_PATCHES}/take_leases.py",
+    ),
+    Internal(
         name=f"{_CHANNEL}._create_client",
         takes=("self", "asynchronous"),
         why="one client is kept for all commands, made again with its pool of connections",

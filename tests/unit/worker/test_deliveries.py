@@ -37,7 +37,7 @@ from dispatcher.attempts.celery_side import (
 from dispatcher.manifests import builder
 from dispatcher.options import Options, QueueProfile
 from dispatcher.protocol import outcome
-from dispatcher.protocol.message import Message
+from dispatcher.protocol.message import PUT_BACK_HEADER, Message
 from dispatcher.worker import adoption, deliveries, health_checks
 from dispatcher.worker.backend_questions import BackendQuestions
 from dispatcher.worker.bridge import Bridge
@@ -808,7 +808,9 @@ def test_a_message_that_is_not_acknowledged_at_a_time_out_goes_back(world: World
     world.ended(one, out_of_time(one))
     assert world.commands() == [Requeue(delivery=one.delivery)]
     world.take(Released(delivery=one.delivery))
-    assert one.state == "REQUEUED"
+    again = world.connection.SimpleQueue("pods").get(timeout=1)
+    assert again.headers[PUT_BACK_HEADER] == str(world.app.backend.get_task_meta(one.id)["date_done"])
+    assert (again.headers["id"], one.state) == (one.id, "ACK")
 
 
 # --- after a stall
