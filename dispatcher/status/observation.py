@@ -21,6 +21,9 @@ Verdict = Literal["none", "running", "succeeded", "failed", "gone"]
 POD_DELETED = "PodDeleted"
 """The reason, if nothing better is known, of a pod that was deleted under its attempt."""
 
+PROVIDER_FAILED = "ProviderFailed"
+"""The reason of a pod that a virtual kubelet has given up, whose phase may go on saying Running."""
+
 FATAL_WAITS = frozenset(
     {"CreateContainerConfigError", "CreateContainerError", "ErrImagePull", "ImageInspectError", "InvalidImageName"}
 )
@@ -86,7 +89,7 @@ def _verdict(facts: pod_view.PodView, *, is_deleted: bool) -> Observation:
     """The first verdict that holds."""
     if facts.base and facts.base.state == "terminated":
         return _ended(facts, facts.base)
-    if facts.phase == "Failed":
+    if facts.phase == "Failed" or facts.reason == PROVIDER_FAILED:
         return _failed_phase(facts)
     if facts.is_deleting and (is_deleted or (facts.phase == "Succeeded" and not facts.base)):
         return _deleted(facts, None)
@@ -122,7 +125,7 @@ def _failed_phase(facts: pod_view.PodView) -> Observation:
     culprit = next(broken, None)
     if facts.is_deleting and (culprit is None or (facts.was_interrupted(culprit) and culprit.exit_code in _KILLED)):
         return _deleted(facts, culprit)
-    return _failed(facts, culprit or _fatal_wait(facts))
+    return _failed(facts, culprit or _fatal_wait(facts) or _first_wait(facts))
 
 
 def _deleted(facts: pod_view.PodView, container: pod_view.Container | None) -> Observation:
@@ -158,7 +161,8 @@ def _container_cause(container: pod_view.Container | None) -> Cause:
     if container is None:
         return "unknown"
     text = (container.message or "").replace(container.image or "\0", "")  # an image may be named rate-limiter
-    blamed = container.state == "waiting" or bool(container.exit_code)
+    is_waiting = container.state == "waiting" and container.reason not in _DULL_WAITS
+    blamed = is_waiting or bool(container.exit_code)
     return diagnosis.cause_of(container.reason, message=text) or ("application" if blamed else "unknown")
 
 
@@ -178,13 +182,19 @@ def _fatal_wait(facts: pod_view.PodView) -> pod_view.Container | None:
     return None
 
 
+def _first_wait(facts: pod_view.PodView) -> pod_view.Container | None:
+    """The container that waits for something, one that says for what before others."""
+    waits = [container for container in facts.containers() if container.state == "waiting" and container.reason]
+    telling = [container for container in waits if container.reason not in _DULL_WAITS]
+    return next(iter((*telling, *(wait for wait in waits if wait is facts.base), *waits)), None)
+
+
 def _waiting(facts: pod_view.PodView) -> Observation:
     """Nothing is known yet but what the pod waits for."""
     unscheduled = facts.condition("PodScheduled", "False")
     if unscheduled:
         return Observation(verdict="none", reason=unscheduled.reason, message=unscheduled.message)
-    waits = [container for container in facts.containers() if container.state == "waiting" and container.reason]
-    telling = [container for container in waits if container.reason not in _DULL_WAITS]
-    for container in (*telling, *(wait for wait in waits if wait is facts.base), *waits):
+    container = _first_wait(facts)
+    if container is not None:
         return Observation(verdict="none", reason=container.reason, message=container.message, container=container.name)
     return Observation(verdict="none", reason=facts.reason, message=facts.message)

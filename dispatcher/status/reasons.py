@@ -249,6 +249,13 @@ _OF_NODES = (
         is_of_node=True,
     ),
     Known(
+        reasons=("ProviderFailed",),
+        cause="infrastructure",
+        means="the provider behind {node}, a virtual kubelet, gave the pod up",
+        to_do=f"{_AGAIN}; the message is the provider's",
+        is_of_node=True,
+    ),
+    Known(
         reasons=("UnexpectedAdmissionError", "NodeAffinity", "OutOf*"),
         cause="infrastructure",
         means="{node} refused the pod that the scheduler had given it: it had changed meanwhile",

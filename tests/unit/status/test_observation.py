@@ -131,6 +131,40 @@ def test_a_container_that_waits_in_vain_has_failed(reason: str, place: str) -> N
     )  # fmt: skip
 
 
+@pytest.mark.parametrize("phase", ["Pending", "Running", "Unknown", "Failed", None])
+def test_a_pod_that_its_provider_gave_up_has_failed(phase: str | None) -> None:
+    """A virtual kubelet says so by the reason alone; a base container that has ended decides all the same."""
+    seen = observation.observe(pod(running(), phase=phase, reason="ProviderFailed", message="quota of the region"))
+    assert (seen.verdict, seen.reason, seen.message, seen.cause) == (
+        "failed", "ProviderFailed", "quota of the region", "infrastructure",
+    )  # fmt: skip
+    assert verdict_of(pod(ended(0), phase=phase, reason="ProviderFailed")) == "succeeded"
+
+
+@pytest.mark.parametrize(
+    ("containers", "reason", "container", "cause"),
+    [
+        ({"base": waiting("ImagePullBackOff", "back-off")}, "ImagePullBackOff", "base", "application"),
+        ({"base": waiting("ContainerCreating")}, "ContainerCreating", "base", "unknown"),
+        (
+            {"base": waiting("PodInitializing"), "init": waiting("CrashLoopBackOff")},
+            "CrashLoopBackOff",
+            "init",
+            "application",
+        ),
+        ({"base": waiting("RunContainerError", "no")}, "RunContainerError", "base", "application"),
+        ({"base": waiting(None)}, None, None, "unknown"),
+    ],
+)
+def test_a_failed_pod_whose_container_only_waits_gives_that_reason(
+    containers: dict[str, Pod], reason: str | None, container: str | None, cause: str
+) -> None:
+    """Nothing else says why; the pod's own reason wins where there is one."""
+    seen = observation.observe(pod(phase="Failed", **containers))
+    assert (seen.verdict, seen.reason, seen.container, seen.cause) == ("failed", reason, container, cause)
+    assert observation.observe(pod(phase="Failed", reason="Evicted", **containers)).reason == "Evicted"
+
+
 @pytest.mark.parametrize("base", [running(), ended(0)])
 def test_a_sidecar_that_waits_in_vain_does_not_end_a_base_that_has_started(base: Pod) -> None:
     document = pod(base, phase="Pending", sidecar=waiting("ErrImagePull", "no such image"))
