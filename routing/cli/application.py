@@ -129,8 +129,11 @@ def _said(given: object, options: "Options") -> tuple[router.Router, dict[str, s
     from dispatcher.worker import app_config
 
     if not isinstance(given, Mapping):  # an Options of its own, which has no list of rules
-        profiles = {layers.DEFAULT_RULE: options.profile_for(layers.DEFAULT_RULE)}
-        return _router(profiles), {}, {layers.DEFAULT_RULE: PLACE}
+        try:
+            profiles = {layers.DEFAULT_RULE: options.profile_for(layers.DEFAULT_RULE)}
+        except LookupError:  # it has no such queue
+            profiles = {}
+        return _router(profiles), {}, dict.fromkeys(profiles, PLACE)
     read = app_config.read_app(given, environ=os.environ)
     profiles = app_config.profiles(read)
     source = {layers.spell(key): value.place for key, value in read.values.items()}

@@ -42,12 +42,12 @@ _UNREACHABLE = (Failure, RecordError, errors.DispatcherError)
 
 def broker(settings: Settings) -> str:
     """The broker answers."""
-    return _reach_messaging(_connection(settings.broker.url), key="broker.url")
+    return _reach_messaging(_connection(settings.broker.url), url=settings.broker.url, key="broker.url")
 
 
 def results(settings: Settings) -> str:
     """The result backend answers."""
-    return _reach_messaging(_connection(settings.results.url), key="results.url")
+    return _reach_messaging(_connection(settings.results.url), url=settings.results.url, key="results.url")
 
 
 def broker_of(app: "Celery") -> str:
@@ -55,7 +55,8 @@ def broker_of(app: "Celery") -> str:
     connection = app.connection_for_write(connect_timeout=TIMEOUT_S)
     if connection.transport.driver_type == "redis":
         connection.transport_options |= _SHORT
-    return _reach_messaging(connection, key="broker_url of the application")
+    url = str(app.conf.broker_write_url or app.conf.broker_url or connection.as_uri(include_password=True))
+    return _reach_messaging(connection, url=url, key="broker_url of the application")
 
 
 def results_of(app: "Celery") -> str:
@@ -151,8 +152,8 @@ def _connection(url: str) -> kombu.Connection:
     return kombu.Connection(url, connect_timeout=TIMEOUT_S, transport_options=options)
 
 
-def _reach_messaging(connection: kombu.Connection, *, key: str) -> str:
-    shown = redaction.hide_text(connection.as_uri(include_password=True))
+def _reach_messaging(connection: kombu.Connection, *, url: str, key: str) -> str:
+    shown = redaction.hide_text(url)
     about: Mapping[str, Any] = {}
     refusal = None
     try:

@@ -222,6 +222,21 @@ def test_a_database_without_tables_says_what_makes_them(folder: Folder) -> None:
     )
 
 
+def test_an_application_may_bring_options_of_its_own(folder: Folder) -> None:
+    """`app.conf.podyard` as an Options instead of a mapping: the same commands, and the one rule that is known."""
+    (folder.path / "shop_options.py").write_text(
+        "from shop_two import *\n"
+        "from dispatcher.options import Options, QueueProfile\n"
+        "app = Celery('three', broker=os.environ['SHOP_BROKER'], set_as_current=False)\n"
+        "app.conf.podyard = Options(\n"
+        "    profile_for=lambda queue: QueueProfile(max_pods=7), app_path='x:app', deployment='three'\n"
+        ")\n"
+    )
+    found = {one["key"]: one["value"] for one in folder.json("config", "show", app="shop_options:app")}
+    assert (found["deployment"], found["queues.kubernetes.max_pods"], found["kubernetes.app"]) == ("three", 7, "x:app")
+    assert "keeps no record of pods" in folder.refused("pods", "list", app="shop_options:app")
+
+
 def test_what_is_no_application_is_one_line(folder: Folder) -> None:
     """As for `podyard dispatcher --app`."""
     assert "no Celery application could be loaded" in folder.refused("pods", "list", app="nowhere:app")
