@@ -127,9 +127,7 @@ def follow(
         was_scheduled = look.is_scheduled
         dated = [(task.ended_at or task.started_at or datetime.now(UTC), task) for task in look.changed]
         for at, task in sorted(dated, key=lambda one: one[0]):
-            latest = max(
-                latest, at
-            )  # what is seen late, since a process was slow to report it, is not shown as earlier
+            latest = max(latest, at)  # what was reported late is not shown as earlier
             click.echo(f"{out.clock(latest)} {taskview.change(task)}", err=stderr)
     click.echo(taskview.summary(look.run), err=stderr)
     return look
@@ -139,10 +137,10 @@ def _headlines(run: rows.RunRow) -> list[str]:
     lines: list[Any] = [taskview.summary(run)]
     if run.reason:
         lines.append(f"reason: {run.reason}")
-    times = [("created", run.created_at), ("started", run.started_at), ("ended", run.ended_at)]
+    times = [("created", run.created_at), ("started", run.started_at)]
     lines.append(", ".join(f"{word} {out.clock(at)}" for word, at in times if at is not None))
-    if run.runtime_s is not None:
-        lines[-1] += f", {run.runtime_s:.1f} s"
+    if run.ended_at is not None:
+        lines.append(f"ended {out.clock(run.ended_at)}" + ("" if run.runtime_s is None else f", {run.runtime_s:.1f} s"))
     if run.conf:
         lines.append(f"conf: {out.to_plain(run.conf)}")
     return lines

@@ -361,7 +361,7 @@ class TestWaiting:
             every_s=0.2,
             what="the reason is told",
         )
-        assert "next: start a consumer of its queue: `podyard worker --queues nobody`" in lines
+        assert "what to do: start a consumer of its queue: `podyard worker --queues nobody`" in lines
         assert yard.call("tasks", "logs", run, "alone").returncode == 1
         assert yard.call("runs", "cancel", run).returncode == 0
         assert yard.json("runs", "show", run)["state"] == "cancelled"
