@@ -171,6 +171,30 @@ def configured(**options: str) -> Callable[[parts.Valkey], AbstractContextManage
 
 
 @contextlib.contextmanager
+def unable_to_save(server: parts.Valkey) -> Iterator[None]:
+    """Its disk takes no snapshot any more, so that it refuses writes: MISCONF."""
+    with contextlib.closing(admin(server)) as client:
+        save = client.config_get("save")["save"]
+        name = client.config_get("dbfilename")["dbfilename"]
+        target = Path(client.config_get("dir")["dir"]) / name
+        target.unlink(missing_ok=True)
+        target.mkdir()  # nothing can be renamed to the name of a folder
+        client.config_set("save", "3600 1")
+        client.config_set("stop-writes-on-bgsave-error", "yes")
+        try:
+            client.bgsave()
+            parts.eventually(lambda: client.info("persistence")["rdb_last_bgsave_status"] == "err", 10)
+            with pytest.raises(redis.ResponseError, match="MISCONF"):
+                client.set("refused", 1)
+            yield
+        finally:
+            target.rmdir()
+            client.bgsave()
+            parts.eventually(lambda: client.info("persistence")["rdb_last_bgsave_status"] == "ok", 10)
+            client.config_set("save", save)
+
+
+@contextlib.contextmanager
 def loading(server: parts.Valkey) -> Iterator[None]:
     """It was restarted and reads its file for some seconds: LOADING."""
     with contextlib.closing(admin(server)) as client, client.pipeline() as pipe:
@@ -223,6 +247,7 @@ CASES: dict[str, Callable[[parts.Valkey], AbstractContextManager[None]]] = {
     "without its primary": without_its_primary,
     "without its replicas": configured(min_replicas_to_write="1"),
     "full": configured(maxmemory="1"),
+    "unable to save": unable_to_save,
     "loading": loading,
     "killing clients": killing_clients,
     "pausing clients": pausing_clients,
@@ -236,6 +261,17 @@ def test_B19_nobody_ends_because_the_broker_refuses_for_a_while(doors: Doors, ca
     """Scheduler, workers, dispatchers and Flower of both doors live on, and new work is done afterwards."""
     with CASES[case](doors.server):
         time.sleep(REFUSED_S)  # the case itself: what it does to processes shows while it lasts
+        doors.check_alive()
+
+    doors.work()
+
+
+@pytest.mark.timeout(300)
+@pytest.mark.parametrize("case", ["switched over", "unable to save"])
+def test_B19_nobody_ends_though_the_broker_takes_no_writes_for_long(doors: Doors, case: str) -> None:
+    """Twenty seconds, in which every call that is tried again has given up somewhere."""
+    with CASES[case](doors.server):
+        time.sleep(20)
         doors.check_alive()
 
     doors.work()
