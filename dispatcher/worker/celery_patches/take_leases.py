@@ -96,7 +96,7 @@ class TakeLease:
 
     def _dead(self, client: Any, silent: Iterable[str]) -> list[str]:
         """Those who have been silent and without a connection for long enough, as far as this process saw."""
-        now_mono = time.monotonic()
+        now_mono_s = time.monotonic()
         if silent:
             try:
                 connected = {str(one.get("name")) for one in client.client_list()}
@@ -104,8 +104,8 @@ class TakeLease:
                 logger.debug("nobody can say who is connected to the broker: %s", error)
                 return []
             silent = [name for name in silent if f"podyard-{name}" not in connected]
-        self._silent_since_mono = {name: self._silent_since_mono.get(name, now_mono) for name in silent}
-        return [name for name, since in self._silent_since_mono.items() if now_mono - since >= self._lease_s]
+        self._silent_since_mono = {name: self._silent_since_mono.get(name, now_mono_s) for name in silent}
+        return [name for name, since in self._silent_since_mono.items() if now_mono_s - since >= self._lease_s]
 
     def _put_back(self, channel: Any, client: Any, name: str) -> None:
         """Put back what that consumer took, whoever else is at it."""
