@@ -50,7 +50,7 @@ class TakeLease:
         self.name = uuid4().hex
         self._is_known = threading.Event()
         self._stopped = threading.Event()
-        self._silent_since_mono: dict[str, float] = {}
+        self._silent_since_mono_s: dict[str, float] = {}
         self._thread = threading.Thread(target=self._run, name="podyard-lease", daemon=True)
         self._thread.start()
 
@@ -69,7 +69,7 @@ class TakeLease:
                 self._beat_until_stopped()
             except Exception as error:  # noqa: BLE001 - a thread that ended would look like a death
                 logger.debug("no sign of life to the broker: %r", error)
-                self._silent_since_mono.clear()
+                self._silent_since_mono_s.clear()
             self._stopped.wait(self._lease_s / BEATS)
 
     def _beat_until_stopped(self) -> None:
@@ -104,8 +104,8 @@ class TakeLease:
                 logger.debug("nobody can say who is connected to the broker: %s", error)
                 return []
             silent = [name for name in silent if f"podyard-{name}" not in connected]
-        self._silent_since_mono = {name: self._silent_since_mono.get(name, now_mono_s) for name in silent}
-        return [name for name, since in self._silent_since_mono.items() if now_mono_s - since >= self._lease_s]
+        self._silent_since_mono_s = {name: self._silent_since_mono_s.get(name, now_mono_s) for name in silent}
+        return [name for name, since in self._silent_since_mono_s.items() if now_mono_s - since >= self._lease_s]
 
     def _put_back(self, channel: Any, client: Any, name: str) -> None:
         """Put back what that consumer took, whoever else is at it."""
