@@ -12,7 +12,8 @@ from typing import Any
 from celery import Celery
 
 from tests import history
-from tests.chaos.installation import MAX_PODS, Installation
+from tests.chaos.bare import BareLoad
+from tests.chaos.installation import BARE_DEPLOYMENT, MAX_PODS, Installation
 from tests.chaos.load import Load, PlainLoad
 
 ATTEMPTS = """
@@ -36,6 +37,7 @@ class Audit:
     installation: Installation
     load: Load
     plain: PlainLoad | None = None
+    bare: BareLoad | None = None
     looks: dict[history.Event, None] = field(default_factory=dict)
     """What earlier looks saw, each once, in order."""
     pods: dict[str, history.PodSeen] = field(default_factory=dict)
@@ -55,7 +57,7 @@ class Audit:
 
     def sample(self) -> None:
         """One look at limits, many times a second of a run: pods whose slot is taken, as the API server counts them."""
-        taken = sum(map(_takes_a_slot, self.installation.pods()))
+        taken = sum(_takes_a_slot(pod) for pod in self.installation.pods() if not _is_bare(pod))
         self.held[history.Held(what="pods of the queue kubernetes", count=taken, limit=MAX_PODS)] = None
         self.samples += 1
 
@@ -90,6 +92,8 @@ class Audit:
             return f"{runs} runs are open"
         if missing := self.accepted - self.plain_results().keys():
             return f"{len(missing)} plain messages have no result: {sorted(missing)[:3]}"
+        if self.bare is not None and (missing_bodies := self.bare.missing()):
+            return f"{len(missing_bodies)} bodies without a result backend have not begun: {missing_bodies[:3]}"
         if pods := self.installation.pods():
             return f"{len(pods)} pods are left: {[pod['metadata']['name'] for pod in pods][:3]}"
         left = [one for one in self._left() if one.kind != "pod" and one.name != but]
@@ -105,6 +109,7 @@ class Audit:
             *self.pods.values(),
             *self.held,
             *self._left(),
+            *(self.bare.events() if self.bare is not None else ()),
         ]
 
     def _accepted(self) -> Iterator[history.Event]:
@@ -189,12 +194,17 @@ class Audit:
     def _note_pod(self, pod: Mapping[str, Any]) -> None:
         metadata = pod["metadata"]
         notes = metadata.get("annotations") or {}
-        if ATTEMPT_ANNOTATION in notes:
+        if ATTEMPT_ANNOTATION in notes and not _is_bare(pod):  # of those the ledger tells
             self.pods[metadata["uid"]] = history.PodSeen(
                 attempt=notes[ATTEMPT_ANNOTATION],
                 uid=metadata["uid"],
                 launch=int(notes.get(RETRIES_ANNOTATION) or 0),
             )
+
+
+def _is_bare(pod: Mapping[str, Any]) -> bool:
+    """Whether it is one of the application without a result backend."""
+    return bool((pod["metadata"].get("labels") or {}).get("podyard.dev/deployment") == BARE_DEPLOYMENT)
 
 
 def _takes_a_slot(pod: Mapping[str, Any]) -> bool:

@@ -28,8 +28,11 @@ from tests.chaos import wire as wires
 ROOT = Path(__file__).parents[2]
 MAX_PODS = 8
 CONCURRENCY = 2
-DEPLOYMENT, PLAIN_DEPLOYMENT = "chaos", "plain"
-PLAIN_APP = "tests.chaos.plainapp:app"
+DEPLOYMENT, PLAIN_DEPLOYMENT, BARE_DEPLOYMENT = "chaos", "plain", "bare"
+BARE_NUMBER = 2
+NUMBERS = {DEPLOYMENT: 0, PLAIN_DEPLOYMENT: 1, BARE_DEPLOYMENT: BARE_NUMBER}
+"""Deployment -> the database of the broker's server."""
+PLAIN_APP, BARE_APP = "tests.chaos.plainapp:app", "tests.chaos.bareapp:app"
 CONFIG = """
 deployment = "{deployment}"
 home = "{folder}/home"
@@ -51,8 +54,11 @@ kubeconfig = "{kubeconfig}"
 side = "kubernetes"
 image = "podyard:chaos"
 max_pods = {max_pods}
-env = {{ PODYARD_DAGS__FOLDER = "{folder}/dags", PYTHONPATH = "{root}", PLAIN_TRACE = "{folder}/trace" }}
+{more}
 """
+POD_ENV = 'env = {{ PODYARD_DAGS__FOLDER = "{folder}/dags", PYTHONPATH = "{root}", PLAIN_TRACE = "{folder}/trace" }}'
+BARE_ENV = """credentials = "inherit"
+env = {{ PYTHONPATH = "{root}", BARE_BROKER = "{broker}", BARE_LEDGER = "{folder}/ledger" }}"""
 
 
 class Process(Protocol):
@@ -136,6 +142,8 @@ class Shape:
     is_split: bool = False
     """The result backend is a server of its own, the API server is reached over a wire, and a Celery application beside
     the DAGs has a worker and a dispatcher of its own."""
+    has_bare: bool = False
+    """A Celery application without a result backend has a worker and a dispatcher of its own, too."""
 
 
 @dataclass(kw_only=True)
@@ -152,6 +160,11 @@ class Installation:
     def trace(self) -> Path:
         """The file to which bodies append."""
         return self.folder / "trace"
+
+    @property
+    def ledger(self) -> Path:
+        """The file to which bodies of the application without a result backend append."""
+        return self.folder / "ledger"
 
     @property
     def kubeconfig(self) -> Path:
@@ -315,6 +328,9 @@ def _start(installation: Installation) -> None:
     if shape.is_split:
         _configure(installation, "plain.toml", PLAIN_DEPLOYMENT, database=url, kubeconfig=kubeconfig)
         made |= {one.name: one for one in _plain_commands(installation)}
+    if shape.has_bare:
+        _configure(installation, "bare.toml", BARE_DEPLOYMENT, database=url, kubeconfig=kubeconfig)
+        made |= {one.name: one for one in _bare_commands(installation)}
     for part in made.values():
         if isinstance(part, Command):
             part.start()
@@ -332,7 +348,8 @@ def _wired(installation: Installation) -> Path:
 
 
 def _configure(installation: Installation, name: str, deployment: str, *, database: str, kubeconfig: Path) -> None:
-    number = 0 if deployment == DEPLOYMENT else 1
+    number, folder = NUMBERS[deployment], installation.folder
+    pods = BARE_ENV if deployment == BARE_DEPLOYMENT else POD_ENV
     (installation.folder / name).write_text(
         CONFIG.format(
             deployment=deployment,
@@ -342,7 +359,7 @@ def _configure(installation: Installation, name: str, deployment: str, *, databa
             database=database,
             kubeconfig=kubeconfig,
             max_pods=MAX_PODS,
-            root=ROOT,
+            more=pods.format(folder=folder, root=ROOT, broker=installation.address("broker", number)),
         )
     )
 
@@ -356,6 +373,32 @@ def _plain_commands(installation: Installation) -> tuple[Command, ...]:
         Command(
             name="plaindispatcher",
             words=("dispatcher", "--app", PLAIN_APP, "--name", "plaindispatcher@chaos"),
+            **common,
+        ),
+    )
+
+
+def _bare_commands(installation: Installation) -> tuple[Command, ...]:
+    folder = installation.folder
+    env = {
+        "BARE_BROKER": installation.address("broker", BARE_NUMBER),
+        "BARE_LEDGER": str(installation.ledger),
+        "PYTHONPATH": str(ROOT),
+    }
+    common: dict[str, Any] = {"folder": folder, "config": "bare.toml"}
+    celery = ("-A", BARE_APP, "worker", "-c", "1", "-Q", "bare", "-n", "bareworker@chaos", "-l", "INFO")
+    return (
+        Command(
+            name="bareworker",
+            module="celery",
+            words=(*celery, "--without-gossip", "--without-mingle"),
+            env={**env, "BARE_WORKER": "1"},
+            **common,
+        ),
+        Command(
+            name="baredispatcher",
+            words=("dispatcher", "--app", BARE_APP, "--name", "baredispatcher@chaos"),
+            env=env,
             **common,
         ),
     )

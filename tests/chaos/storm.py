@@ -30,6 +30,7 @@ from dispatcher.localcluster import client
 from tests import history, parts
 from tests.chaos import audit, installation, load
 from tests.chaos.audit import Audit
+from tests.chaos.bare import BareLoad
 from tests.chaos.load import Load
 
 LAST_LINES = 60
@@ -42,8 +43,8 @@ RECOVERY_BOUND_S = 30.0
 RESEND_PLAIN_S = 45.0
 ROLES = {
     "scheduler": ("scheduler-1", "scheduler-2"),
-    "worker": ("worker-1", "worker-2"),
-    "dispatcher": ("dispatcher-1", "dispatcher-2"),
+    "worker": ("worker-1", "worker-2", "bareworker"),
+    "dispatcher": ("dispatcher-1", "dispatcher-2", "baredispatcher"),
 }
 SIDE_OF = {"worker": "celery", "dispatcher": "kubernetes", "cluster": "kubernetes"}
 AWAY = (OSError, redis.RedisError, psycopg.Error, urllib.error.URLError, json.JSONDecodeError)
@@ -128,6 +129,7 @@ class Storm:
     yard: installation.Installation
     dice: random.Random = field(init=False)
     load: Load = field(init=False)
+    bare: BareLoad = field(init=False)
     audit: Audit = field(init=False)
     faults: list[Fault] = field(default_factory=list)
     say: Callable[[str], None] = lambda _: None
@@ -142,7 +144,8 @@ class Storm:
     def __post_init__(self) -> None:
         self.dice = random.Random(self.plan.seed)
         self.load = Load(installation=self.yard, dice=random.Random(self.plan.seed + 1))
-        self.audit = Audit(installation=self.yard, load=self.load)
+        self.bare = BareLoad(installation=self.yard)
+        self.audit = Audit(installation=self.yard, load=self.load, bare=self.bare)
 
     # --- the run
 
@@ -202,6 +205,7 @@ class Storm:
         with contextlib.suppress(*AWAY):
             known = self.audit.plain_results().keys()
             self.load.top_up(open_runs=self.audit.open_runs(), open_plain=len(self.load.plain.keys() - known))
+            self.bare.top_up()
 
     def _look(self) -> None:
         self._at(LOOK_S, self._look)
@@ -436,7 +440,7 @@ def run(plan: Plan, *, say: Callable[[str], None] = lambda _: None, folder: Path
     """One run from the start of the parts to the audit. The folder with all logs stays where something was wrong."""
     folder = folder or Path(tempfile.mkdtemp(prefix="podyard-chaos-"))
     say(f"seed {plan.seed}, folder {folder}")
-    with installation.running(folder, installation.Shape(database=plan.database)) as yard:
+    with installation.running(folder, installation.Shape(database=plan.database, has_bare=True)) as yard:
         storm = Storm(plan=plan, yard=yard, say=say)
         storm.run()
         quiet_after_s, still = storm.settle()
@@ -456,6 +460,7 @@ def run(plan: Plan, *, say: Callable[[str], None] = lambda _: None, folder: Path
             events=len(events),
             figures={
                 **audit.figures(yard),
+                **storm.bare.figures(),
                 "refused by parts that were away": storm.load.refused,
                 "samples of limits": storm.audit.samples,
                 "most pods at once": max((one.count for one in storm.audit.held), default=0),
@@ -467,6 +472,7 @@ def run(plan: Plan, *, say: Callable[[str], None] = lambda _: None, folder: Path
             folder=folder,
         )
         storm.load.close()
+        storm.bare.close()
     if report.is_good:
         shutil.rmtree(folder, ignore_errors=True)
     return report
