@@ -346,12 +346,15 @@ class Deliveries:
     def _dropped(self, held: HeldRequest, pod: str) -> None:
         """Somebody else finishes it: the request ends here without a result.
 
-        A second delivery of one that waits here is not acknowledged before the first: a Redis broker knows both by one
-        tag, so nothing would be left in it of an attempt that has no pod yet.
+        A second delivery of one that waits here is not acknowledged before the first: nothing would be left in the
+        broker of an attempt that has no pod yet.
         """
         first = self._held.that_waits(held)
         self._held.release(held)
         if first is None:
+            self._drop(held, pod)
+        elif held.has_tag_of(first):
+            held.request.acknowledged = True  # its message is that of the first, which acknowledges it in its time
             self._drop(held, pod)
         else:
             first.copies.append(held)

@@ -69,12 +69,20 @@ class HeldRequest:
     """When its container started, but not before its pod was made: a pod's status has whole seconds."""
     timer: Any = None
     copies: "list[HeldRequest]" = field(default_factory=list)
-    """What was delivered again while this one waited: acknowledged with it, and not before."""
+    """What was delivered again while this one waited, under another tag: acknowledged with it, and not before."""
 
     @property
     def request(self) -> Any:
         """Celery's Request."""
         return self.callbacks.request
+
+    def has_tag_of(self, other: "HeldRequest") -> bool:
+        """Whether the broker knows both by one tag, so that acknowledging one acknowledges the other.
+
+        On Redis a message keeps its tag, a text, for ever; a number counts the deliveries of one channel.
+        """
+        tag, others = (one.request.message.delivery_tag for one in (self, other))
+        return isinstance(tag, str) and tag == others
 
     def terminate(self, signal: Any = None) -> None:
         """Ends it wherever it is; Celery calls this on `revoke(terminate=True)`."""

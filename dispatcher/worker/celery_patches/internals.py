@@ -57,6 +57,13 @@ INTERNALS: Sequence[Internal] = (
         used_by=_POOL,
     ),
     Internal(
+        name=f"{_REQUEST}.acknowledge",
+        takes=("self",),
+        says=("if not self.acknowledged",),
+        why="a second delivery under the tag of the first ends without an acknowledgement",
+        used_by="dispatcher/worker/deliveries.py",
+    ),
+    Internal(
         name=f"{_REQUEST}.on_accepted",
         takes=("self", "pid", "time_accepted"),
         says=("task_accepted(self", "self.acknowledge()"),

@@ -1,6 +1,8 @@
 """Held requests: what Celery waits for is found by its delivery; its time limit counts from its container's start."""
 
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -122,3 +124,29 @@ def test_what_is_left_is_never_negative_and_never_more_than_all(started_s: int, 
     """A node whose clock is ahead must not give it more."""
     started = NOW + timedelta(seconds=started_s)
     assert requests.left_s(started, limit_s=60.0, now=NOW) == left_s
+
+
+def delivered(delivery: str, tag: object = "tag", **fields: Any) -> HeldRequest:
+    """A delivery of the message `m`, under a tag of the broker."""
+    request: Any = Request()
+    request.message = SimpleNamespace(delivery_tag=tag)
+    return replace(held(delivery, **fields), message=builders.message("m"), callbacks=callbacks(request))
+
+
+def test_a_second_delivery_is_known_by_its_launch_while_the_first_is_not_acknowledged() -> None:
+    """What has a pod is another matter, and so is another launch."""
+    known = HeldRequests()
+    first, second, other = delivered("1"), delivered("2"), held("3")
+    for one in (first, second, other):
+        known.hold(one)
+    assert known.that_waits(second) is first
+    assert known.that_waits(other) is None
+    first.is_accepted = True
+    assert known.that_waits(second) is None
+
+
+@pytest.mark.parametrize(("tags", "is_one"), [(("a", "a"), True), (("a", "b"), False), ((1, 1), False)])
+def test_one_tag_is_one_message_only_where_tags_are_the_messages_own(tags: tuple[object, object], is_one: bool) -> None:
+    """RabbitMQ counts deliveries of a channel: the same number is another message after a reconnection."""
+    first, second = (delivered(str(number), tag) for number, tag in enumerate(tags))
+    assert second.has_tag_of(first) is is_one
