@@ -45,6 +45,11 @@ def reserve(request: Request, held: Any) -> None:
     worker_state.task_reserved(request)
 
 
+def know_again(request: Request) -> None:
+    """Celery finds a request by its id once more, to revoke it: it forgets the id when a second delivery of it ends."""
+    worker_state.requests[request.id] = request
+
+
 class _Delivered:
     """A message that was acknowledged long ago, as far as Celery's Request looks at messages."""
 

@@ -349,21 +349,24 @@ class Deliveries:
         A second delivery of one that waits here is not acknowledged before the first: nothing would be left in the
         broker of an attempt that has no pod yet.
         """
-        first = self._held.that_waits(held)
+        first = self._held.first_of(held)
         self._held.release(held)
-        if first is None:
-            self._drop(held, pod)
-        elif held.has_tag_of(first):
+        if first is not None and not first.is_accepted:
+            if not held.has_tag_of(first):
+                first.copies.append(held)
+                return
             held.request.acknowledged = True  # its message is that of the first, which acknowledges it in its time
-            self._drop(held, pod)
-        else:
-            first.copies.append(held)
+        self._drop(held, pod)
+        if first is not None:
+            adoption.know_again(first.request)
 
     def _drop_copies(self, held: HeldRequest) -> None:
         """What came again of a request ends as soon as nothing depends on its message any more."""
         copies, held.copies = held.copies, []
         for copy in copies:
             self._drop(copy, held.pod)
+        if copies and self._held.get(held.delivery) is held:
+            adoption.know_again(held.request)
 
     def _drop(self, held: HeldRequest, pod: str) -> None:
         self._unconfirmed.pop(held.delivery, None)

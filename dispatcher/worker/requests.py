@@ -81,7 +81,7 @@ class HeldRequest:
 
         On Redis a message keeps its tag, a text, for ever; a number counts the deliveries of one channel.
         """
-        tag, others = (one.request.message.delivery_tag for one in (self, other))
+        tag, others = (getattr(one.request.message, "delivery_tag", None) for one in (self, other))
         return isinstance(tag, str) and tag == others
 
     def terminate(self, signal: Any = None) -> None:
@@ -133,11 +133,10 @@ class HeldRequests:
         """The request whose pod Celery knows as a process of this name. It looks at all: only a revocation asks."""
         return next((held for held in self._by_delivery.values() if held.pod == pod), None)
 
-    def that_waits(self, copy: HeldRequest) -> HeldRequest | None:
-        """The request that `copy` is a second delivery of, while it is not acknowledged. Looks at all: it is rare."""
+    def first_of(self, copy: HeldRequest) -> HeldRequest | None:
+        """The request that `copy` is a second delivery of. Looks at all: it is rare."""
         key = copy.message.key
-        waiting = (held for held in self._by_delivery.values() if held is not copy and not held.is_accepted)
-        return next((held for held in waiting if held.message.key == key), None)
+        return next((held for held in self._by_delivery.values() if held is not copy and held.message.key == key), None)
 
     def release(self, held: HeldRequest) -> None:
         """It is done with."""

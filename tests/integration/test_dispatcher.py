@@ -214,6 +214,22 @@ def test_what_waits_so_long_that_it_comes_again_outlives_the_dispatcher(yard: Ya
     parts.eventually(lambda: unacknowledged(yard) == 0, WAIT_S, what="nothing is left in the broker")
 
 
+def test_what_waits_so_long_that_it_comes_again_can_be_revoked(yard: Yard) -> None:
+    """Celery forgets a request's id when a second delivery of it ends; the first is found all the same."""
+    yard.dispatcher(YARD_MAX_PODS="1")
+    running = yard.send("nap", 30)
+    parts.eventually(lambda: runs(yard, running.id) == 1, 20)
+    waiting = yard.send("nap", 0.1)
+    log = yard.folder / "dispatcher.log"
+    parts.eventually(lambda: f"goes on once attempt_id={waiting.id}" in log.read_text(), 30)
+
+    yard.client.control.revoke(waiting.id, terminate=True)
+
+    parts.eventually(lambda: waiting.state == "REVOKED", 10)
+    assert running.get(timeout=2 * WAIT_S) == "slept"
+    assert runs(yard, waiting.id) == 0
+
+
 def unacknowledged(yard: Yard) -> int:
     """Messages that the broker has given out and heard nothing of."""
     with yard.client.connection_for_read() as connection:

@@ -84,6 +84,11 @@ INTERNALS: Sequence[Internal] = (
         used_by="dispatcher/worker/adoption.py",
     ),
     Internal(
+        name="celery.worker.state:requests",
+        why="a request of which a second delivery ended is found by its id again",
+        used_by="dispatcher/worker/adoption.py",
+    ),
+    Internal(
         name="celery.worker.state:revoked",
         why="whether a task was revoked before its pod was made",
         used_by="dispatcher/worker/backend_questions.py",

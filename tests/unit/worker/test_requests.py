@@ -133,16 +133,14 @@ def delivered(delivery: str, tag: object = "tag", **fields: Any) -> HeldRequest:
     return replace(held(delivery, **fields), message=builders.message("m"), callbacks=callbacks(request))
 
 
-def test_a_second_delivery_is_known_by_its_launch_while_the_first_is_not_acknowledged() -> None:
-    """What has a pod is another matter, and so is another launch."""
+def test_a_second_delivery_is_known_by_its_launch() -> None:
+    """Another launch is another matter, though the task is the same."""
     known = HeldRequests()
     first, second, other = delivered("1"), delivered("2"), held("3")
     for one in (first, second, other):
         known.hold(one)
-    assert known.that_waits(second) is first
-    assert known.that_waits(other) is None
-    first.is_accepted = True
-    assert known.that_waits(second) is None
+    assert known.first_of(second) is first
+    assert known.first_of(other) is None
 
 
 @pytest.mark.parametrize(("tags", "is_one"), [(("a", "a"), True), (("a", "b"), False), ((1, 1), False)])
