@@ -127,7 +127,8 @@ class Message:
         """The request dictionary for Celery's tracer: headers, embed and what Celery's Request adds."""
         return {
             **self.headers,
-            **self.embed,
+            # Celery 5.6 takes the next step out of the chain that it is given; a replay that comes again needs it, too.
+            **{key: list(value) if isinstance(value, list) else value for key, value in self.embed.items()},
             "args": self.args,
             "kwargs": self.kwargs,
             "properties": self.properties,
