@@ -204,7 +204,7 @@ def test_what_waits_so_long_that_it_comes_again_outlives_the_dispatcher(yard: Ya
     parts.eventually(lambda: runs(yard, running.id) == 1, 20)
     waiting = yard.send("nap", 0.1)
     log = yard.folder / "dispatcher.log"
-    parts.eventually(lambda: f"goes on once attempt_id={waiting.id}" in log.read_text(), 30)
+    parts.eventually(lambda: f"runs once attempt_id={waiting.id}" in log.read_text(), 30)
 
     yard.kill(first)
     yard.dispatcher(YARD_MAX_PODS="1")
@@ -221,7 +221,7 @@ def test_what_waits_so_long_that_it_comes_again_can_be_revoked(yard: Yard) -> No
     parts.eventually(lambda: runs(yard, running.id) == 1, 20)
     waiting = yard.send("nap", 0.1)
     log = yard.folder / "dispatcher.log"
-    parts.eventually(lambda: f"goes on once attempt_id={waiting.id}" in log.read_text(), 30)
+    parts.eventually(lambda: f"runs once attempt_id={waiting.id}" in log.read_text(), 30)
 
     yard.client.control.revoke(waiting.id, terminate=True)
 
