@@ -9,6 +9,8 @@ from typing import Any
 
 from routing.airflow import dispatcherlogs, failure, rules
 
+NOT_SENT = "this try was not sent to a dispatcher, or failed at once: Airflow's event log says why (state mismatch)"
+"""Before 3.2.2 Airflow does not note the id of a task that fails in the heartbeat in which it was sent."""
 TRIES = 3
 """A server that was away leaves dead connections in the pools for broker and results; each is noticed by its use."""
 EPILOGUE = "-- "
@@ -33,7 +35,7 @@ class TaskLogs:
         """Where the log of a task instance's try comes from, and its lines. Never both empty, never raises."""
         task_id = ti.external_executor_id
         if not task_id:
-            return ["podyard"], [f"{MARK}this try was not sent to a dispatcher"]
+            return ["podyard"], [f"{MARK}{NOT_SENT}"]
         trouble = ""
         for _ in range(TRIES):
             try:
