@@ -334,7 +334,7 @@ class TestBadInput:
 
         assert isinstance(error, errors.PodFailed)
         assert error.details["reason"] == "UnreadableMessage"
-        assert "takes no pickle" in str(error)
+        assert "accepts no pickle" in str(error)
         assert not trap.exists()
 
     def test_a_pod_that_lacks_credentials_explains_itself(self, shop: Shop) -> None:
