@@ -40,12 +40,15 @@ CLAIM_MIN_S = 7200
 BLOCKED = "blocked"
 """The claim of an attempt that must not run any more."""
 
+# NX: the first verdict stands in the backend, too (ADR 3). A report for which the list has no room is
+# dropped, and the sweep finds the key (D6).
 _FINISH = f"""
 local new = redis.call('SET', KEYS[1], ARGV[1], 'NX', 'EX', ARGV[2])
 if redis.call('LLEN', KEYS[2]) < {REPORTS_MAX} then redis.call('RPUSH', KEYS[2], ARGV[3]) end
 if new then return 1 end
 return 0
 """
+# The same claim asked for again is granted again: the answer to the first call may have got lost (ADR 3).
 _CLAIM = f"""
 local held = redis.call('GET', KEYS[1])
 if held then
@@ -58,6 +61,8 @@ return 1
 """
 
 
+# Ages are measured by the server's clock alone (ADR 6). The token is searched for as plain text
+# (`true`): in a Lua pattern a dash is an operator.
 _TAKE = """
 local time = redis.call('TIME')
 local now_ms = string.format('%.0f', time[1] * 1000 + math.floor(time[2] / 1000))
@@ -124,6 +129,7 @@ class Heart:
     def beat(self, running: Iterable[str] = ()) -> None:
         """Renew them; `running` are the attempts whose bodies run."""
         host = socket.gethostname()
+        # One round trip, and no MULTI: no key depends on another.
         with self._client.pipeline(transaction=False) as pipeline:
             pipeline.set(self._worker_key, host, ex=self._lease_s)
             for attempt_id in running:
@@ -160,6 +166,7 @@ class ReportingBackend(RedisBackend):
         Waits while the server is away: an attempt that nobody could claim must not run.
         """
         start = self._start(pid=os.getpid())
+        # Made once, before the loop: by its nonce a repeated call is known as the one whose answer got lost.
         claim = _compact({**start, "holder": holder, "instance": self.instance, "nonce": uuid4().hex[:8]})
         report = _compact({"id": attempt_id, "kind": "started", **start})
         keys, args = [self.keys.claim(attempt_id), self.keys.reports], [claim, self.claim_s, report]
@@ -168,12 +175,15 @@ class ReportingBackend(RedisBackend):
                 is_taken = bool(self._run(_CLAIM, keys, args))
         if not is_taken:
             return False
+        # Its result will carry it along, so that a lost report of the start loses nothing.
         self._started[attempt_id] = start
         return True
 
     def block(self, attempt_id: str) -> bool:
         """Make sure that no worker runs this attempt any more; False if one has begun."""
         claim = _compact({BLOCKED: True})
+        # An empty report is none: nothing has started. The key is a worker's and a
+        # dispatcher's alike, so it stops both (B15).
         return bool(self._run(_CLAIM, [self.keys.claim(attempt_id), self.keys.reports], [claim, self.claim_s, ""]))
 
     def take_launches(self, wanted: Sequence[tuple[str, str, str]]) -> list[tuple[str | None, float, bool]]:
@@ -185,6 +195,8 @@ class ReportingBackend(RedisBackend):
         keys: list[str] = []
         args: list[Any] = [self.claim_s]
         for attempt_id, token, claim in wanted:
+            # Claim and result in one script: an outcome that is stored between two
+            # calls would let a body run again (B5).
             keys += (self.keys.claim(attempt_id), self.get_key_for_task(attempt_id))
             args += (token, claim)
         now_ms, *found = self._call(_TAKE, keys, args)
@@ -207,6 +219,7 @@ class ReportingBackend(RedisBackend):
 
         A dispatcher that gets its message again takes its pod back, or says that it is lost.
         """
+        # The token follows from the attempt: whoever doubts again renews this claim, and takes nobody else's.
         claim = launch_claim.Claim(token=f"doubt:{attempt_id}", retries=0, owner="scheduler")
         self.take_launches([(attempt_id, claim.token, claim.encode())])
 
@@ -222,6 +235,7 @@ class ReportingBackend(RedisBackend):
         self, task_id: Any, result: Any, state: str, traceback: Any = None, request: Any = None, **kwargs: Any
     ) -> Any:
         """As Celery does, with the author's part of the traceback where `routing.run` has kept it."""
+        # Celery's own traceback begins in the tracer: its frames are of no use to the author.
         text = tracebacks.kept(result) or traceback
         return super().store_result(task_id, result, state, traceback=text, request=request, **kwargs)
 
@@ -235,9 +249,11 @@ class ReportingBackend(RedisBackend):
         **kwargs: Any,
     ) -> Any:
         """Store and report a verdict; of what comes before a verdict only the start is reported."""
+        # Not super()'s: that reads before it writes, with a race between the two, overwrites a failure, and publishes.
         attempt_id = task_id.decode() if isinstance(task_id, bytes) else str(task_id)
         if state == states.STARTED:
             self._report_start(attempt_id, result if isinstance(result, Mapping) else {})
+        # RETRY is no verdict, and would take the key of the one that comes.
         elif state in states.READY_STATES:
             self._finish(attempt_id, self._get_result_meta(result, state, traceback, request), state)
         return result
@@ -246,16 +262,19 @@ class ReportingBackend(RedisBackend):
         pod, pid = meta.get("pod"), meta.get("pid")
         start = self._start(pid=pid if isinstance(pid, int) else None, at=meta.get("started_at"))
         if pod:
+            # A dispatcher stores this: the host of a pod is its node, not ours.
             start |= {"host": meta.get("node") or meta.get("hostname"), "pod": pod}
         self._started[attempt_id] = start
         self.client.rpush(self.keys.reports, _compact({"id": attempt_id, "kind": "started", **start}))
 
     def _finish(self, attempt_id: str, meta: dict[str, Any], state: str) -> None:
+        # As Celery's own `_store_result` does; `AsyncResult` reads it.
         meta["task_id"] = attempt_id
         started = self._started.pop(attempt_id, None)
         if started is not None:
             meta["started"] = started
         text = self.encode(meta)
+        # With its size, by which the collector bounds what one MGET brings into memory.
         report = {"id": attempt_id, "kind": "ended", "at": meta["date_done"], "state": state, "size": len(text)}
         keys = [self.get_key_for_task(attempt_id), self.keys.reports]
         self._run(_FINISH, keys, [text, self._expires_s, _compact(report)])
@@ -277,6 +296,8 @@ class ReportingBackend(RedisBackend):
         return int(self._call(script, keys, args))
 
     def _call(self, script: str, keys: list[Any], args: list[Any]) -> Any:
+        # Called by EVALSHA, so that the text travels once; redis-py loads it again
+        # after NOSCRIPT (the server was restarted).
         if script not in self._scripts:
             self._scripts[script] = self.client.register_script(script)
         return self._scripts[script](keys=keys, args=args)

@@ -65,6 +65,8 @@ class Collector:
     def listen(self, timeout_s: float, *, now: datetime) -> Heard:
         """Wait for reports, at most `timeout_s`. What cannot be looked up now is kept for the next call."""
         with _mapped():
+            # BLPOP has removed them: until their results are read they stand here
+            # alone, or in the keys, where the sweep looks.
             reports = [*self._kept, *self._take(timeout_s)]
             self._kept = reports
             found = self._read(reports, now)
@@ -74,6 +76,8 @@ class Collector:
     def look_up(self, attempt_ids: Sequence[str], *, now: datetime) -> Seen:
         """Ask for the results and claims of these attempts, whether anybody reported or not."""
         with _mapped():
+            # Results before claims: an attempt that ends in between shows its claim
+            # only, and is looked up by the next sweep.
             results = self._results(attempt_ids, sizes={}, now=now)
             rest = [attempt_id for attempt_id in attempt_ids if attempt_id not in results]
             claims = self._claims(rest)
@@ -94,9 +98,12 @@ class Collector:
         with _mapped():
             told = _decoded(self._redis.get(self._backend.keys.era) or b"")
             counted = _evictions(self._redis)
+            # The marker is a key like the claims: where the server's data is lost
+            # it is gone, too, and "since" begins anew.
             era = _era(told, counted, now)
             if era != told:
                 self._redis.set(self._backend.keys.era, json.dumps(era))
+        # Claims expire after `claim_s`, so the absence of an older one says nothing.
         return max(datetime.fromisoformat(era["at"]), now - timedelta(seconds=self._backend.claim_s))
 
     def dead(self, instances: Collection[str]) -> set[str]:
@@ -124,10 +131,12 @@ class Collector:
 
     def _take(self, timeout_s: float) -> list[Mapping[str, Any]]:
         key = self._backend.keys.reports
+        # To BLPOP a timeout of 0 means to wait for ever.
         if timeout_s > 0:
             first = self._redis.blpop([key], timeout=timeout_s)
             if first is None:
                 return []
+            # BLPOP gives one element only; the others that wait come by one more call.
             raw = [first[1], *(self._redis.lpop(key, DRAIN) or [])]
         else:
             raw = self._redis.lpop(key, DRAIN) or []
@@ -151,11 +160,14 @@ class Collector:
                 starts.append(start)
         results = self._results(list(ended), sizes=ended, now=now)
         known = {start.attempt_id for start in starts}
+        # A child that was killed had claimed the attempt; its end is stored by the
+        # worker's main process, which knows no start.
         silent = [one for one, end in results.items() if isinstance(end, reported.EndReport) and end.started is None]
         claims = self._claims([attempt_id for attempt_id in silent if attempt_id not in known])
         for attempt_id, claim in claims.items():
             if (start := reported.read_started({"id": attempt_id, **claim})) is not None:
                 starts.append(start)
+        # A report says "ended" and there is no key: nobody will write it again (B23).
         expired = [end for attempt_id, end in told.items() if attempt_id not in results]
         return Heard(outcomes=[*starts, *results.values()], expired=expired, is_wake=is_wake)
 
@@ -204,6 +216,7 @@ def _era(told: Mapping[str, Any] | None, counted: tuple[str, int] | None, now: d
     """What the marker says from now on. Pure."""
     run_id, evicted = counted or ("", 0)
     known = told or {}
+    # The counter begins at 0 with each run of the server: of another run any eviction is news.
     has_lost = evicted > (known.get("evicted", 0) if known.get("run_id") == run_id else 0)
     try:
         at = datetime.fromisoformat(known["at"])

@@ -76,6 +76,8 @@ def merge(row: Facts, report: reported.Outcome) -> Apply | Stale:
 
 def _with_start(row: Facts, start: reported.StartReport) -> Facts:
     """The earliest start is the attempt's; any other is evidence."""
+    # Ordered as tuples, which None would not let: of two starts at one time the
+    # same one wins, in whatever order they come.
     new = (start.at, start.host or "", start.pid or 0, start.pod or "")
     old = (row.started_at, row.host or "", row.pid or 0, row.pod or "")
     if row.state in states.sources(states.ATTEMPT_MOVES, "running"):
@@ -97,6 +99,7 @@ def _with_end(row: Facts, end: reported.EndReport) -> Facts:
             return row  # its result was read before it expired: that is no news
         same = row.state == end.verdict and row.ended_at == end.at
         return row if same else _with_evidence(row, _end_evidence(end))
+    # Unlike a report that is late, a verdict that the table does not know is a fault of this program.
     if row.state not in states.sources(states.ATTEMPT_MOVES, end.verdict):
         raise KeyError(f"no move from {row.state} to {end.verdict}")
     return replace(
@@ -116,6 +119,7 @@ def _with_end(row: Facts, end: reported.EndReport) -> Facts:
 def _with_evidence(row: Facts, entry: Mapping[str, Any]) -> Facts:
     if entry in row.evidence:
         return row
+    # Sorted, and the earliest kept: the row is the same in whatever order the reports came (B14).
     entries = sorted((*row.evidence, entry), key=lambda item: (str(item.get("at")), json.dumps(item, sort_keys=True)))
     return replace(row, evidence=tuple(entries[:EVIDENCE_MAX]))
 

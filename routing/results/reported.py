@@ -63,6 +63,7 @@ class EndReport:
 Outcome = StartReport | EndReport
 
 _VERDICTS = {"SUCCESS": "succeeded", "FAILURE": "failed", "REVOKED": "revoked"}
+# Billiard's words: of a child that ended, Celery's WorkerLostError has nothing but this text.
 _EXIT_CODE = re.compile(r"exitcode (\d+)")
 _SIGNAL = re.compile(r"signal (\d+)")
 
@@ -149,6 +150,8 @@ def _failure(ended: EndReport, result: Any, *, traceback: str | None) -> EndRepo
     kind = _text(fields.get("exc_type")) or "Error"
     words = fields.get("exc_message")
     parts = list(words) if isinstance(words, list | tuple) else [words]
+    # PodFailed and TaskFailed have two arguments, a message and details; any
+    # other exception has what its author gave it.
     details = parts[1] if len(parts) == 2 and isinstance(parts[1], Mapping) else {}
     message = str(parts[0]) if details or len(parts) == 1 else ", ".join(map(str, parts))
     ended = replace(
@@ -156,10 +159,12 @@ def _failure(ended: EndReport, result: Any, *, traceback: str | None) -> EndRepo
         message=(message or kind)[:REASON_MAX_CHARS],
         error="\n".join(text for text in (message, traceback) if text)[:ERROR_MAX_CHARS] or kind,
         reason=kind,
+        # An exception without details was raised by the body; who has other knowledge says so in the details.
         cause="application" if ended.verdict == "failed" else None,
     )
     if ended.verdict == "revoked":
         return _diagnosed(replace(ended, reason="Revoked"), {})
+    # Before the details: this one is raised by Celery, not by the body.
     if kind == "WorkerLostError":
         return _diagnosed(_worker_lost(ended, message), {})
     return _detailed(ended, details, place=_place(ended, details))
@@ -197,6 +202,7 @@ def _diagnosed(ended: EndReport, details: Mapping[str, Any], *, place: reasons.P
     if details.get("is_of_node") is True:
         known["is_of_node"] = True
     explanation, what_to_do = _text(details.get("explanation")), _text(details.get("what_to_do"))
+    # A dispatcher has seen pod, node and events and sends a better diagnosis than can be made from a reason here.
     if explanation is None or what_to_do is None:
         symptoms = diagnosis.Symptoms(
             reason=ended.reason,
@@ -215,6 +221,7 @@ def _diagnosed(ended: EndReport, details: Mapping[str, Any], *, place: reasons.P
 def _worker_lost(ended: EndReport, message: str) -> EndReport:
     """A worker's child ended under the task: an exit code is the author's doing, the sender of a signal is unknown."""
     code, signal = _EXIT_CODE.search(message), _SIGNAL.search(message)
+    # Beyond 128 a shell means "killed by signal N - 128".
     if code and int(code[1]) <= 128:
         text = f"the task ended its own process with exit code {code[1]}"
         return replace(
@@ -241,6 +248,7 @@ def _time(value: Any) -> datetime | None:
         at = datetime.fromisoformat(value)
     except ValueError:
         return None
+    # Without a zone it is UTC: every process of ours runs Celery with `enable_utc`.
     return at.replace(tzinfo=UTC) if at.tzinfo is None else at.astimezone(UTC)
 
 
@@ -249,4 +257,5 @@ def _text(value: Any) -> str | None:
 
 
 def _number(value: Any) -> int | None:
+    # The columns are 32-bit integers on PostgreSQL, and True is an int in Python.
     return value if isinstance(value, int) and not isinstance(value, bool) and abs(value) < 2**31 else None

@@ -59,23 +59,31 @@ class Sweeper:
         ended = {one.attempt_id for one in seen.outcomes if isinstance(one, reported.EndReport)}
         gone = self._gone(set(seen.holders.values()), now_mono_s)
         running = {row.id for row in rows if row.state == "running"}
+        # The claim of a running attempt says its start in every sweep: merging it again
+        # would read and lock its row for nothing.
         is_news = [isinstance(one, reported.EndReport) or one.attempt_id not in running for one in seen.outcomes]
         findings = Findings(outcomes=list(compress(seen.outcomes, is_news)))
         silent = []
+        # After the results: a body that ended before them is in `ended`, and the
+        # key of one that ends now holds for 20 s more.
         bodiless = self._bodiless([row for row in rows if row.id not in ended], now_mono_s)
         for row in rows:
             if row.id in ended:
                 continue
             if seen.holders.get(row.id) in gone:
                 findings.outcomes.append(reported.lost(row.id, _LOST, at=now))
+            # Its claim was lost with the server's data (B4), so no holder leads to
+            # the worker: the body's own key is asked.
             elif row.state == "running" and bodiless.get(row.id, 0.0) > UNCLAIMED_S:
                 findings.outcomes.append(reported.expired(row.id, _FORGOTTEN, at=now))
             elif row.is_unwanted:
                 self._stop(row, findings, now)
+            # What a dispatcher has (`has_pod`) is not lost: it waits there, with a deadline of its own.
             elif row.is_end_seen or (
                 row.state == "sent" and not row.has_pod and row.id in bodiless and row.id not in seen.holders
             ):
                 silent.append(row)
+        # The backlog is asked for late attempts only: it costs a round trip to the broker for each queue.
         for row in _overdue([row for row in silent if self._is_late(row, now)], backlog):
             self._recover(row, findings, now, is_known=row.id in seen.claimed or _is_since(row.sent_at, complete_since))
         return findings
@@ -88,10 +96,12 @@ class Sweeper:
         under this id any more, and the task is tried again as a new attempt, which people see.
         """
         if row.is_launched:
+            # Before its message: the dispatcher that gets it has to find that a pod was made (ADR 6).
             self._collector.doubt(row.id)
             findings.resend.append(row.id)
         elif is_known:
             findings.resend.append(row.id)
+        # Not blocked means that somebody has begun meanwhile; then nothing is lost.
         elif self._collector.block(row.id):
             findings.outcomes.append(reported.expired(row.id, _UNKNOWN, at=now))
 
@@ -104,6 +114,7 @@ class Sweeper:
         alive = self._collector.bodies([row.id for row in rows if row.side == "celery"])
         since = {row.id: self._unclaimed.get(row.id, now_mono_s) for row in rows if row.id not in alive}
         began = {row.id for row in rows if row.side == "celery" and row.state == "running"}
+        # Rows come in pages: what is known of attempts on other pages is kept, for a while.
         kept = {
             one: at for one, at in self._unclaimed.items() if one not in alive and now_mono_s - at < 10 * UNCLAIMED_S
         }
@@ -113,6 +124,7 @@ class Sweeper:
     def _is_late(self, row: entries.Waiting, now: datetime) -> bool:
         if row.sent_at is None:
             return False
+        # A broker that was away may have lost what it had; the usual minute would be time that nobody needs.
         if self._outage_at is not None and row.sent_at <= self._outage_at:
             return now - self._outage_at > timedelta(seconds=SUSPECT_S)
         return now - row.sent_at > _patience(row.sends)
@@ -120,6 +132,7 @@ class Sweeper:
     def _gone(self, instances: set[str], now_mono_s: float) -> set[str]:
         """Workers without a heartbeat for long enough."""
         dead = self._collector.dead(instances)
+        # A worker that holds no attempt of this page keeps its time; one that answers loses it.
         self._missing = {one: self._missing.get(one, now_mono_s) for one in (self._missing.keys() - instances) | dead}
         self._missing = {
             one: since for one, since in self._missing.items() if now_mono_s - since < 10 * self._lost_after_s
@@ -132,6 +145,8 @@ class Sweeper:
         What could be blocked has neither begun on a worker nor been given a pod, and will not: that ends it, whether a
         dispatcher lives that has its message or not. A pod of which only the claim was forgotten is stopped.
         """
+        # Blocked before it is revoked: a worker that starts later has never heard of
+        # the revocation, but meets the key (B15).
         is_blocked = self._collector.block(row.id)
         if row.side == "kubernetes" or not is_blocked:
             findings.revoke.append(row.id)

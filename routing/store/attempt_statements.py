@@ -30,6 +30,7 @@ class AttemptStatements(transaction.Transaction):
         for attempt_id, before, facts in changed:
             is_move = before != facts.state
             groups.setdefault((facts.state, is_move), []).append({**vars(facts), "key": attempt_id})
+        # One statement for each target: the states that it may leave are part of its text.
         for (state, is_move), rows in groups.items():
             self._update(_save_facts(state, is_move), rows, what=f"attempt -> {state}")
 
@@ -41,6 +42,7 @@ class AttemptStatements(transaction.Transaction):
 
     def mark_sent(self, ids: Collection[str], *, at: datetime) -> None:
         """The broker has these messages. Attempts that moved on meanwhile only count the sending."""
+        # No guard: a message may be taken, and its body may end, before the record comes to know that it was sent.
         for chunk in transaction.chunks(list(ids)):
             self._connection.execute(_mark_sent(), {"ids": chunk, "at": at})
 
@@ -56,6 +58,7 @@ class AttemptStatements(transaction.Transaction):
 
     def messages(self, ids: Collection[str]) -> list[entries.Unsent]:
         """What was sent for these attempts, to send it again; nothing for those that have ended."""
+        # The message as it was recorded: whichever of its deliveries runs, it does the same.
         query = sa.select(tables.ATTEMPT.c.id, tables.ATTEMPT.c.queue, tables.ATTEMPT.c.message).where(
             tables.ATTEMPT.c.id.in_(list(ids)), tables.ATTEMPT.c.state.in_(ATTEMPT_OPEN)
         )
@@ -100,6 +103,7 @@ class AttemptStatements(transaction.Transaction):
         query = (
             sa.select(*columns, *facts)
             .join(tables.TASK, tables.TASK.c.id == tables.ATTEMPT.c.task_instance)
+            # Pages by key and not by OFFSET: attempts that end between two pages would shift the others past the look.
             .where(tables.ATTEMPT.c.state.in_(ATTEMPT_OPEN), tables.ATTEMPT.c.id > after)
             .order_by(tables.ATTEMPT.c.id)
             .limit(limit)
@@ -134,6 +138,8 @@ def _attempts_by_id() -> sa.Select[Any]:
         )
         .join(tables.TASK, tables.TASK.c.id == tables.ATTEMPT.c.task_instance)
         .where(tables.ATTEMPT.c.id.in_(sa.bindparam("ids", expanding=True)))
+        # In one order, so that two transactions that lock the same rows cannot wait
+        # for each other. SQLite has no row locks.
         .order_by(tables.ATTEMPT.c.id)
         .with_for_update()
     )
@@ -164,6 +170,7 @@ def _save_facts(state: str, is_move: bool) -> sa.Update:
     )
     values: dict[str, Any] = {name: sa.bindparam(name) for name in entries.AttemptFacts.__dataclass_fields__}
     if is_move:
+        # What has begun or ended waits for nothing: `explain` and deadlines must not find what it waited for.
         waits = ("waiting_reason", "wait_kind", "waiting_since", "deadline_at", "at_deadline")
         values |= dict.fromkeys(waits)
     return sa.update(tables.ATTEMPT).where(tables.ATTEMPT.c.id == sa.bindparam("key"), may).values(**values)
@@ -176,6 +183,7 @@ def _mark_sent() -> sa.Update:
         sa.update(tables.ATTEMPT)
         .where(tables.ATTEMPT.c.id.in_(sa.bindparam("ids", expanding=True)))
         .values(
+            # Sent again, or begun meanwhile: the state stays, and only the sending counts.
             state=sa.case((may, "sent"), else_=tables.ATTEMPT.c.state),
             sent_at=sa.bindparam("at"),
             sends=tables.ATTEMPT.c.sends + 1,

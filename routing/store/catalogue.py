@@ -54,6 +54,7 @@ class Catalogue(record.RecordPart):
             for dag in loaded.dags:
                 _save_dag(connection, dag, at=at)
             if all(error.file for error in loaded.errors):
+                # Not deleted: queued runs are found by way of this row, and `dags list` shows what has gone.
                 gone = tables.DAG.c.dag_id.not_in([dag.dag_id for dag in loaded.dags])
                 connection.execute(sa.update(tables.DAG).where(tables.DAG.c.is_active, gone).values(is_active=False))
             connection.execute(sa.delete(tables.DAG_ERROR))
@@ -124,6 +125,7 @@ def why_unknown(connection: sa.Connection, dag_id: str, *, is_gone: bool) -> str
 
 def _save_dag(connection: sa.Connection, dag: Dag, *, at: datetime) -> None:
     structure = dict(dag.to_json())
+    # A file that was only touched, or loaded by another scheduler, makes no version.
     fingerprint = hashlib.sha256(columns.dumps(structure).encode()).hexdigest()
     mine = sa.and_(tables.VERSION.c.dag_id == dag.dag_id, tables.VERSION.c.fingerprint == fingerprint)
     version = connection.scalar(sa.select(tables.VERSION.c.id).where(mine))

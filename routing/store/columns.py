@@ -30,6 +30,7 @@ def dumps(value: Any) -> str:
         return _encode(_finite(value))
 
 
+# ASCII: a lone surrogate stays an escape, which UTF-8 could not encode and PostgreSQL would refuse as text.
 _encode = json.JSONEncoder(allow_nan=False, separators=(",", ":")).encode
 
 

@@ -26,6 +26,7 @@ class Database:
         self.url = sa.make_url(url)
         self.is_sqlite = self.url.get_backend_name() == "sqlite"
         self.engine = _sqlite_engine(self.url) if self.is_sqlite else _server_engine(self.url, bounds)
+        # The same pool; the option is what the "begin" listener asks for.
         self._writer = self.engine.execution_options(**{WRITES: True})
 
     @property
@@ -53,6 +54,7 @@ class Database:
             if _is_ours(error):
                 raise
             raise store_errors.DatabaseUnavailable(f"{self.address}: {_first_line(error)}") from error
+        # A PostgreSQL server that takes no writes (25006, a standby) raises an InternalError, not an OperationalError.
         except exc.DatabaseError as error:
             if db_timeouts.is_read_only(error.orig):
                 raise store_errors.DatabaseUnavailable(f"{self.address}: {_first_line(error)}") from error
@@ -87,18 +89,24 @@ def _sqlite_engine(url: sa.URL) -> sa.Engine:
     engine = sa.create_engine(
         url,
         json_serializer=columns.dumps,
+        # The scheduler's threads take turns at the connections of one pool;
+        # SQLAlchemy sees to it that no two use one at once.
         connect_args={"timeout": SQLITE_BUSY_S, "check_same_thread": False},
     )
 
     @sa.event.listens_for(engine, "connect")
     def prepare(connection: Any, record: Any) -> None:
         connection.isolation_level = None  # the driver would begin transactions by its own rules
+        # Foreign keys are checked per connection, and by default not at all. NORMAL syncs a WAL at checkpoints only: a
+        # power cut may cost the last commits, and harms nothing else.
         for pragma in ("journal_mode=WAL", "synchronous=NORMAL", "foreign_keys=ON", "temp_store=MEMORY"):
             connection.execute(f"PRAGMA {pragma}")
 
     @sa.event.listens_for(engine, "begin")
     def begin(connection: sa.Connection) -> None:
         writes = connection.get_execution_options().get(WRITES)
+        # A plain BEGIN that writes later fails at once (SQLITE_BUSY), without the busy
+        # timeout, if somebody wrote since it read.
         connection.exec_driver_sql("BEGIN IMMEDIATE" if writes else "BEGIN")
 
     return engine
@@ -108,6 +116,7 @@ def _server_engine(url: sa.URL, bounds: db_timeouts.Bounds | None) -> sa.Engine:
     engine = sa.create_engine(
         url,
         json_serializer=columns.dumps,
+        # After a restart of the server the pool holds dead connections: a ping finds that before a statement fails.
         pool_pre_ping=True,
         pool_size=5,
         connect_args=db_timeouts.arguments(),
@@ -118,6 +127,7 @@ def _server_engine(url: sa.URL, bounds: db_timeouts.Bounds | None) -> sa.Engine:
 
 def _is_ours(error: exc.SQLAlchemyError) -> bool:
     """Whether the statement is at fault (a missing table or column), which waiting does not heal."""
+    # SQLite calls these operational errors, as it calls a locked database; psycopg calls them programming errors.
     text = str(getattr(error, "orig", error))
     return "no such table" in text or "no such column" in text or "has no column" in text
 

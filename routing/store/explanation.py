@@ -29,6 +29,7 @@ def diagnosed(facts: rows.Explanation) -> Mapping[str, Any] | None:
     if not facts.attempts:
         return None
     latest, pod = facts.attempts[-1], facts.pod or {}
+    # Judged now, not when it began to wait: what a pod waits for changes with every look of the cluster's scheduler.
     if latest.state in WAITING and pod.get("reason"):
         found = diagnosis.diagnose(
             diagnosis.Symptoms(reason=pod["reason"], message=pod.get("message") or "", node=pod.get("node"))
@@ -46,6 +47,7 @@ def diagnosed(facts: rows.Explanation) -> Mapping[str, Any] | None:
     else:
         return None
     found_facts = {name: getattr(found, name) for name in ("reason", "cause", "explanation", "what_to_do")}
+    # What was stored counts before what is made again here: the dispatcher knew the container, its node and its events.
     return found_facts if latest.state in WAITING else {**found_facts, **(latest.diagnosis or {})}
 
 
@@ -177,6 +179,8 @@ def wait(facts: rows.Explanation) -> rows.WaitRow | None:
     latest = facts.attempts[-1] if facts.attempts else None
     if latest is None or latest.state not in WAITING or facts.task.state not in ("queued", "running"):
         return None
+    # A row that says `Waiting` is old where nobody consumes the queue: its
+    # dispatcher is gone, and the message came back.
     if facts.pod is not None and (facts.consumers or facts.pod["phase"] != "Waiting"):
         return _pods_wait(facts.pod)
     kind = _messages_wait(latest, is_consumed=bool(facts.consumers))
@@ -194,6 +198,7 @@ def _messages_wait(latest: rows.AttemptRow, *, is_consumed: bool) -> str:
     """The kind that the scheduler wrote down with its deadline; before that, what is seen now."""
     if latest.state == "recorded":
         return "sending"
+    # Written together with the kind; while it is missing, the scheduler has not looked at this attempt yet.
     if latest.at_deadline is not None:
         return messagewaits.kind_of(latest.wait_kind)
     return "queued" if is_consumed else "consumer"

@@ -15,12 +15,15 @@ class LeaseStatements(transaction.Transaction):
     def hold(self, name: str, holder: str, *, lease_s: float, now: datetime) -> None:
         """Renew the lease as part of this transaction. Raises LeaseLost where somebody else has it."""
         query = sa.update(tables.LEASE).where(tables.LEASE.c.name == name, tables.LEASE.c.holder == holder)
+        # The error rolls back all of the transaction, so whoever lost the lease writes nothing more.
         if self._connection.execute(query.values(**self._term(lease_s, now))).rowcount != 1:
             raise store_errors.LeaseLost(f"another process has taken over the role {name!r}")
 
     def take(self, name: str, holder: str, *, lease_s: float, now: datetime) -> str | None:
         """Take the lease if it is free or over. Returns None, or who has it."""
         term = self._term(lease_s, now)
+        # First the row, then one guarded UPDATE: of two that take it at once the
+        # second waits for the row and finds it taken.
         insert = postgresql.insert if self._is_postgres() else sqlite.insert
         self._connection.execute(
             insert(tables.LEASE)
@@ -52,6 +55,8 @@ class LeaseStatements(transaction.Transaction):
         """From when to when a lease holds: on a server by the server's clock, since hosts' clocks differ."""
         if not self._is_postgres():
             return {"renewed_at": now, "expires_at": now + timedelta(seconds=lease_s)}
+        # Not now(), which is when the transaction began: one that waited for a
+        # lock would renew its lease into the past.
         clock = sa.func.clock_timestamp()
         return {"renewed_at": clock, "expires_at": clock + timedelta(seconds=lease_s)}
 

@@ -27,6 +27,7 @@ class Liveness(record.RecordPart):
     ) -> None:
         """Write who is there: all consumers, and the processes that were seen; those not seen since `since` go."""
         with self.db.write() as connection:
+            # The table is the last look and no history: who was not seen consumes nothing.
             connection.execute(sa.delete(tables.CONSUMER))
             connection.execute(sa.delete(tables.PROCESS).where(tables.PROCESS.c.seen_at < since))
             for consumer in consumers:

@@ -94,6 +94,7 @@ class TaskInstance(Base):
     id: Mapped[int] = mapped_column(primary_key=True, autoincrement=True)
     run: Mapped[int] = mapped_column(ForeignKey("dag_run.id", ondelete="CASCADE"))
     task_id: Mapped[str]
+    # Airflow's value for a task that is not mapped.
     map_index: Mapped[int] = mapped_column(default=-1)
     state: Mapped[str] = mapped_column(STATE)
     attempts: Mapped[int] = mapped_column(default=0)
@@ -104,6 +105,7 @@ class TaskInstance(Base):
     started_at: Mapped[datetime | None]
     ended_at: Mapped[datetime | None]
     reason: Mapped[str | None]
+    # Else None would become the JSON value `null`, which COALESCE takes for something to write.
     lessons: Mapped[dict[str, Any] | None] = mapped_column(JSON(none_as_null=True))
     """What earlier attempts teach the next one, as `dispatcher.manifests.retry_hints` writes it."""
     __table_args__ = (
@@ -155,6 +157,7 @@ class Attempt(Base):
     evidence: Mapped[list[Any]] = mapped_column(default=list)
     """Reports that came after the verdict, oldest first."""
     __table_args__ = (
+        # Two schedulers that both think that they act cannot record one try twice.
         UniqueConstraint("task_instance", "number", name="uq_attempt_number"),
         Index("ix_attempt_state", "state", "queue"),
     )

@@ -49,6 +49,8 @@ class RunHistory(record.RecordPart):
             query = sa.update(tables.RUN).where(tables.RUN.c.id == run, may).values(state="cancelled", ended_at=at)
             if connection.execute(query).rowcount != 1:
                 return False
+            # Tasks alone: whether an attempt could be stopped is found out by the
+            # sweep, which blocks or revokes it (B15).
             may = tables.TASK.c.state.in_(sorted(states.sources(states.TASK_MOVES, "cancelled")))
             values = {"state": "cancelled", "ended_at": at, "reason": "the run was cancelled", "next_try_at": None}
             connection.execute(sa.update(tables.TASK).where(tables.TASK.c.run == run, may).values(**values))
@@ -166,6 +168,7 @@ _ATTEMPTS = (
 
 def _free_run_id(connection: sa.Connection, dag_id: str, at: datetime) -> str:
     name = f"manual__{at.astimezone(UTC).isoformat()}"
+    # Two callers may give the same time.
     if connection.scalar(sa.select(tables.RUN.c.id).where(tables.RUN.c.dag_id == dag_id, tables.RUN.c.run_id == name)):
         return f"{name}_{secrets.token_hex(3)}"
     return name
@@ -175,6 +178,7 @@ def _find_run(connection: sa.Connection, run_id: str, dag_id: str | None) -> int
     query = sa.select(tables.RUN.c.id, tables.RUN.c.dag_id).where(tables.RUN.c.run_id == run_id)
     if dag_id is not None:
         query = query.where(tables.RUN.c.dag_id == dag_id)
+    # Two are enough to know that the name is ambiguous.
     found = connection.execute(query.limit(2)).all()
     if len(found) > 1:
         both = " and ".join(repr(row.dag_id) for row in found)
@@ -265,6 +269,7 @@ def _task_rows(connection: sa.Connection, run: int) -> list[rows.TaskRow]:
 
 def _task_row(row: sa.RowMapping, spec: Mapping[str, Any]) -> rows.TaskRow:
     operator = spec.get("operator", "")
+    # Before there is an attempt the queue is the DAG's word; then that of the attempt, which may have had another rule.
     queue = row["queue"] or (None if operator == "empty" else spec.get("queue"))
     return rows.TaskRow(**{**row, "operator": operator, "queue": queue})
 
@@ -282,6 +287,7 @@ def _attempt_row(row: sa.RowMapping) -> rows.AttemptRow:
 
 def _pod(connection: sa.Connection, attempt_id: str | None) -> Mapping[str, Any] | None:
     pod = tables.POD
+    # One row per launch: Celery's own retries keep the id, and the last launch is the one that counts.
     query = sa.select(*pod.c).where(pod.c.attempt_id == attempt_id).order_by(pod.c.retries.desc()).limit(1)
     row = connection.execute(query).mappings().first()
     return None if row is None else dict(row)

@@ -48,6 +48,7 @@ class RunStatements(transaction.Transaction):
 
     def move_run(self, run: int, state: str, *, at: datetime, reason: str | None = None) -> bool:
         """Move a run; returns whether it happened (somebody may have cancelled it)."""
+        # No Conflict where the guard does not hold: a run that was cancelled meanwhile is an answer, not a fault.
         times = {"started_at": at} if state == "running" else {"ended_at": at}
         query = (
             sa.update(tables.RUN)

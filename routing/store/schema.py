@@ -26,6 +26,7 @@ def check(db: database.Database) -> rows.SchemaCheck:
     """Compare the database's revision with this code's."""
     script = _script()
     wanted = str(script.get_current_head())
+    # A look must not create the file.
     if not db.exists():
         return rows.SchemaCheck(current=None, wanted=wanted, ok=False, message=_empty(db))
     with db.read() as connection:
@@ -38,6 +39,7 @@ def upgrade(db: database.Database) -> None:
     db.make_folder()
     with db.write() as connection, db_timeouts.patience(connection), _alone(connection):
         script = _script()
+        # Read under the lock: whoever waited for another upgrade finds the work done.
         current = MigrationContext.configure(connection).get_current_revision()
         found = _judge(db, script, current=current, wanted=str(script.get_current_head()))
         if found.ok:
@@ -45,6 +47,7 @@ def upgrade(db: database.Database) -> None:
         if current is not None and current not in _known(script):
             raise store_errors.SchemaError(found.message)
         config = _config()
+        # Our connection, so that the migration runs under the lock and in this transaction (`migrations/env.py`).
         config.attributes["connection"] = connection
         command.upgrade(config, "head")
 
@@ -74,6 +77,7 @@ def _known(script: ScriptDirectory) -> set[str]:
 
 def _config() -> Config:
     config = Config()
+    # Alembic's configuration is a ConfigParser, to which a percent sign is an interpolation.
     config.set_main_option("script_location", str(resources.files("routing.store.migrations")).replace("%", "%%"))
     return config
 

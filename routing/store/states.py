@@ -8,6 +8,8 @@ from collections.abc import Mapping
 
 # An attempt is one row, one id, one message and at most one pod.
 ATTEMPT_MOVES: Mapping[str, frozenset[str]] = {
+    # From `recorded` to everything: the message leaves after the commit, and its
+    # end may be reported before "sent" is noted.
     "recorded": frozenset({"sent", "running", "succeeded", "failed", "lost", "revoked"}),
     "sent": frozenset({"running", "succeeded", "failed", "lost", "revoked"}),
     "running": frozenset({"succeeded", "failed", "lost", "revoked"}),

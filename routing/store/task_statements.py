@@ -17,6 +17,7 @@ class TaskStatements(transaction.Transaction):
         """Move task instances. Raises Conflict where one was not in a state that may move there."""
         groups: dict[str, list[dict[str, Any]]] = {}
         for move in moves:
+            # The prefix: SQLAlchemy keeps a column's own name for the value that it binds by itself.
             groups.setdefault(move.state, []).append({f"new_{name}": value for name, value in vars(move).items()})
         for state, rows in groups.items():
             self._update(_move_task(state), rows, what=f"task instance -> {state}")
@@ -59,6 +60,7 @@ class TaskStatements(transaction.Transaction):
 def _move_task(state: str) -> sa.Update:
     def kept(name: str) -> Any:
         column = tables.TASK.c[name]
+        # Within coalesce() no type is derived from the column, and times and JSON would be bound as they are.
         return sa.func.coalesce(sa.bindparam(f"new_{name}", type_=column.type), column)
 
     def set_to(name: str) -> Any:

@@ -39,6 +39,7 @@ class WaitStatements(transaction.Transaction):
                 tables.ATTEMPT.c.queue == queue,
                 tables.ATTEMPT.c.side == side,
                 _NOT_LAUNCHED if kind == messagewaits.CONSUMER else _NO_POD,
+                # Only where something changes: this runs every two seconds, and must not begin the wait anew.
                 _differs(tables.ATTEMPT.c.wait_kind, kind) | _differs(tables.ATTEMPT.c.at_deadline, at_deadline),
             )
             .values(
@@ -61,6 +62,7 @@ class WaitStatements(transaction.Transaction):
                 tables.ATTEMPT.c.state == "recorded",
                 tables.ATTEMPT.c.queue == queue,
                 tables.ATTEMPT.c.created_at < before,
+                # Once per attempt: `waiting_since` stays when it was recorded.
                 _differs(tables.ATTEMPT.c.wait_kind, messagewaits.SENDING),
             )
             .values(
@@ -81,6 +83,7 @@ class WaitStatements(transaction.Transaction):
                 tables.ATTEMPT.c.state == "sent",
                 tables.ATTEMPT.c.at_deadline.in_(("retry", "fail")),
                 tables.ATTEMPT.c.deadline_at <= now,
+                # While a dispatcher has the attempt the wait, and its deadline, are the dispatcher's.
                 sa.or_(_NO_POD, sa.and_(_NOT_LAUNCHED, tables.ATTEMPT.c.wait_kind == messagewaits.CONSUMER)),
             )
             .order_by(tables.ATTEMPT.c.deadline_at)
@@ -104,6 +107,7 @@ class WaitStatements(transaction.Transaction):
                 tables.ATTEMPT.c.side == "kubernetes",
                 ~sa.and_(tables.POD.c.phase == "Waiting", tables.ATTEMPT.c.queue.in_(sorted(unconsumed))),
             )
+            # The newest first: a look takes 500, and a row that changed lately is one whose words are old here.
             .order_by(tables.POD.c.updated_at.desc())
             .limit(limit)
         )
@@ -132,11 +136,13 @@ class WaitStatements(transaction.Transaction):
 
 
 def _differs(column: sa.Column[Any], value: str) -> sa.ColumnElement[bool]:
+    # In SQL NULL != 'x' is not true.
     return sa.or_(column.is_(None), column != value)
 
 
 @cache
 def _tell_reason() -> sa.Update:
+    # It may have begun since it was read: then it waits for nothing any more.
     may = sa.and_(tables.ATTEMPT.c.id == sa.bindparam("key"), tables.ATTEMPT.c.state == "sent")
     return (
         sa.update(tables.ATTEMPT)
