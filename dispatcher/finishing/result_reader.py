@@ -6,6 +6,8 @@ is completed with what the cluster said about the pod. Called once per ended pod
 """
 
 import asyncio
+import logging
+import time
 from dataclasses import replace
 
 from dispatcher import errors, retry
@@ -19,12 +21,20 @@ from dispatcher.status import observation, pod_events
 Result = outcome.Outcome | errors.PodFailed
 Epilogue = tuple[str, ...]
 """What is added to a log: how the pod failed, and what the cluster said about it."""
-BACKOFF = retry.Backoff(tries=5)
+GONE_TRIES = 5
+"""How often a log is asked for that the server says is not there."""
+LOG_S = 900.0
+"""How long a log is waited for while there is no answer, or one that may be another one soon: the API server or the
+node is away, or permissions are not known yet after a restart. The pod stays meanwhile, and its outcome with it."""
 EVENTS_S = 5.0
 """Events are for people: after so long a failure is reported without them."""
 MESSAGE_CHARS = 4096
 """What is kept of a message of many lines, such as the end of a log; one line has room in the failure's own message."""
 _NO_ANSWER = (errors.ApiError, errors.ApiUnavailable)
+_GONE = frozenset({400, 404, 410})
+"""Answers that say that there is no such log."""
+
+logger = logging.getLogger(__name__)
 
 
 async def read(
@@ -82,7 +92,14 @@ async def _task(kube: client.KubeClient, attempt: Attempt, seen: observation.Obs
         lines = found.lines + outcome.SLACK_LINES
         log = await _log(kube, attempt, container=merge.BASE, tail_lines=lines)
         return outcome.read_frame(log, found)
-    except (outcome.UnreadableOutcome, *_NO_ANSWER) as error:
+    except _NO_ANSWER as error:
+        if seen.verdict == "failed":
+            return failed(attempt, seen)
+        return errors.PodFailed(
+            f"the pod {attempt.pod.name} ended with exit code 0, but its outcome could not be read from its log: {error}",
+            {"reason": "ResultLost", "cause": "infrastructure", "pod": attempt.pod.name, "exit_code": seen.exit_code},
+        )
+    except outcome.UnreadableOutcome as error:
         if seen.verdict == "failed":
             return failed(attempt, seen)
         why = str(error) if message else "it left no outcome"
@@ -144,9 +161,20 @@ async def _result_bytes(
 
 
 async def _log(kube: client.KubeClient, attempt: Attempt, *, container: str, tail_lines: int | None = None) -> bytes:
-    async for one in retry.Tries(_NO_ANSWER, backoff=BACKOFF):
+    """A log that holds an outcome. Raises the last answer where it is not there, or did not come for too long."""
+    until_mono_s = time.monotonic() + LOG_S
+    async for one in retry.Tries(_NO_ANSWER):
         with one:
             log = await kube.read_log(attempt.namespace, attempt.pod.name, container=container, tail_lines=tail_lines)
+        if one.error is None or one.failures < GONE_TRIES:
+            continue
+        is_gone = isinstance(one.error, errors.ApiError) and one.error.status in _GONE
+        if is_gone or time.monotonic() > until_mono_s:
+            raise one.error
+        if one.failures == GONE_TRIES:
+            logger.warning(
+                "an outcome waits in its pod's log attempt_id=%s pod=%s: %s", attempt.id, attempt.pod.name, one.error
+            )
     return log
 
 

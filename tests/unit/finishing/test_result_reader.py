@@ -98,35 +98,54 @@ def test_a_large_outcome_is_read_from_the_log() -> None:
     assert run(call) == "x" * 9000
 
 
-def test_a_log_that_cannot_be_read_now_is_read_again() -> None:
-    """With back-off, within bounds."""
+NOT_PERMITTED = errors.ApiError(403, "Forbidden", 'cannot get resource "pods/log"')
+FOR_NOW = [AWAY, NOT_PERMITTED, errors.ApiError(401, "Unauthorized", ""), errors.ApiError(500, "E", "node is away")]
+"""Answers that may be others soon: of a server that restarts, of a node that is cut off."""
+
+
+@pytest.mark.parametrize("error", FOR_NOW)
+@pytest.mark.parametrize("state", ["SUCCESS", "RETRY", "FAILURE"])
+def test_an_outcome_in_a_log_waits_until_the_log_can_be_read(error: Exception, state: str) -> None:
+    """An API server that restarts takes a minute, and its permissions come last; nothing of the task is lost."""
 
     async def call() -> Any:
         world = World()
-        message, log = large(world.one)
-        world.status = builders.ended(message=message)
-        world.log(log)
-        world.api.fail("read_log", AWAY, times=result_reader.BACKOFF.tries - 1)
-        return (await world.read())[0].value
+        made = outcome.Outcome(id=world.one.id, retries=0, state=state, value="x" * 9000)
+        encoded = outcome.encode(made)
+        world.status = builders.ended(int(state != "SUCCESS"), message=encoded.message.decode())
+        world.log("\n".join(encoded.lines).encode())
+        world.api.fail("read_log", error, times=12)
+        return (await world.read())[0] == made
 
-    assert run(call) == "x" * 9000
+    assert run(call)
 
 
-@pytest.mark.parametrize("error", [AWAY, errors.ApiError(404, "NotFound", "no pod"), errors.ApiError(500, "E", "")])
-def test_a_log_that_is_gone_is_no_outcome_and_it_says_so(error: Exception) -> None:
-    """A success whose result is lost is none."""
+async def without_a_log(error: Exception) -> tuple[Any, int, float]:
+    """What becomes of a success whose log never comes; how often it was asked for, and for how long."""
+    world, loop = World(), asyncio.get_running_loop()
+    world.status = builders.ended(message=large(world.one)[0])
+    world.api.fail("read_log", error, times=500)
+    began_s = loop.time()
+    return (await world.read())[0], world.api.calls["read_log"], loop.time() - began_s
 
-    async def call() -> tuple[Any, int, float]:
-        world, loop = World(), asyncio.get_running_loop()
-        world.status = builders.ended(message=large(world.one)[0])
-        world.api.fail("read_log", error, times=50)
-        began_s = loop.time()
-        return (await world.read())[0], world.api.calls["read_log"], loop.time() - began_s
 
-    result, tries, seconds = run(call)
-    assert (result.details["reason"], result.details["cause"]) == ("NoOutcome", "application")
+@pytest.mark.parametrize("error", FOR_NOW)
+def test_a_log_that_never_comes_is_a_result_that_is_lost(error: Exception) -> None:
+    """After a quarter of an hour; a success whose result is lost is none, and not by its author's fault."""
+    result, tries, seconds = run(lambda: without_a_log(error))
+    assert (result.details["reason"], result.details["cause"]) == ("ResultLost", "infrastructure")
     assert str(error) in str(result)
-    assert tries == result_reader.BACKOFF.tries
+    assert tries < 100
+    assert result_reader.LOG_S < seconds < result_reader.LOG_S + 60
+
+
+def test_a_log_that_is_gone_is_asked_for_a_few_times() -> None:
+    """Its pod was deleted."""
+    gone = errors.ApiError(404, "NotFound", "no pod")
+    result, tries, seconds = run(lambda: without_a_log(gone))
+    assert (result.details["reason"], result.details["cause"]) == ("ResultLost", "infrastructure")
+    assert str(gone) in str(result)
+    assert tries == result_reader.GONE_TRIES
     assert seconds < 15
 
 
