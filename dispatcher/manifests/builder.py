@@ -114,7 +114,7 @@ def _task_pod(
 ) -> dict[str, Any]:
     """A pod that runs the message's task."""
     env = {"PODYARD_APP": options.app_path, "PODYARD_RESULT_MAX_BYTES": str(options.result_max_bytes)}
-    env |= {name: f"{seconds:g}" for name, seconds in limits.items() if seconds}
+    env |= {name: str(seconds) for name, seconds in limits.items() if seconds}
     if options.include:
         env[podspec.INCLUDE_ENV] = ",".join(options.include)
     if profile.credentials != "none":

@@ -16,6 +16,7 @@ from typing import Any, NoReturn
 from celery.exceptions import SoftTimeLimitExceeded
 
 from dispatcher.pod import init
+from dispatcher.protocol import message
 
 HARD_ENV = "PODYARD_TIME_LIMIT_S"
 SOFT_ENV = "PODYARD_SOFT_TIME_LIMIT_S"
@@ -36,8 +37,8 @@ class Limits:
         """
         hard_s, soft_s = headers.get("timelimit") or (None, None)
         return cls(
-            soft_s=_seconds(environ.get(SOFT_ENV)) or soft_s or task.soft_time_limit,
-            hard_s=_seconds(environ.get(HARD_ENV)) or hard_s or task.time_limit,
+            soft_s=message.kept_limit_s(_seconds(environ.get(SOFT_ENV)) or soft_s or task.soft_time_limit),
+            hard_s=message.kept_limit_s(_seconds(environ.get(HARD_ENV)) or hard_s or task.time_limit),
         )
 
 

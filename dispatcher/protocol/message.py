@@ -41,6 +41,15 @@ class PodEnd(TypedDict, total=False):
     node: str
 
 
+LONGEST_LIMIT_S = 2_000_000_000
+"""A pod's `activeDeadlineSeconds` ends at 2**31 - 1, 68 years."""
+
+
+def kept_limit_s(seconds: float | None) -> float | None:
+    """A time limit that can be kept; None for none, and for one that is never reached (`sys.maxsize`, infinity)."""
+    return seconds if seconds and seconds < LONGEST_LIMIT_S else None
+
+
 class LaunchKey(NamedTuple):
     """What tells the launches of one task id apart; later launches are greater.
 

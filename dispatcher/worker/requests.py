@@ -12,6 +12,7 @@ from typing import Any
 from dispatcher.attempts.celery_side import Terminate
 from dispatcher.manifests import builder
 from dispatcher.options import QueueProfile
+from dispatcher.protocol import message
 from dispatcher.protocol.message import Message
 from dispatcher.worker.bridge import Bridge
 
@@ -42,8 +43,11 @@ class TimeLimits:
     soft_s: float | None = None
 
     def or_else(self, other: "TimeLimits") -> "TimeLimits":
-        """These, and those of another where there is none of a kind."""
-        return TimeLimits(hard_s=self.hard_s or other.hard_s, soft_s=self.soft_s or other.soft_s)
+        """These, and those of another where there is none of a kind, as far as they can be kept."""
+        return TimeLimits(
+            hard_s=message.kept_limit_s(self.hard_s or other.hard_s),
+            soft_s=message.kept_limit_s(self.soft_s or other.soft_s),
+        )
 
 
 @dataclass(kw_only=True, eq=False)

@@ -69,6 +69,13 @@ def test_the_hard_limit_ends_any_body(
     assert done.err.endswith("podyard: hard time limit (0.5s) exceeded\n")
 
 
+@pytest.mark.parametrize("endless", [float("inf"), sys.maxsize])
+def test_a_limit_that_is_never_reached_harms_nothing(tmp_path: Path, endless: float) -> None:
+    """No clock waits for so long at once."""
+    done = launch.ran(tmp_path, "sleeps", 0, headers={"timelimit": [endless, endless]})
+    assert (done.exit_code, done.outcome.value, done.err) == (0, "slept", "")
+
+
 def test_limits_count_from_the_begin_of_the_body(tmp_path: Path) -> None:
     """An import that takes longer than both limits takes nothing from the body, and the soft limit still comes."""
     (tmp_path / "slow_app.py").write_text("import time\ntime.sleep(2)\nfrom tests.apps.pod_app import app\n")

@@ -1,5 +1,6 @@
 """Held requests: what Celery waits for is found by its delivery; its time limit counts from its container's start."""
 
+import sys
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from types import SimpleNamespace
@@ -62,6 +63,14 @@ def test_limits_of_task_and_message_win_over_those_of_the_worker() -> None:
     assert TimeLimits(hard_s=10.0).or_else(worker) == TimeLimits(hard_s=10.0, soft_s=90.0)
     assert TimeLimits(soft_s=5.0).or_else(worker) == TimeLimits(hard_s=100.0, soft_s=5.0)
     assert TimeLimits().or_else(TimeLimits()) == TimeLimits()
+
+
+@pytest.mark.parametrize("endless", [float("inf"), sys.maxsize, 10**10, float("nan")])
+def test_a_limit_that_is_never_reached_is_none(endless: float) -> None:
+    """And not the worker's: a pod's deadline has no room for it, and prefork does without one."""
+    worker = TimeLimits(hard_s=100.0, soft_s=90.0)
+    assert TimeLimits(hard_s=endless, soft_s=endless).or_else(worker) == TimeLimits()
+    assert TimeLimits().or_else(TimeLimits(hard_s=endless)) == TimeLimits()
 
 
 def test_a_request_is_held_until_it_is_released() -> None:
