@@ -96,7 +96,7 @@ async def _task(kube: client.KubeClient, attempt: Attempt, seen: observation.Obs
         if seen.verdict == "failed":
             return failed(attempt, seen)
         return errors.PodFailed(
-            f"the pod {attempt.pod.name} ended with exit code 0, but its outcome could not be read from its log: {error}",
+            f"the pod {attempt.pod.name} ended with exit code 0, but its outcome could not be read: {error}",
             {"reason": "ResultLost", "cause": "infrastructure", "pod": attempt.pod.name, "exit_code": seen.exit_code},
         )
     except outcome.UnreadableOutcome as error:

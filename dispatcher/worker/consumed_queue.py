@@ -1,69 +1,42 @@
-"""Which queue a message was consumed from, for its rule is looked up by that. Pure.
+"""Which queue a message was consumed from, for its rule is looked up by that. On the hub's thread.
 
-Celery gives exchange and routing key, not the queue. On a direct exchange of Celery's own they are one word; on a topic
-exchange the queue's binding is a pattern, and RabbitMQ's delayed delivery puts the bits of the delay before the key
-(https://docs.celeryq.dev/en/stable/getting-started/backends-and-brokers/rabbitmq.html, native delayed delivery).
+A message says exchange and routing key, not its queue. On a direct exchange of Celery's own they are one word; a topic
+exchange, one that goes by headers, a queue with several bindings and RabbitMQ's delayed delivery have others. But each
+queue is consumed by a call of its own, and whom that call was made for is known.
 """
 
-import re
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
-DELAYED = "celery_delayed_"
-"""How the exchanges of delayed delivery begin."""
+_KEY = "podyard_queue"
+"""In the delivery information of a message as this process has received it; it goes nowhere else."""
 
 
-@dataclass(frozen=True)
-class Bound:
-    """A queue that is consumed, and how messages come into it."""
+def note(task_consumer: Any) -> None:
+    """Has each message that a consumer of kombu receives from now on name its queue. Before it begins to consume."""
+    consume = task_consumer._basic_consume
 
-    name: str
-    exchange: str
-    kind: str
-    """Of the exchange: direct, topic, fanout."""
-    routing_key: str
+    def consume_noting(queue: Any, *args: Any, **options: Any) -> Any:
+        task_consumer._receive_callback = partial(_received, task_consumer, str(queue.name))
+        try:
+            return consume(queue, *args, **options)
+        finally:
+            del task_consumer._receive_callback
 
-
-def bound(queues: Iterable[Any]) -> tuple[Bound, ...]:
-    """Of kombu's queues."""
-    found = []
-    for queue in queues:
-        exchange = queue.exchange
-        name, kind = (exchange.name, exchange.type) if exchange is not None else ("", "direct")
-        found.append(Bound(str(queue.name), str(name or ""), str(kind or "direct"), str(queue.routing_key or "")))
-    return tuple(found)
+    task_consumer._basic_consume = consume_noting
 
 
-def other_than_key(delivery_info: Mapping[str, Any], queues: Iterable[Bound]) -> str:
-    """The queue that a message came from, where its routing key is another word; empty where it is the queue's name.
+def of(message: Any) -> str:
+    """The queue of a received message; empty where it is the routing key, or nobody noted it."""
+    info = getattr(message, "delivery_info", None) or {}
+    queue = str(info.get(_KEY) or "")
+    return "" if queue == info.get("routing_key") else queue
 
-    Where several queues fit, the first: each of them got a copy, and nothing tells the copies apart.
+
+def _received(task_consumer: Any, queue: str, message: Any) -> Any:
+    """What kombu calls for a message of a queue.
+
+    The delivery information is copied: a broker in memory writes it back with a message that is requeued.
     """
-    key, exchange = str(delivery_info.get("routing_key") or ""), str(delivery_info.get("exchange") or "")
-    queues = tuple(queues)
-    for queue in queues:
-        if exchange == queue.exchange and _fits(key, queue):
-            return "" if queue.name == key else queue.name
-    if any(queue.name == key for queue in queues):
-        return ""
-    if exchange.startswith(DELAYED):
-        for queue in queues:
-            if key.endswith((f".{queue.routing_key}", f".{queue.name}")):
-                return queue.name
-    return ""
-
-
-def _fits(key: str, queue: Bound) -> bool:
-    if queue.kind == "topic":
-        return _pattern(queue.routing_key).fullmatch(key) is not None
-    return queue.kind == "fanout" or queue.routing_key == key
-
-
-def _pattern(binding: str) -> re.Pattern[str]:
-    """`*` stands for one word, `#` for any number of them, as AMQP has it."""
-    words = "".join(
-        r"(?:(?:^|\.)[^.]+)*" if word == "#" else rf"(?:^|\.){'[^.]+' if word == '*' else re.escape(word)}"
-        for word in binding.split(".")
-    )
-    return re.compile(words)
+    message.delivery_info = {**(message.delivery_info or {}), _KEY: queue}
+    return type(task_consumer)._receive_callback(task_consumer, message)

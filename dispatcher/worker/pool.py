@@ -76,8 +76,7 @@ class KubernetesPool(BasePool):
         self._housekeeping = housekeeping.Housekeeping(self._bridge)
         self._timers: list[Any] = []
         self._gave_up: str | None = None
-        self._queues: tuple[consumed_queue.Bound, ...] = ()
-        """Those that are consumed."""
+        self._consumer: Any = None
         self.app.steps["consumer"].update(
             {
                 adoption.step_for(self),
@@ -184,7 +183,7 @@ class KubernetesPool(BasePool):
             self._housekeeping.run(target, args, callbacks)
             return None
         decoded = adoption.decoded(self.app, body, content_type, content_encoding)
-        consumed_from = consumed_queue.other_than_key(request.get("delivery_info") or {}, self._queues)
+        consumed_from = consumed_queue.of(callbacks.request.message)
         message = Message.from_request(name, task_id, request, decoded, consumed_from=consumed_from)
         limits = TimeLimits(hard_s=options.get("timeout"), soft_s=options.get("soft_timeout"))
         held, attempt = self._deliveries.hold(message, callbacks, limits=limits)
@@ -208,7 +207,8 @@ class KubernetesPool(BasePool):
         self._bridge.send(SetLimit(limit=limit))
 
     def _get_info(self) -> dict[str, Any]:
-        profiles = {queue.name: self._deliveries.profile_for(queue.name) for queue in self._queues}
+        queues = self._consumer.task_consumer.queues if self._consumer is not None else ()
+        profiles = {queue.name: self._deliveries.profile_for(queue.name) for queue in queues}
         facts = {
             "deployment": self._options.deployment,
             "away": self._health.away(),
@@ -224,5 +224,6 @@ class KubernetesPool(BasePool):
 
     def consumer_ready(self, consumer: Any) -> None:
         """The worker consumes: requests of pods found in the cluster can be rebuilt from now on."""
-        self._queues = consumed_queue.bound(consumer.task_consumer.queues)
+        consumed_queue.note(consumer.task_consumer)
+        self._consumer = consumer
         self._deliveries.consumer_ready(consumer)

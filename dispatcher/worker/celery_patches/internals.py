@@ -169,6 +169,19 @@ INTERNALS: Sequence[Internal] = (
         used_by="dispatcher/worker/undecodable.py",
     ),
     Internal(
+        name="kombu.messaging:Consumer._basic_consume",
+        takes=("self", "queue"),
+        says=("queue.consume(", "self._receive_callback"),
+        why="called once for each queue that is consumed, with what is called for its messages",
+        used_by="dispatcher/worker/consumed_queue.py",
+    ),
+    Internal(
+        name="kombu.messaging:Consumer._receive_callback",
+        takes=("self", "message"),
+        why="called for each message, whose queue is noted there",
+        used_by="dispatcher/worker/consumed_queue.py",
+    ),
+    Internal(
         name="celery.worker.consumer.events:Events.start",
         says=("c.event_dispatcher = ",),
         why="requests that are rebuilt announce their events by the consumer's dispatcher of events",
