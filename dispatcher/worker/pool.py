@@ -183,7 +183,7 @@ class KubernetesPool(BasePool):
             self._housekeeping.run(target, args, callbacks)
             return None
         decoded = adoption.decoded(self.app, body, content_type, content_encoding)
-        consumed_from = consumed_queue.of(callbacks.request.message)
+        consumed_from = consumed_queue.of(getattr(callbacks.request, "message", None))
         message = Message.from_request(name, task_id, request, decoded, consumed_from=consumed_from)
         limits = TimeLimits(hard_s=options.get("timeout"), soft_s=options.get("soft_timeout"))
         held, attempt = self._deliveries.hold(message, callbacks, limits=limits)

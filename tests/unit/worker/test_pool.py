@@ -266,12 +266,14 @@ def test_a_stop_lets_the_pods_run_and_takes_no_time(tmp_path: Path) -> None:
     held.terminate()
 
 
-def test_the_consumers_queues_are_known_by_what_they_are_bound_to(world: World) -> None:
-    """A message names an exchange and a key, and not its queue."""
-    task_consumer = type("TaskConsumer", (), {"queues": [Queue("shop-pods", routing_key="shop")]})()
-    consumer = type("Consumer", (), {"task_consumer": task_consumer})()
-    world.pool.consumer_ready(consumer)
-    assert [bound.name for bound in world.pool._queues] == ["shop-pods"]
+def test_the_queues_that_are_consumed_are_known_by_their_names(world: World) -> None:
+    """Also one that is added later, whatever its routing key."""
+    with world.app.connection_for_read() as connection:
+        task_consumer = connection.Consumer([Queue("shop-pods", routing_key="shop")])
+        world.pool.consumer_ready(type("Consumer", (), {"task_consumer": task_consumer})())
+        task_consumer.add_queue(Queue("late", routing_key="l.#"))
+        images = world.pool.info["images"]
+    assert images == {"shop-pods": "i", "late": "i"}
 
 
 def test_callbacks_are_the_requests_methods(world: World) -> None:
