@@ -126,6 +126,7 @@ class Reported:
     is_ended: bool = False
 
 
+# eq=False keeps the identity as the hash: attempts are keys of dicts and sets, and what is known of them changes.
 @dataclass(kw_only=True, eq=False)
 class Attempt:
     """One launch."""

@@ -16,6 +16,7 @@ import sqlalchemy as sa
 CONNECT_S = 5
 IDLE_S = 60
 """A process of ours that stands still within a transaction loses its locks after this time."""
+# TCP alone would wait for a peer that is gone for many minutes (two hours on an idle connection, by Linux' defaults).
 NETWORK = {"keepalives_idle": 10, "keepalives_interval": 5, "keepalives_count": 3, "tcp_user_timeout": 20_000}
 """libpq's words for a host that is gone without a word; the last is in milliseconds."""
 READ_ONLY = "25006"
@@ -44,6 +45,7 @@ def bound(engine: sa.Engine, bounds: Bounds | None = None) -> None:
         return
     connection_class = _bounded(bounds.answer_s)
 
+    # Bounded in the client: `statement_timeout` is kept by the server, which may be what stands still.
     @sa.event.listens_for(engine, "do_connect")
     def connect(dialect: Any, record: Any, words: Any, options: Any) -> Any:
         return connection_class.connect(*words, **options)
@@ -53,6 +55,7 @@ def bound(engine: sa.Engine, bounds: Bounds | None = None) -> None:
         with connection.cursor() as cursor:  # not as start-up options, which connection poolers refuse
             cursor.execute(f"SET lock_timeout = {round(bounds.lock_s * 1000)}")
             cursor.execute(f"SET idle_in_transaction_session_timeout = {IDLE_S * 1000}")
+        # SET lasts for the session only where its transaction is committed: a rollback takes it back.
         connection.commit()
 
 
@@ -82,6 +85,7 @@ def _bounded(seconds: float) -> Any:
 
     if "timeout" not in inspect.signature(psycopg.Connection.wait).parameters:
         return psycopg.Connection  # an older psycopg, which cannot be bounded
+    # A private name: where a release lacks it, `except ()` catches nothing and the error passes as it is.
     expired: Any = getattr(psycopg.errors, "_WaitTimeout", ())
 
     class Bounded(psycopg.Connection[Any]):
@@ -93,6 +97,7 @@ def _bounded(seconds: float) -> Any:
             try:
                 return super().wait(gen, interval, self.answer_s)
             except expired:
+                # Its answer may come yet, and would be taken for that of the next statement: this connection is over.
                 self.pgconn.finish()
                 raise psycopg.OperationalError(f"no answer within {self.answer_s:g} s") from None
 

@@ -50,6 +50,7 @@ def _as_recorded(attempt: Attempt, end: message.PodEnd) -> Ending:
     if phase == "Failed" and (said := end.get("message") or end.get("reason")):
         why = f"{why}: {said}"
     known: dict[str, Any] = {"reason": "ResultExpired", "cause": "infrastructure", "pod": attempt.pod.name}
+    # What its row says of a success is no reason of this failure, which is the result's.
     if phase != "Succeeded":
         known |= {name: value for name, value in end.items() if name in ("reason", "cause", "exit_code", "node")}
     failure = errors.PodFailed(f"{why}; its result was gone from the result backend before it was read", known)
@@ -120,6 +121,7 @@ def diagnosed(
     `place` is what failed: a container, or the body that ran in it.
     """
     known = failure.details
+    # A failure comes when it ends and again before it is replayed, then without its events: the first has the word.
     if "explanation" in known:
         return failure
     symptoms = diagnosis.Symptoms(
@@ -136,4 +138,5 @@ def diagnosed(
     found = diagnosis.diagnose(symptoms)
     node = {"is_of_node": True} if found.is_of_node else {}
     facts = {**known, "explanation": found.explanation, "what_to_do": found.what_to_do, **node}
+    # The same class: a PodSkipped must not become a plain failure.
     return type(failure)(failure.message, facts)

@@ -29,6 +29,7 @@ class Limits:
 
     def binding(self, *, queue: str, namespace: str, max_pods: int) -> list[tuple[str, int]]:
         """The keys that bind a pod, and their limits; `max_pods` is that of its queue."""
+        # From the narrowest to the widest: `Admission.needs` counts what the narrower ones let through.
         found = [(queue_key(queue), max_pods)]
         if namespace in self.by_namespace:
             found.append((namespace_key(namespace), self.by_namespace[namespace]))

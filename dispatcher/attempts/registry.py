@@ -32,10 +32,12 @@ class Attempts:
         self._by_key: dict[LaunchKey, Attempt] = {}
         self._by_delivery: dict[str, Attempt] = {}
         self._by_pod: dict[tuple[str, str], Attempt] = {}
+        # Counted at each move, not by looking at all: admission asks before every create, for every head of a queue.
         self._launching: Counter[str] = Counter()
         """Namespace -> attempts that are being launched."""
 
     def __iter__(self) -> Iterator[Attempt]:
+        # A copy: who goes over attempts closes some of them, or awaits in between.
         return iter(list(self._by_key.values()))
 
     def __len__(self) -> int:
@@ -55,6 +57,7 @@ class Attempts:
 
     def counts(self) -> Counter[State]:
         """How many attempts are in each state."""
+        # Asked on Celery's thread, too (`inspect stats`): the copy is made in one step of the interpreter.
         return Counter(attempt.state for attempt in list(self._by_key.values()))
 
     def launching(self, namespace: str | None = None) -> int:
@@ -65,6 +68,7 @@ class Attempts:
 
     def add(self, attempt: Attempt) -> bool:
         """Takes one in, `QUEUED`, unless one of the same key is in flight. Says whether it did."""
+        # What is in flight here may be delivered again (B5): two attempts would create and report the same pod.
         if attempt.key in self._by_key:
             return False
         self._by_key[attempt.key] = attempt
@@ -99,6 +103,7 @@ class Attempts:
         if not self._move(attempt, Move.LAUNCHED):
             return False
         self.name_pod(attempt, pod)
+        # No create follows any more: thousands that run need not keep their manifests.
         attempt.launch = replace(attempt.launch, manifest=b"")
         attempt.blocked = None
         self.changed.add(attempt)
@@ -134,6 +139,7 @@ class Attempts:
         if attempt.state is State.CLOSED:
             return False
         self._move(attempt, Move.CLOSE)
+        # Out of every index: a command or an event of the watch that names it finds nothing from here on.
         self._by_delivery.pop(attempt.delivery, None)
         if self._by_key.get(attempt.key) is attempt:
             del self._by_key[attempt.key]
@@ -150,6 +156,7 @@ class Attempts:
     def name_pod(self, attempt: Attempt, pod: Pod) -> None:
         """What is known of its pod. By its name it is found before the create is answered: events may be faster."""
         attempt.pod = pod
+        # A create may be answered after its attempt was closed; put into the index then, it would stay there for ever.
         if pod.name and attempt.state is not State.CLOSED:
             self._by_pod[(pod.namespace, pod.name)] = attempt
 
@@ -159,6 +166,7 @@ class Attempts:
 
     def block(self, attempt: Attempt, blocked: BlockedReason) -> None:
         """Why it has no pod yet."""
+        # Every change writes a row, and the queues are looked at each second: the same reason again is no change.
         if attempt.blocked != blocked:
             attempt.blocked = blocked
             self.changed.add(attempt)
@@ -169,6 +177,7 @@ class Attempts:
 
     def saw(self, attempt: Attempt, sighting: Sighting, *, uid: str) -> None:
         """What its pod says now."""
+        # The watch may be faster than the answer to the create, which would have brought the uid.
         if attempt.pod.uid is None:
             attempt.pod = replace(attempt.pod, uid=uid)
         attempt.sighting = sighting
@@ -192,6 +201,7 @@ class Attempts:
 
     def waits(self, attempt: Attempt, wait: Wait | None) -> None:
         """What it waits for now."""
+        # No change: it is set while the row of a change is written, and would ask for the next one for ever.
         attempt.wait = wait
 
     def result(self, attempt: Attempt, ending: Ending) -> None:
@@ -222,6 +232,7 @@ class Attempts:
     def _move(self, attempt: Attempt, move: Move) -> bool:
         to = states.after(attempt.state, move)
         if to is None:
+            # A fault of ours. In production it must not take the loops down: the next look at the attempt decides anew.
             if self._is_strict:
                 raise states.IllegalMoveError(f"{attempt.id}: {move} in the state {attempt.state}")
             logger.error("a move was refused attempt_id=%s state=%s move=%s", attempt.id, attempt.state, move)

@@ -42,6 +42,7 @@ class SeenPods:
         """Nothing is left to report of a pod; its last events are no news."""
         if not uid:
             return
+        # Out and in again: the dict's order is that of closing, and the oldest are forgotten first.
         self._closed.pop(uid, None)
         self._closed[uid] = _Closed(namespace=namespace, at_mono_s=at_mono_s, is_requeued=is_requeued)
         while len(self._closed) > MOST_CLOSED:
@@ -65,6 +66,7 @@ class SeenPods:
         gone = [
             uid
             for uid, one in self._closed.items()
+            # A list that was asked for before may be older than the pod itself, whose last events are still to come.
             if one.namespace == namespace and one.at_mono_s < asked_mono_s and uid not in uids
         ]
         for uid in gone:

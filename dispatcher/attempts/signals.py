@@ -24,6 +24,7 @@ class Signal:
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(at_most_s):
                     await self._event.wait()
+        # Asked once more: it may have been set in the turn of the loop in which the time ran out.
         was_set = self._event.is_set()
         self._event.clear()
         return was_set
@@ -49,11 +50,13 @@ class WorkQueue:
 
     async def take(self) -> "list[Attempt]":
         """All that changed, as soon as there is any."""
+        # The flag may be left from what `take_now` has taken already.
         while not self._attempts:
             await self._signal.wait(None)
         return self.take_now()
 
     def take_now(self) -> "list[Attempt]":
         """All that changed so far, none where nothing did."""
+        # A new dict: what changes while these are looked at is taken the next time.
         found, self._attempts = list(self._attempts), {}
         return found

@@ -49,6 +49,7 @@ class Move(StrEnum):
 
 
 TRANSITIONS: Mapping[State, Mapping[Move, State]] = {
+    # END without a launch: its manifest cannot be built, or its deadline came and it has no pod for certain.
     State.QUEUED: {
         Move.ADMIT: State.LAUNCHING,
         Move.LAUNCHED: State.PENDING,
@@ -62,6 +63,7 @@ TRANSITIONS: Mapping[State, Mapping[Move, State]] = {
         Move.END: State.ENDED,
         Move.CLOSE: State.CLOSED,
     },
+    # No EXPIRE: its calls are bounded, and an end in between would leave a pod that nobody knows.
     State.LAUNCHING: {
         Move.LAUNCHED: State.PENDING,
         Move.PARK: State.PARKED,
@@ -76,10 +78,12 @@ TRANSITIONS: Mapping[State, Mapping[Move, State]] = {
         Move.END: State.ENDED,
         Move.CLOSE: State.CLOSED,
     },
+    # No EXPIRE from here on: deadlines are about waits. Time limits are kept by the pod, and by Celery's side.
     State.RUNNING: {Move.COLLECT: State.COLLECTING, Move.END: State.ENDED, Move.CLOSE: State.CLOSED},
     State.COLLECTING: {Move.END: State.ENDED, Move.CLOSE: State.CLOSED},
     State.EXPIRING_LAUNCH: {Move.RESUME: State.QUEUED, Move.END: State.ENDED, Move.CLOSE: State.CLOSED},
     State.EXPIRING_POD: {Move.RESUME: State.PENDING, Move.END: State.ENDED, Move.CLOSE: State.CLOSED},
+    # No way back and no second END: the first verdict stands.
     State.ENDED: {Move.CLOSE: State.CLOSED},
     State.CLOSED: {},
 }

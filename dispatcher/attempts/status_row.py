@@ -37,6 +37,8 @@ def row(attempt: Attempt, *, deployment: str, owner: str, now: Instant) -> PodRo
         received_at=attempt.received_at,
         created_at=attempt.pod.created_at,
         started_at=attempt.started_at,
+        # Not when its pod ends: a dispatcher that is killed before the outcome is stored leaves an open row, which
+        # `LostPods` finds if the pod goes, too (P25).
         reported_at=now.at if attempt.closed is not None else None,
         **(_of_ending(attempt, now) if attempt.ending is not None else _of_life(attempt, now)),
     )
@@ -83,6 +85,7 @@ def _of_ending(attempt: Attempt, now: Instant) -> dict[str, Any]:
         "cause": ending.cause,
         "node": ending.node or seen.node,
         "exit_code": seen.exit_code,
+        # Nobody saw the end of a pod that vanished; what never had a pod has not ended as one.
         "ended_at": attempt.ended_at or (now.at if had_pod else None),
     }
 
@@ -90,6 +93,7 @@ def _of_ending(attempt: Attempt, now: Instant) -> dict[str, Any]:
 def _of_wait(wait: Wait | None, now: Instant) -> dict[str, Any]:
     if wait is None:
         return {}
+    # Kept in monotonic seconds, which no step of a clock changes, and turned into times of day for people alone.
     at = {"waiting_since": wait.since_mono_s, "deadline_at": wait.deadline_mono_s}
     return {
         "reason": wait.reason,

@@ -33,6 +33,7 @@ class UtcDateTime(sa.TypeDecorator[datetime]):
     def process_result_value(self, value: datetime | None, dialect: sa.Dialect) -> datetime | None:
         if value is None:
             return None
+        # PostgreSQL gives the zone of the session, SQLite none at all.
         return value.replace(tzinfo=UTC) if value.tzinfo is None else value.astimezone(UTC)
 
 
@@ -65,8 +66,8 @@ POD = sa.Table(
     sa.Column("waiting_since", UtcDateTime),
     sa.Column("deadline_at", UtcDateTime),
     sa.Column("at_deadline", sa.String(8)),
-    sa.Index("ix_pod_updated_at", "updated_at"),
-    sa.Index("ix_pod_reported", "deployment", "reported_at", "updated_at"),
+    sa.Index("ix_pod_updated_at", "updated_at"),  # `pods`: the newest first
+    sa.Index("ix_pod_reported", "deployment", "reported_at", "updated_at"),  # `open_rows`
 )
 
 
@@ -112,6 +113,7 @@ class PodRow:
 
 
 def _unchanged(row: PodRow) -> tuple[sa.ColumnElement[bool], ...]:
+    # In place of a lock: whoever has adopted the pod meanwhile has written its row anew, which then stays.
     keys = (POD.c.attempt_id == row.attempt_id, POD.c.retries == row.retries)
     return (*keys, POD.c.phase == row.phase, POD.c.updated_at == row.updated_at)
 
@@ -149,6 +151,7 @@ _KEY = ("attempt_id", "retries")
 def _lacks_tables(error: sa.exc.SQLAlchemyError) -> bool:
     """Whether the database answers and has no tables of ours, or those of another version."""
     cause = getattr(error, "orig", None)
+    # SQLite has no codes for it, only its words.
     if getattr(cause, "sqlstate", None) in _UNDEFINED:
         return True
     return str(cause).startswith(("no such table", "no such column", "table pod has no column"))
@@ -162,7 +165,10 @@ class PodStore:
     """
 
     def __init__(self, url: str) -> None:
+        # SQLite's: seconds to wait while another process writes (one may at a time).
         arguments: dict[str, Any] = {"timeout": 10} if url.startswith("sqlite") else db_timeouts.arguments()
+        # One connection: whoever has a store asks one thing after the other. `pre_ping`, since a database that was
+        # restarted meanwhile should not cost the first batch of rows.
         self._engine = sa.create_engine(url, pool_pre_ping=True, pool_size=1, connect_args=arguments)
         db_timeouts.bound(self._engine)
         self._insert = sqlite.insert if self._engine.dialect.name == "sqlite" else postgresql.insert
@@ -208,6 +214,7 @@ class PodStore:
 
     def end(self, row: PodRow, *, phase: str, at: datetime) -> None:
         """Ends a row whose pod is gone, unless it was written since. `phase` as in `PodRow`."""
+        # `reported_at` with the end, in one statement: an end without it would be looked for again.
         facts: dict[str, Any] = {"phase": phase, "ended_at": row.ended_at or at}
         facts |= dict.fromkeys(("deleted_at", "reported_at", "updated_at"), at)
         if phase == "Lost":
@@ -234,5 +241,6 @@ class PodStore:
         except sa.exc.SQLAlchemyError as error:
             if _lacks_tables(error):
                 raise errors.StoreUnavailable(NO_TABLES) from error
+            # SQLAlchemy's other lines are the statement and its values: messages of pods, which belong in no log.
             first = str(error).partition("\n")[0]
             raise errors.StoreUnavailable(f"the pods' table cannot be used: {first}") from error

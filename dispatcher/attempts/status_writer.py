@@ -54,6 +54,7 @@ class StatusWriter:
 
     def post_when_stored(self, event: Event) -> None:
         """Posts an event once all rows so far are written; at once where none is stored, or the database is away."""
+        # Nobody waits for a table that is for people (D13); `flush` does not keep events of a write that failed either.
         if self._url is None or self._is_away:
             self._celery.post(event)
             return
@@ -65,6 +66,7 @@ class StatusWriter:
         try:
             while True:
                 if await self._wanted.wait(EVERY_S):
+                    # Not at once: where many pods are created their rows travel in one transaction.
                     await asyncio.sleep(SOON_S)
                 await self.flush()
         except asyncio.CancelledError:
@@ -73,6 +75,7 @@ class StatusWriter:
 
     async def flush(self) -> None:
         """Writes what was collected, or keeps it for the next time."""
+        # Both in one step, without an await: the row of each event is among these rows, or was written before.
         rows, self._rows = self._rows, {}
         events, self._events = self._events, []
         try:
@@ -85,6 +88,7 @@ class StatusWriter:
         except errors.StoreUnavailable as error:
             if not self._is_away:
                 logger.warning("pod status is not stored for now: %s", error)
+            # What came meanwhile is newer and wins: rows are whole.
             self._rows, self._is_away = {**rows, **self._rows}, True
         except Exception:  # a driver that is not installed, a fault of ours: nobody waits for ever for a row
             if not self._is_away:
@@ -94,11 +98,13 @@ class StatusWriter:
             if self._is_away:
                 logger.info("pod status is stored again")
             self._is_away = False
+        # After the write: `Launched` acknowledges the message, and from then on the row is what is left of it (ADR 9).
         for event in events:
             self._celery.post(event)
 
     def _keep(self, row: PodRow) -> None:
         key = (row.attempt_id, row.retries)
+        # Out and in again, so that the first in the dict is the one that has not changed for the longest.
         self._rows.pop(key, None)
         self._rows[key] = row
         while len(self._rows) > KEPT_ROWS:

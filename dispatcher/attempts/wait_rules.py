@@ -54,6 +54,7 @@ class Kind:
     """What for: ends the sentence "it waits for …"."""
     remedy: str
     """What to do about it."""
+    # Where a kind says nothing else, nothing ends that may still come right; after an hour people are warned.
     default: Rule = Rule(action="wait", after_s=3600.0)
     reasons: frozenset[str] = frozenset()
     """The words that the record has for it: Kubernetes' own, or ours in the same style."""
@@ -221,6 +222,7 @@ def rule_of(kind: str, *, profile: QueueProfile, options: PodOptions | None = No
     rule = KINDS[kind].default if text is None else read(text)
     limit_s = _limit_s(kind, options)
     if limit_s is not None:
+        # An author's time-out is meant to end the task, though its queue only waits; the kind's default says as what.
         action = rule.action if rule.action != "wait" else KINDS[kind].default.action
         return Rule(action=action, after_s=limit_s)
     if text is None and rule.after_s == 0 and kind in _LIMITS:
@@ -249,8 +251,10 @@ def kind_of(*, reason: str | None, is_pod: bool, is_scheduled: bool) -> str:
     known = _BY_REASON.get(reason or "")
     if not is_pod:
         return known or "slot"
+    # The scheduler's conditions only: containers of a pod without a node say nothing yet.
     if not is_scheduled:
         return "unschedulable"
+    # It has a node: what the scheduler said before is over, whatever word stands there still.
     return known if known in _LIMITS and known != "unschedulable" else "start"
 
 
