@@ -35,6 +35,8 @@ async def missing(cluster: client.KubeClient, *, namespaces: Iterable[str]) -> l
 
     Raises ApiUnavailable.
     """
+    # One question per verb: SelfSubjectRulesReview gives all at
+    # once, but may be incomplete, as webhook authorizers are.
     asked = [(namespace, *one) for namespace in namespaces for one in NEEDED]
     try:
         answers = await asyncio.gather(

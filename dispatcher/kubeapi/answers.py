@@ -26,6 +26,7 @@ class Unusable(ValueError):
 class _Metadata(msgspec.Struct, rename="camel"):
     name: Text
     uid: Text
+    # Never empty: a watch from an empty version begins anywhere, and says nothing of what it has left out.
     resource_version: Text
     namespace: Text
     labels: dict[str, str] | None = None
@@ -67,6 +68,7 @@ class _DryPod(msgspec.Struct):
 class _PodList(msgspec.Struct):
     kind: Literal["PodList"]
     metadata: _ListMetadata
+    # Go writes an empty list as `null`.
     items: list[_Item] | None = None
 
 
@@ -163,6 +165,7 @@ def pods(body: bytes) -> tuple[list[Json], str, str | None]:
     """The pods of a page, its version, and the token of the next page."""
     page = _checked(body, _PodList)
     metadata = page["metadata"]
+    # The last page has `continue: ""` or none.
     return page.get("items") or [], metadata["resourceVersion"], metadata.get("continue") or None
 
 
@@ -226,6 +229,8 @@ def watch_event(line: bytes) -> Json:
     try:
         event = _checked(line, _WatchEvent)
         if event["type"] in WATCHED:
+            # `ERROR` is not checked: its object is a Status with the
+            # code, 410 among them, which the watcher reads itself.
             _convert(event["object"], _Item)
         elif event["type"] == "BOOKMARK":
             _convert(event["object"], _Bookmark)
@@ -245,12 +250,15 @@ def _decoded(body: bytes) -> Any:
         return msgspec.json.decode(body)
     except UnicodeDecodeError:
         raise Unusable("the answer is not UTF-8") from None
+    # RecursionError: JSON that is nested too deep for the
+    # decoder. It would end the loop that reads, not the one call.
     except (msgspec.DecodeError, RecursionError) as error:
         raise Unusable(f"the answer is not valid JSON: {error}") from None
 
 
 def _convert(answer: Any, shape: type[msgspec.Struct]) -> Json:
     try:
+        # The result is thrown away: callers need the fields that our shapes do not list, too.
         msgspec.convert(answer, shape)
     except msgspec.ValidationError as error:
         kind = answer.get("kind") if isinstance(answer, Mapping) else None
@@ -262,6 +270,7 @@ def _convert(answer: Any, shape: type[msgspec.Struct]) -> Json:
 
 def _named(thing: Json, *, namespace: str, name: str | None) -> Json:
     metadata = thing["metadata"]
+    # A cache or a gateway that mixes answers up must not make one attempt out of another's pod.
     if metadata["namespace"] != namespace or name not in (None, metadata["name"]):
         raise Unusable("the answer is about another object")
     return thing

@@ -83,12 +83,17 @@ class KubeClient:
     async def list_pods(self, namespace: str | None, *, selector: str) -> PodList:
         """All pods that match, read in pages; `namespace` None reads the whole cluster."""
         pods: list[dict[str, Any]] = []
+        # No `resourceVersion`: the newest state. With "0" the server answers from its cache, perhaps older than what
+        # the watch has already shown, and an attempt would look lost.
         query = {"labelSelector": selector, "limit": str(PAGE_SIZE)}
         while True:
             request = Request(verb="list", method="GET", path=_path("pods", namespace), query=query)
+            # A token that has expired (410) goes up: half a list must not pass for the whole (K22).
             page, version, token = await self._call(request, answers.pods)
             pods += page
             if not token:
+                # All pages have the version of the first, so a watch
+                # from it misses nothing that happened while we paged.
                 return PodList(pods=pods, resource_version=version)
             query = {**query, "continue": token}
 
@@ -109,6 +114,8 @@ class KubeClient:
         Raises ApiError for an HTTP error (410: the version is too old) and ApiUnavailable when nothing at all came
         for `silence_s` seconds or the stream broke. A line that is no event yields one of the type `UNREADABLE`.
         """
+        # Bookmarks move the version on where none of our pods change;
+        # without them the next watch from it would get a 410.
         query = {
             "watch": "1",
             "labelSelector": selector,
@@ -129,13 +136,16 @@ class KubeClient:
     async def delete_pod(self, namespace: str, name: str, *, uid: str | None, grace_s: int | None = None) -> None:
         """Deletes a pod, only the one with this `uid` where it is given. A pod that is gone is a success."""
         options: dict[str, Any] = {}
+        # By name alone the delete could meet the next pod of that name, which a message that was requeued has.
         if uid is not None:
             options["preconditions"] = {"uid": uid}
+        # Left out, the pod's own `terminationGracePeriodSeconds` holds.
         if grace_s is not None:
             options["gracePeriodSeconds"] = grace_s
         try:
             await self._call(_delete(namespace, name, options), answers.deleted)
         except errors.ApiError as error:
+            # 409: the name belongs to a pod with another uid, so the one that was meant is gone.
             if error.status != 404 and not (error.status == 409 and uid is not None):
                 raise
 
@@ -149,6 +159,7 @@ class KubeClient:
         try:
             await self._call(_delete(metadata["namespace"], metadata["name"], options), answers.deleted)
         except errors.ApiError as error:
+            # It has changed, or is another pod: the caller looks again.
             if error.status == 409:
                 return False
             if error.status != 404:
@@ -169,6 +180,8 @@ class KubeClient:
         except errors.ApiError as error:
             if error.status != 409:
                 raise
+            # It is there, as after a create whose answer was lost.
+            # A patch and no PUT: the role needs no `update` then.
             await self._call(_patch("secrets", namespace, name, secret), checked)
 
     async def read_secret(self, namespace: str, name: str) -> dict[str, Any]:
@@ -202,6 +215,7 @@ class KubeClient:
         limit_bytes: int | None = None,
     ) -> bytes:
         """A container's log. Raises ApiError 400 where the container has not started."""
+        # Always named: without it the server answers 400 where a pod has sidecars, also those that a webhook added.
         query = {"container": container}
         if tail_lines is not None:
             query["tailLines"] = str(tail_lines)
@@ -212,12 +226,14 @@ class KubeClient:
     async def follow_log(self, namespace: str, name: str, *, container: str = "base") -> AsyncIterator[bytes]:
         """Yields pieces of a container's log until the container ends."""
         request = _log(namespace, name, {"container": container, "follow": "true"})
+        # A body may print nothing for hours, and a log has no bookmarks: silence says nothing here.
         async with self._transport.stream(request, silence_s=None) as pieces:
             async for piece in pieces:
                 yield piece
 
     async def list_events(self, namespace: str, *, uid: str) -> list[dict[str, Any]]:
         """The newest events about the object of this uid, as far as the server still has them."""
+        # By uid, not by name: a name may have had another pod before, whose events live for an hour.
         query = {"fieldSelector": f"involvedObject.uid={uid}", "limit": str(EVENTS)}
         return await self._call(
             Request(verb="list", method="GET", path=_path("events", namespace), query=query), answers.events
@@ -248,6 +264,7 @@ class KubeClient:
 
 
 def _path(plural: str, namespace: str | None, name: str | None = None) -> str:
+    # Quoted without `/`: a namespace out of a template or an override must not reach into another path.
     root = f"/api/v1/{plural}" if namespace is None else f"/api/v1/namespaces/{quote(namespace, safe='')}/{plural}"
     return root if name is None else f"{root}/{quote(name, safe='')}"
 

@@ -25,6 +25,7 @@ class Connection:
         """Address and credentials, as soon as the kubeconfig or the service account gives them."""
         async for one in retry.Tries(errors.DispatcherError, backoff=AGAIN):
             with one:
+                # Reads files and may run a program for credentials: seconds in which the loop must turn.
                 access = await asyncio.to_thread(server_access.connect_as, self._options)
             self._note(one.error)
         for note in access.notes:
@@ -50,6 +51,7 @@ class Connection:
     def _note(self, error: Exception | None) -> None:
         if error is None:
             return
+        # A server that is away for an hour is one line, not 1,800.
         if str(error) != self.trouble:
             logger.warning("waiting for Kubernetes: %s", error)
         self.trouble = str(error)

@@ -68,14 +68,17 @@ def run(program: kubeconfig.Exec, *, folder: Path, cluster: Mapping[str, Any]) -
             capture_output=True,
             timeout=TIMEOUT_S,
             check=False,
+            # As client-go: the kubeconfig's variables before ours, and the cluster's information before both.
             env={**os.environ, **given, **info},
         )
     except subprocess.TimeoutExpired:
         raise errors.DispatcherError(f"the program {command} gave no credentials within {TIMEOUT_S:g} s") from None
     except (OSError, ValueError) as error:
+        # Mostly the program is not installed: `installHint` is what its vendor wrote for this case.
         hint = f". {program.install_hint.strip()}" if program.install_hint else ""
         raise errors.DispatcherError(f"the program {command} for credentials cannot be run: {error}{hint}") from error
     if done.returncode:
+        # Programs print usage or a traceback; the last line says what it was.
         last = done.stderr.decode(errors="replace").strip().rpartition("\n")[2][:500]
         raise errors.DispatcherError(f"the program {command} for credentials ended with {done.returncode}: {last}")
     return _credentials(done.stdout, program, command)
@@ -85,6 +88,7 @@ def _info(program: kubeconfig.Exec, cluster: Mapping[str, Any]) -> dict[str, Any
     """https://kubernetes.io/docs/reference/config-api/client-authentication.v1/#ExecCredential"""
     spec: dict[str, Any] = {"interactive": False}
     if program.provide_cluster_info:
+        # ExecCredential names the fields of a cluster as kubeconfig does, but knows neither of these two.
         passed = {key: value for key, value in cluster.items() if key not in ("extensions", "certificate-authority")}
         for extension in cluster.get("extensions") or ():
             if extension.get("name") == "client.authentication.k8s.io/exec":
@@ -98,6 +102,7 @@ def _credentials(output: bytes, program: kubeconfig.Exec, command: str) -> Crede
         answer = msgspec.json.decode(output, type=_Answer)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         raise errors.DispatcherError(f"the program {command} gave no ExecCredential with a status") from None
+    # client-go refuses another version, too: it may mean other fields.
     if (answer.kind, answer.api_version) != ("ExecCredential", program.api_version):
         raise errors.DispatcherError(
             f"the program {command} gave {answer.kind} of {answer.api_version}, asked was for {program.api_version}"
@@ -108,6 +113,7 @@ def _credentials(output: bytes, program: kubeconfig.Exec, command: str) -> Crede
     if not (status.token or status.client_certificate_data):
         raise errors.DispatcherError(f"the program {command} gave neither a token nor a certificate")
     expires_at = status.expiration_timestamp
+    # RFC 3339 demands a zone; a program that forgets it means UTC, and comparing would raise.
     if expires_at is not None and expires_at.tzinfo is None:
         expires_at = expires_at.replace(tzinfo=UTC)
     return Credentials(

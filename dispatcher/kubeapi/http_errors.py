@@ -44,6 +44,7 @@ def refused(
     status: int, body: bytes, headers: Mapping[str, str], *, what: str
 ) -> errors.ApiError | errors.ApiUnavailable:
     """There was an answer whose status is not of success."""
+    # Also a page of HTML with status 200, such as a proxy's login.
     if not 400 <= status < 600:
         where = f", to {headers['Location']:.200}" if 300 <= status < 400 and "Location" in headers else ""
         return errors.ApiUnavailable(
@@ -51,6 +52,7 @@ def refused(
         )
     try:
         reason, message = answers.failure(body)
+    # A proxy's 404 taken for the server's would mean: this pod is gone, and its attempt lost.
     except answers.Unusable:
         if status in OF_OBJECTS:
             return errors.ApiUnavailable(
@@ -58,6 +60,8 @@ def refused(
             )
         reason, message = None, " ".join(body[:300].decode(errors="replace").split())
     name = reason or _REASONS.get(status) or _phrase(status)
+    # The header is enough: an API server writes `details.retryAfterSeconds` into it, and priority and fairness (429)
+    # sends nothing but the header and a line of text.
     after_s = _retry_after_s(headers.get("Retry-After"))
     return errors.ApiError(status, name, message or name, retry_after_s=after_s)
 
@@ -94,6 +98,7 @@ def _retry_after_s(header: str | None) -> float | None:
 
 
 def _words(error: BaseException) -> str:
+    # First: the words of aiohttp's time-outs name its own internals, those of asyncio's are empty.
     if isinstance(error, TimeoutError):
         return "no answer in time"
     return str(error) or type(error).__name__

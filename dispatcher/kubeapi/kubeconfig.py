@@ -124,12 +124,14 @@ class _Merged:
 
 def paths(kubeconfig: Path | None, environ: Mapping[str, str]) -> list[Path]:
     """The files: the given ones, else those of KUBECONFIG, else the one in the home folder."""
+    # The setting may list several files, as KUBECONFIG does.
     given = str(kubeconfig) if kubeconfig else environ.get("KUBECONFIG") or DEFAULT
     return [Path(part).expanduser() for part in given.split(os.pathsep) if part]
 
 
 def read(files: Sequence[Path], *, context: str | None) -> Login:
     """The cluster and the user of a context, None: of the current one. Raises DispatcherError that names the place."""
+    # As kubectl: of the files that KUBECONFIG lists some may be missing.
     there = [file for file in files if file.exists()]
     if not there:
         raise errors.DispatcherError(f"there is no file {' or '.join(map(str, files))}")
@@ -139,12 +141,14 @@ def read(files: Sequence[Path], *, context: str | None) -> Login:
         raise errors.DispatcherError(f"{there[0]}: no current-context; name one in the setting kubernetes.context")
     chosen = _convert(_entry(merged.contexts, name, "context"), Context, f"contexts[{name}].context")
     cluster_entry = _entry(merged.clusters, chosen.cluster, "cluster")
+    # A context without a user is an anonymous one for kubectl, too.
     user_entry = _entry(merged.users, chosen.user, "user") if chosen.user else _Entry({}, cluster_entry.file)
     where_cluster, where_user = f"clusters[{chosen.cluster}].cluster", f"users[{chosen.user}].user"
     login = Login(
         context=name,
         cluster=_convert(cluster_entry, Cluster, where_cluster),
         user=_convert(user_entry, User, where_user),
+        # `absolute`, not `resolve`: kubectl takes paths from where the name stands, and does not follow a link first.
         folder_of_cluster=cluster_entry.file.absolute().parent,
         folder_of_user=user_entry.file.absolute().parent,
         cluster_as_written=cluster_entry.content,
@@ -230,10 +234,12 @@ def _named(entries: Any, kind: str, file: Path) -> Iterator[tuple[str, Any]]:
         name = entry.get("name") if isinstance(entry, dict) else None
         if not isinstance(name, str):
             raise errors.DispatcherError(f"{file}: the name of an entry of {kind} must be a string")
+        # client-go refuses it, too; over several files the first one counts.
         if name in seen:
             raise errors.DispatcherError(f"{file}: {kind} has two entries named {name!r}")
         seen.add(name)
         content = entry.get(kind.removesuffix("s"))
+        # `cluster:` without a value is read as empty and refused for its missing server, in those words.
         yield name, {} if content is None else content
 
 

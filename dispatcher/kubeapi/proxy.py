@@ -17,6 +17,7 @@ def of(server: str, *, configured: str | None, environ: Mapping[str, str]) -> st
         return _usable(configured, "proxy-url")
     address = urlsplit(server)
     variable = f"{address.scheme}_proxy"
+    # The upper-case name first, as Go does; curl has it the other way round.
     name = next((name for name in (variable.upper(), variable) if environ.get(name)), None)
     if name is None:
         return None
@@ -31,6 +32,7 @@ def is_bypassed(host: str, port: int, *, bypass: str) -> bool:
     """Whether a host is reached directly: this machine, and what NO_PROXY (`bypass`) lists."""
     host = host.rstrip(".").lower()
     ip = _ip(host)
+    # Also where NO_PROXY is not set: Go has it so, and a local cluster behind a company's proxy would not be found.
     if host == "localhost" or (ip is not None and ip.is_loopback):
         return True
     return any(_fits(entry.strip().lower(), host, ip, port) for entry in bypass.split(",") if entry.strip())
@@ -45,6 +47,7 @@ def _fits(entry: str, host: str, ip: _Ip | None, port: int) -> bool:
         return True
     if "/" in entry:
         try:
+            # A name is not looked up for this, as Go does not. Not strict: `10.0.0.5/8` is a network there.
             return ip is not None and ip in ipaddress.ip_network(entry, strict=False)
         except ValueError:
             return False
@@ -54,6 +57,7 @@ def _fits(entry: str, host: str, ip: _Ip | None, port: int) -> bool:
     if (known := _ip(name)) is not None:
         return known == ip
     name = name.removeprefix("*")
+    # `example.org` means itself and what is below, `.example.org` and `*.example.org` only what is below.
     suffix = name if name.startswith(".") else f".{name}"
     return bool(name) and ip is None and (host.endswith(suffix) or host == name)
 
@@ -62,6 +66,7 @@ def _split_port(entry: str) -> tuple[str, str | None]:
     if entry.startswith("["):
         name, _, port = entry[1:].partition("]")
         return name, port.removeprefix(":") or None
+    # With more colons it is an IPv6 address without a port.
     if entry.count(":") == 1:
         name, _, port = entry.partition(":")
         return name, port
@@ -78,6 +83,7 @@ def _ip(text: str) -> _Ip | None:
 def _usable(url: str, setting: str) -> str:
     """The message holds no address: it may have a password in it."""
     given = url.strip()
+    # As Go: `HTTPS_PROXY=proxy:3128` is a proxy that is spoken to in plain HTTP.
     full = given if "://" in given else f"http://{given}"
     try:
         address = urlsplit(full)

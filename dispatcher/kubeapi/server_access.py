@@ -86,6 +86,8 @@ def connect(
     takes any certificate of the server, as does a kubeconfig that says so.
     Raises DispatcherError that names the file and what is wrong with it.
     """
+    # The token and not KUBERNETES_SERVICE_HOST: pods with
+    # `automountServiceAccountToken: false` have the latter alone.
     is_inside = in_cluster is None and kubeconfig is None and (SERVICE_ACCOUNT / "token").exists()
     try:
         if in_cluster or is_inside:
@@ -113,6 +115,7 @@ class TokenFile:
         now_mono_s = time.monotonic()
         if not is_refused and now_mono_s - self._read_mono_s < TOKEN_AGE_S:
             return
+        # Before the file is read: one that is broken is read again after the same time, not at every call.
         self._read_mono_s = now_mono_s
         try:
             self._token = _read_token(self._file)
@@ -128,6 +131,7 @@ class Program:
         self._login = login
         self._program = login.user.exec
         self._tls = tls
+        # At once: a program that is missing or wants a person is an error of the connection, not of the first pod.
         self._known = self._run()
 
     def __call__(self) -> str | None:
@@ -144,6 +148,8 @@ class Program:
         login = self._login
         given = exec_plugin.run(self._program, folder=login.folder_of_user, cluster=login.cluster_as_written)
         if given.certificate and given.key and isinstance(self._tls, ssl.SSLContext):
+            # Into the context that is in use: connections that are
+            # made from now on have the new one, open ones live on.
             _load_certificate(self._tls, given.certificate.encode(), given.key.encode(), "exec")
         return given
 
@@ -154,6 +160,7 @@ def _of_service_account(folder: Path, environ: Mapping[str, str], *, verify: boo
         raise errors.DispatcherError(
             "KUBERNETES_SERVICE_HOST and _PORT are not set: this process does not run in a pod"
         )
+    # The service's address may be IPv6, which kubelet writes without brackets.
     server = f"https://{f'[{host}]' if ':' in host else host}:{port}"
     token = TokenFile(folder / "token")
     return Access(
@@ -178,6 +185,7 @@ def _of_kubeconfig(file: Path | None, context: str | None, environ: Mapping[str,
         tls=tls,
         tls_server_name=cluster.tls_server_name or None,
         proxy=_proxy(server, cluster.proxy_url or None, environ),
+        # aiohttp asks for gzip by itself; a server near by is quicker without.
         headers=[*_impersonation(user), *([("Accept-Encoding", "identity")] if cluster.disable_compression else [])],
         renew=renew,
         notes=login.notes,
@@ -207,6 +215,8 @@ def _proxy(server: str, configured: str | None, environ: Mapping[str, str]) -> s
 def _token(login: kubeconfig.Login, tls: ssl.SSLContext | bool) -> tuple[Callable[[], str | None], Renew | None]:
     """How to get the header's value, and how it is renewed: what kubectl would send."""
     user = login.user
+    # client-go's order: what its file says comes before `token`,
+    # and a program is asked only where nothing else is there.
     if user.token_file:
         file = TokenFile(login.folder_of_user / user.token_file)
         return file, file.renew
@@ -223,6 +233,7 @@ def _token(login: kubeconfig.Login, tls: ssl.SSLContext | bool) -> tuple[Callabl
 
 
 def _read_token(file: Path) -> str:
+    # utf-8-sig: a file that Windows tools wrote may begin with a byte order mark.
     return _clean_token(_file(file).decode("utf-8-sig", errors="replace"), str(file))
 
 
@@ -231,6 +242,7 @@ def _clean_token(text: str, where: str) -> str:
     token = text.strip()
     if not token:
         raise errors.DispatcherError(f"{where} is empty")
+    # Checked here, where the message can name the place without quoting the token.
     if not all("!" <= sign <= "~" for sign in token):
         raise errors.DispatcherError(f"{where} holds a character that no token has, such as a blank or a line feed")
     return token
@@ -261,6 +273,7 @@ def _authority(login: kubeconfig.Login) -> bytes | None:
 
 def _tls(server: str, *, verify: bool, authority: bytes | None) -> ssl.SSLContext | bool:
     if server.startswith("http://"):
+        # No TLS at all; aiohttp takes a boolean or a context.
         return True
     if not verify:
         return ssl._create_unverified_context()  # noqa: S323, SLF001 - the setting or the kubeconfig says so
@@ -291,9 +304,11 @@ def _load_user_certificate(tls: ssl.SSLContext | bool, login: kubeconfig.Login) 
 def _load_certificate(tls: ssl.SSLContext, certificate: bytes, key: bytes, where: str) -> None:
     """The ssl module takes files only: one that nobody else may read, for a moment."""
     with tempfile.NamedTemporaryFile(prefix="podyard-") as file:
+        # The line feed: a certificate that ends without one would run into the key's first line, and neither be read.
         file.write(certificate.rstrip() + b"\n" + key)
         file.flush()
         try:
+            # Without a function OpenSSL asks for the password on the terminal, and waits for an answer.
             tls.load_cert_chain(file.name, password=_no_password)
         except (ssl.SSLError, OSError, ValueError) as error:
             raise errors.DispatcherError(f"{where} are no pair in PEM form: {error}") from error
@@ -305,6 +320,7 @@ def _no_password() -> str:
 
 def _decoded(text: str, field: str) -> bytes:
     try:
+        # Wrapped lines are common; without `validate` any other character would be skipped in silence.
         return base64.b64decode("".join(text.split()), validate=True)
     except (binascii.Error, ValueError) as error:
         raise errors.DispatcherError(f"{field} is not base64") from error

@@ -57,7 +57,11 @@ class Transport:
         self._connections = connections
         self._session: aiohttp.ClientSession | None = None
         self._credentials: Sequence[tuple[str, str]] = ()
+        # Not 0: the monotonic clock of a machine that has just
+        # booted may be below the age, and we would go in without.
         self._credentials_mono_s = -CREDENTIALS_AGE_S
+        # Many calls find the credentials old at the same moment;
+        # one runs the program or reads the file, all others wait.
         self._renewing = asyncio.Lock()
         self._was_refused = False
         self._warned: set[str] = set()
@@ -67,6 +71,8 @@ class Transport:
     async def __aenter__(self) -> Self:
         access = self._access
         self._session = aiohttp.ClientSession(
+            # 60 s: longer than aiohttp's 15, so that a quiet dispatcher
+            # keeps its TLS session; shorter than an API server's 90.
             connector=aiohttp.TCPConnector(limit=self._connections, ssl=access.tls, keepalive_timeout=60),
             timeout=aiohttp.ClientTimeout(total=CALL_TIMEOUT_S, sock_connect=CONNECT_TIMEOUT_S),
             proxy=access.proxy,
@@ -108,6 +114,7 @@ class Transport:
                 params=request.query,
                 data=request.body,
                 headers=headers,
+                # A watch has no total: the server ends it, or silence does.
                 timeout=bound or self._session.timeout,
                 server_hostname=self._access.tls_server_name,
                 allow_redirects=False,  # a login page that we are sent to is no API server
@@ -115,12 +122,17 @@ class Transport:
                 is_counted = True
                 self.counts[request.verb, str(answer.status)] += 1
                 if answer.status == 401:
+                    # The next call renews, not this one: a call that creates is
+                    # repeated by its caller alone, who knows what to expect.
                     self._was_refused, self._credentials_mono_s = True, -CREDENTIALS_AGE_S
+                # A login page of a proxy comes with 200. The body is read
+                # within the bound, or the connection could not be reused.
                 if answer.status not in SUCCESS or answer.content_type == "text/html":
                     raise http_errors.refused(answer.status, await answer.read(), answer.headers, what=str(request))
                 self._log_warnings(answer.headers.getall("Warning", ()))
                 yield answer
         except http_errors.CAUGHT as error:
+            # A body that breaks off after its status was counted is no second request.
             self.counts[request.verb, "none"] += not is_counted
             raise http_errors.unavailable(error, what=str(request)) from error
 
@@ -128,6 +140,7 @@ class Transport:
         """The headers that let us in, renewed from time to time and after a 401."""
         if time.monotonic() - self._credentials_mono_s > CREDENTIALS_AGE_S:
             async with self._renewing:
+                # Asked again inside the lock: whoever held it has renewed for us.
                 if time.monotonic() - self._credentials_mono_s > CREDENTIALS_AGE_S:
                     await self._renew()
         return self._credentials
@@ -136,11 +149,15 @@ class Transport:
         access = self._access
         try:
             if access.renew is not None:
+                # The thread cannot be ended and runs on; its program has
+                # a shorter bound of its own (`exec_plugin.TIMEOUT_S`).
                 async with asyncio.timeout(CALL_TIMEOUT_S):
                     await asyncio.to_thread(access.renew, is_refused=self._was_refused)
+            # After `renew`, which may have changed it.
             token = access.token()
         except (errors.DispatcherError, TimeoutError) as error:
             message = f"no credentials for the API server: {error or 'not in time'}"
+            # Nothing has left us, so a create may be repeated without asking whether it worked.
             raise errors.ApiUnavailable(message, was_sent=False) from error
         authorization = [("Authorization", token)] if token else []
         self._credentials = (("User-Agent", "podyard"), *access.headers, *authorization)
@@ -151,4 +168,5 @@ class Transport:
         for warning in warnings:
             if warning not in self._warned and len(self._warned) < WARNINGS:
                 self._warned.add(warning)
+                # `299 - "text"` is the form of RFC 7234 that API servers use; the code and agent say nothing.
                 logger.warning("the API server warns: %s", warning.removeprefix("299 - "))

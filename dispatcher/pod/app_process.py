@@ -29,10 +29,12 @@ def prepare(app_path: str, *, include: Sequence[str] = ()) -> Any:
     """
     _set_task_join_will_block(True)  # a body that waits for another task is refused, as by Celery
     app = _found(app_path)
+    # Both: `current_app` in this thread, and in the threads that the body starts.
     app.set_current()
     app.set_default()
     app.loader.init_worker()
     for module in include:
+        # Through the loader, so that what a failing import raises is what a worker started with `-I` would show.
         app.loader.import_task_module(module)
     app.loader.init_worker_process()
     app.finalize()
@@ -67,6 +69,7 @@ def _found(app_path: str) -> Any:
     try:
         return find_app(app_path)
     except ModuleNotFoundError as error:
+        # A module that the application imports and the image lacks is the author's own traceback.
         if not _is_part_of(app_path, error.name):
             raise
         raise errors.PodFailed(

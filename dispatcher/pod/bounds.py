@@ -21,6 +21,7 @@ def plain(value: Any) -> Any:
 
 def bounded(ended: outcome.Outcome, *, max_bytes: int) -> outcome.Outcome:
     """The outcome itself, or one that says why it cannot travel."""
+    # The pod's own tracer has stored the value; what travels is a text that nobody reads back.
     if ended.is_stored:
         return ended
     if ended.state == "SUCCESS":
@@ -32,6 +33,8 @@ def bounded(ended: outcome.Outcome, *, max_bytes: int) -> outcome.Outcome:
 
 def _bounded_success(ended: outcome.Outcome, max_bytes: int) -> outcome.Outcome:
     try:
+        # The encoder runs before the depth is counted: only what has a
+        # JSON form is known to be lists and mappings without cycles.
         size = len(typed_json.dumps(ended.value))
     except Exception as error:  # encoding calls into the author's own objects
         why = f"the result has no JSON form: {error}; return plain JSON values"
@@ -51,6 +54,7 @@ def _bounded_retry(ended: outcome.Outcome) -> outcome.Outcome:
     try:
         typed_json.dumps(ended.retry)
     except Exception as error:
+        # `False` is `requeue`: put back into the queue it would come again and fail again.
         rejected = outcome.Failure(type="Reject", module="celery.exceptions", args=[repr(error), False])
         return replace(ended, state="REJECTED", retry=None, failure=rejected)
     return ended
@@ -59,6 +63,7 @@ def _bounded_retry(ended: outcome.Outcome) -> outcome.Outcome:
 def _bounded_failure(ended: outcome.Outcome, max_bytes: int) -> outcome.Outcome:
     """Arguments of an exception that are too large are cut: that it failed must be reported."""
     failure = ended.failure
+    # `failures.of` has made the arguments serializable: this cannot raise.
     if failure is None or len(typed_json.dumps(failure.args)) <= max_bytes:
         return ended
     cut = [f"{str(value)[:_SHORT]} … (cut: more than results.max_bytes)" for value in failure.args[:10]]

@@ -23,6 +23,8 @@ _OF_BACKEND = (
 
 def withhold(app: Any, *, queue: str) -> None:
     """Closes the ways of an app to broker and result backend. The app belongs to this pod alone."""
+    # On the object, not on its class: the class is Celery's, and
+    # other applications in this process are not ours to close.
     app.__dict__.update(dict.fromkeys(_TO_BROKER, _Refusal("send a task or a command", queue)))
     app._backend = _NoBackend(app, queue=queue)  # noqa: SLF001 - what `app.backend` answers from then on, in this thread and others
 
@@ -55,6 +57,7 @@ class _NoBackend(DisabledBackend):
 
     def __getattr__(self, name: str) -> _Refusal:
         """What other backends have, such as `client`."""
+        # `copy`, `pickle` and `hasattr` ask for such names and count on an AttributeError.
         if name.startswith("_"):
             raise AttributeError(name)
         return self._refusal

@@ -14,6 +14,7 @@ def of(error: BaseException) -> outcome.Failure:
     processes pickle exceptions, and whoever reads the result sees the same from both.
     """
     text = tracebacks.of_author(error)
+    # In a prefork process it would end the worker's child; here it is told as what it is.
     if isinstance(error, SystemExit):
         return ours(f"the body called sys.exit({error.code!r})", reason="Error", text=text, exit_code=_exit_code(error))
     sent = get_pickleable_exception(error)
@@ -36,4 +37,5 @@ def ours(message: str, *, reason: str, text: str = "", **details: Any) -> outcom
 def _exit_code(error: SystemExit) -> int:
     if error.code is None:
         return 0
+    # A text means 1, as Python's own exit does.
     return error.code if isinstance(error.code, int) else 1

@@ -37,11 +37,13 @@ def main(limits: int | None = None) -> int:
 
     `limits` is the pipe over which the pod's first process takes time limits.
     """
+    # Python's default ends at once: the author's `finally` blocks would not run in the grace period.
     signal.signal(signal.SIGTERM, _on_term)
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(line_buffering=True)  # a process that is killed has said what it printed
     try:
         text = _message_text()
+        # Before the application is imported: what is no message ends at once and in words of ours.
         message = Message.decode(text)
     except (KeyError, ValueError, OSError) as error:
         sys.stderr.write(f"podyard: no task message: {error}. The dispatcher passes it; see docs/architecture.md\n")
@@ -70,9 +72,12 @@ def _run(message: Message, text: str, *, limits: int | None) -> outcome.Outcome:
         message = Message.decode(text)  # again: the application may have types of its own in the arguments
         started_mono_s = time.monotonic()
         asked_limits = time_limits.Limits.of(message.headers, task)
+        # The termination message of a body that runs out of time is made beforehand: when the limit passes, this
+        # process may be stuck in C code and is killed (ADR 11).
         with time_limits.enforced(asked_limits, writer=limits, termination_message=_out_of_time(message, asked_limits)):
             is_tracer = os.environ.get("PODYARD_CREDENTIALS") == "inherit"
             ended = _traced(task, message) if is_tracer else _run_body(task, message)
+    # It is a SystemExit, and a deletion is no failure of the author's: the dispatcher knows who asked for it.
     except _Terminated:
         raise
     except BaseException as error:  # the one place where a body's errors, SystemExit too, become data
@@ -94,12 +99,14 @@ def _run_body(task: Any, message: Message) -> outcome.Outcome:
     credentials.withhold(task.app, queue=message.queue)
     asked = _record_retries(task)
     context = Context({**message.request, "hostname": app_process.hostname(), "called_directly": False})
+    # Before the signal, as in Celery's tracer: handlers of `task_prerun` read `task.request` and `current_task`.
     task.request_stack.push(context)
     _task_stack.push(task)
     about: dict[str, Any] = {"task_id": message.id, "task": task, "args": message.args, "kwargs": message.kwargs}
     signals.task_prerun.send(sender=task, **about)
     ended, value = None, None
     try:
+        # Inside of the `try`: an error in it is the task's, as in Celery's tracer.
         task.before_start(message.id, message.args, message.kwargs)
         value = _body(task)(*message.args, **message.kwargs)
         ended = _outcome(message, "SUCCESS", value=bounds.plain(value))
@@ -114,6 +121,7 @@ def _run_body(task: Any, message: Message) -> outcome.Outcome:
     except Exception as error:  # an author's error is data
         value, ended = error, _outcome(message, "FAILURE", failure=failures.of(error))
     finally:
+        # Also where SystemExit or our SIGTERM passes through: handlers close what `task_prerun` has opened.
         signals.task_postrun.send(sender=task, **about, retval=value, state=ended.state if ended else "FAILURE")
         _task_stack.pop()
         task.request_stack.pop()
@@ -122,6 +130,7 @@ def _run_body(task: Any, message: Message) -> outcome.Outcome:
 
 def _traced(task: Any, message: Message) -> outcome.Outcome:
     """The same by Celery's own tracer, which stores the result and sends what follows: this pod may."""
+    # Here alone: its import would cost every pod time that only those with credentials need.
     from celery.app import trace
 
     request = {**message.request, "hostname": app_process.hostname()}
@@ -156,6 +165,7 @@ def _record_retries(task: Any) -> dict[str, Any]:
 
     def recording(args: Any = None, kwargs: Any = None, **options: Any) -> Any:
         given = {"args": args, "kwargs": kwargs, **options}
+        # `exc` travels as the failure; `throw` decides only whether this call raises.
         asked.update({key: value for key, value in given.items() if value is not None and key not in ("exc", "throw")})
         return retry(args, kwargs, **options)
 
@@ -178,6 +188,7 @@ def _termination_bytes() -> int:
 
 def _leave(result: outcome.Outcome) -> None:
     encoded = outcome.encode(result, limit_bytes=_termination_bytes())
+    # Before the frame: the outcome must be the last that the container prints, where the tail of its log is read.
     if result.failure is not None and result.failure.traceback:
         sys.stderr.write(f"{result.failure.traceback}\n")
     sys.stderr.flush()
@@ -186,6 +197,7 @@ def _leave(result: outcome.Outcome) -> None:
     for line in encoded.lines:
         out.write(f"{line}\n")
     out.flush()
+    # After the log: a pod that is killed in between has left no outcome, not one whose lines are missing.
     Path(init.termination_file()).write_bytes(encoded.message)
 
 
@@ -202,6 +214,7 @@ def run_and_exit(limits: int | None = None) -> NoReturn:
     code = main(limits)
     sys.stdout.flush()
     sys.stderr.flush()
+    # The first one is this thread.
     if any(not thread.daemon for thread in threading.enumerate()[1:]):
         sys.exit(code)  # the author's threads are waited for, as Python does
     os._exit(code)  # nothing of ours needs the interpreter's slow shutdown

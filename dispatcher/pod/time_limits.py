@@ -37,6 +37,7 @@ class Limits:
         """
         hard_s, soft_s = headers.get("timelimit") or (None, None)
         return cls(
+            # The dispatcher has worked out which limit holds: the worker's `--time-limit` stands in no message.
             soft_s=message.kept_limit_s(_seconds(environ.get(SOFT_ENV)) or soft_s or task.soft_time_limit),
             hard_s=message.kept_limit_s(_seconds(environ.get(HARD_ENV)) or hard_s or task.time_limit),
         )
@@ -52,12 +53,15 @@ def enforced(limits: Limits, *, writer: int | None, termination_message: bytes) 
     if writer is None or not (limits.soft_s or limits.hard_s):
         yield
         return
+    # The handler first: what SIGUSR1 does without one is end the process.
     if limits.soft_s:
         signal.signal(init.SOFT_SIGNAL, _raise)
     _send(writer, init.limits_line(soft_s=limits.soft_s, hard_s=limits.hard_s, termination_message=termination_message))
     try:
         yield
     finally:
+        # Ignored before the first process is told: a signal may be
+        # on its way, and would hit what cleans up after the body.
         if limits.soft_s:
             signal.signal(init.SOFT_SIGNAL, signal.SIG_IGN)
         _send(writer, init.BODY_ENDED)
@@ -66,6 +70,7 @@ def enforced(limits: Limits, *, writer: int | None, termination_message: bytes) 
 def _send(writer: int, line: bytes) -> None:
     """The author's code may have closed all files, as daemons do: the limits hold on then."""
     with contextlib.suppress(OSError):
+        # A pipe takes 64 KiB at once; a longer line goes in parts.
         while line:
             line = line[os.write(writer, line) :]
 

@@ -73,6 +73,7 @@ def decide(answer: Answer, *, place: tuple[int, int], was_ours: bool, is_pod_mis
     `place` is that of its launch (`LaunchKey.place`). `was_ours`: this delivery held the claim before.
     `is_pod_missing`: the pod was looked for and is not there.
     """
+    # Before all else: behind an outcome no claim matters, not even our own.
     if answer.has_outcome:
         return Step("drop", "Ended")
     if answer.held is None:
@@ -81,6 +82,7 @@ def decide(answer: Answer, *, place: tuple[int, int], was_ours: bool, is_pod_mis
     claim = _claim(fields)
     if claim is None:  # a Celery worker's: the body runs there, or ran
         return Step("drop", "Blocked" if "blocked" in fields else "RunsElsewhere")
+    # Celery sends a retry, or what replaces a task, when the body of the launch before is done: its claim is no doubt.
     if claim.place < place:
         return Step("replace", "EarlierLaunch", claim.owner)
     if claim.place > place:
@@ -91,9 +93,12 @@ def decide(answer: Answer, *, place: tuple[int, int], was_ours: bool, is_pod_mis
 def _of_same_launch(answer: Answer, claim: Claim, *, was_ours: bool, is_pod_missing: bool) -> tuple[Action, str]:
     """Another delivery, or another dispatcher, has asked for the pod that we want."""
     if claim.state == LOST:
+        # Whoever has noted the loss reports it; another delivery reports again, for the first may have died in
+        # between. The first verdict stands, so twice does no harm.
         return ("drop" if was_ours else "report", "PodLost")
     if not is_pod_missing:
         return ("look", "ClaimedBefore")
+    # Its dispatcher may be between the claim and the create; it renews every RENEW_S.
     if answer.age_s < LEASE_S:
         return ("wait", "ClaimedBefore")
     return ("lose", "PodLost")
@@ -108,6 +113,7 @@ def is_of_launch(held: str | None, *, place: tuple[int, int]) -> bool:
 def _fields(text: str) -> Mapping[str, Any]:
     try:
         fields = json.loads(text)
+    # Whoever can write to the result backend can write nonsense: that must not end the loop.
     except (ValueError, RecursionError):
         return {}
     return fields if isinstance(fields, dict) else {}

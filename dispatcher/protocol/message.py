@@ -86,6 +86,7 @@ class Message:
     @property
     def retries(self) -> int:
         """How often Celery retried this task before; part of the pod's name."""
+        # Senders of other languages leave the header out or null.
         return int(self.headers.get("retries") or 0)
 
     @property
@@ -111,6 +112,7 @@ class Message:
     @property
     def is_repeat(self) -> bool:
         """Whether it says of itself that it may have been delivered or sent before."""
+        # `redelivered` is the broker's word, and a Redis broker's only after a visibility time-out.
         return bool(self.delivery_info.get("redelivered") or self.headers.get(AGAIN_HEADER))
 
     @property
@@ -171,6 +173,7 @@ class Message:
 
         Raises kombu's EncodeError (a TypeError for JSON) where an argument has no JSON form.
         """
+        # Celery sends some twenty headers, most of them empty, and one string of an environment ends at 128 KiB.
         headers = {key: value for key, value in self.headers.items() if value not in (None, {}, [])}
         return typed_json.dumps(
             {

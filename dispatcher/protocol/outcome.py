@@ -18,6 +18,7 @@ from dispatcher.protocol import typed_json
 
 MESSAGE_LIMIT_BYTES = 4096
 """What Kubernetes keeps of a container's termination message."""
+# Container runtimes split lines of more than 16 KiB.
 _CHUNK = 8000
 _MARK = "podyard-outcome"
 _WHOLE_LIMIT_BYTES = 268_435_456
@@ -85,11 +86,14 @@ def encode(outcome: Outcome, *, limit_bytes: int = MESSAGE_LIMIT_BYTES) -> Encod
     whole = typed_json.dumps(fields).encode()
     if len(whole) <= limit_bytes:
         return Encoded(message=whole)
+    # Base64: a log is text, and what a runtime or a log agent makes of other bytes is its own affair.
     packed = base64.b64encode(zlib.compress(whole, 6)).decode()
     chunks = [packed[start : start + _CHUNK] for start in range(0, len(packed), _CHUNK)]
     lines = [f"{_MARK} {outcome.id} {index}/{len(chunks)} {chunk}" for index, chunk in enumerate(chunks, start=1)]
     head = {"v": 1, "id": outcome.id, "retries": outcome.retries}
     frame = {"lines": len(lines), "sha256": hashlib.sha256(whole).hexdigest()}
+    # The frame says how many lines there are and what they are
+    # worth: a log is rotated, cut and mixed with others' lines.
     return Encoded(message=typed_json.dumps({**head, "frame": frame}).encode(), lines=lines)
 
 
@@ -99,6 +103,7 @@ def decode(message: str, *, task_id: str, retries: int) -> Outcome | Frame:
     Raises UnreadableOutcome where the text is no outcome, or one of another launch.
     """
     fields = _fields(message)
+    # A body may write the file itself, and an image may have one from another run in it.
     if (fields.get("id"), fields.get("retries")) != (task_id, retries):
         raise UnreadableOutcome(
             f"the outcome is one of {fields.get('id')!r}, try {fields.get('retries')!r}, not of this pod's task"
@@ -112,6 +117,7 @@ def read_frame(log: bytes, frame: Frame) -> Outcome:
     """The outcome in the tail of a log. Raises UnreadableOutcome where lines are missing or damaged."""
     prefix = f"{_MARK} {frame.id} ".encode()
     chunks: dict[bytes, bytes] = {}
+    # The mark may stand inside of a line: behind what the body printed without a line feed at its end.
     for line in log.splitlines():
         _, found, rest = line.partition(prefix)
         number, space, chunk = rest.partition(b" ")
@@ -125,6 +131,7 @@ def read_frame(log: bytes, frame: Frame) -> Outcome:
         raise UnreadableOutcome(f"{missing} of the {frame.lines} lines of the outcome are not in the log any more")
     try:
         packed = base64.b64decode(b"".join(chunks[number] for number in wanted), validate=True)
+        # Bounded while it is unpacked: a few kilobytes can become gigabytes.
         whole = zlib.decompressobj().decompress(packed, _WHOLE_LIMIT_BYTES)
     except (binascii.Error, zlib.error) as error:
         raise UnreadableOutcome(f"the outcome in the log is damaged: {error}") from error

@@ -40,6 +40,7 @@ def _trim(error: BaseException) -> None:
     todo, seen = [error], set[int]()
     while todo:
         one = todo.pop()
+        # Chains may be circles: `raise a from b` where b was raised from a.
         if id(one) in seen:
             continue
         seen.add(id(one))
@@ -49,6 +50,7 @@ def _trim(error: BaseException) -> None:
 
 
 def _authors_part(trace: TracebackType | None) -> TracebackType | None:
+    # Only what stands before the author's first line: Celery's lines in between say whom the author called.
     while trace is not None and _package(trace) in _NOT_THE_AUTHORS:
         trace = trace.tb_next
     return trace
