@@ -221,7 +221,8 @@ class Deliveries:
             "started_at": event.started_at.isoformat(),
         }
         try:
-            task.backend.store_result(held.message.id, meta, "STARTED")
+            # The request, as by Celery's tracer: `rpc://` knows by it where to send this.
+            task.backend.store_result(held.message.id, meta, "STARTED", request=held.request._context)
         except Exception as error:  # a hint only: the outcome is what must not be lost
             logger.warning("STARTED was not stored attempt_id=%s: %s", held.message.id, error)
             self._outbox.noticed(error, now_mono_s=time.monotonic())

@@ -6,6 +6,7 @@ rest of the canvas then. Here such an error ends the replay at once; the caller 
 and what was sent the first time is not sent a second time.
 """
 
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
@@ -51,6 +52,12 @@ class _Launch:
     """Such steps that were taken."""
 
 
+class _Here(threading.local):
+    """What this thread replays: Celery's own tasks, which run in helper threads meanwhile, send for themselves."""
+
+    launch: _Launch | None = None
+
+
 class Sending:
     """Stands before `send_task` of one app."""
 
@@ -59,7 +66,7 @@ class Sending:
         self._celerys = app.send_task
         self._launches: dict[LaunchKey, _Launch] = {}
         """Those whose replay failed and comes again."""
-        self._current: _Launch | None = None
+        self._here = _Here()
         self._is_final = False
         self._has_failed = False
         app.send_task = self._send
@@ -67,7 +74,7 @@ class Sending:
     @property
     def is_replaying(self) -> bool:
         """Whether what is sent now belongs to a replay."""
-        return self._current is not None
+        return self._here.launch is not None
 
     @property
     def has_failed(self) -> bool:
@@ -77,7 +84,7 @@ class Sending:
     @contextmanager
     def replay(self, launch: LaunchKey) -> Iterator[None]:
         """Around one replay of a launch. Raises the error of broker or backend that ended it: it has to come again."""
-        current = self._current = self._launches.pop(launch, None) or _Launch()
+        current = self._here.launch = self._launches.pop(launch, None) or _Launch()
         self._has_failed = False
         try:
             self._send_late(current)
@@ -87,16 +94,16 @@ class Sending:
             self._launches[launch] = replace(current, earlier=[*current.sent, *current.earlier], sent=[])
             raise again.error from None
         finally:
-            self._current = None
+            self._here.launch = None
 
     def finish(self) -> None:
         """All that Celery sends for the launch is sent and stored.
 
         What follows are hooks of the author's own, which may handle a broker that is away themselves.
         """
-        if self._current is not None:
-            self._send_late(self._current)
-            self._current = None
+        if self._here.launch is not None:
+            self._send_late(self._here.launch)
+            self._here.launch = None
 
     @contextmanager
     def once(self, step: str) -> Iterator[bool]:
@@ -104,7 +111,7 @@ class Sending:
 
         What cannot be sent there is kept in memory, and sent before the next replay.
         """
-        current = self._current
+        current = self._here.launch
         if current is None or step in current.steps:
             yield current is None
             return
@@ -117,7 +124,7 @@ class Sending:
 
     def _send(self, name: str, args: Any = None, kwargs: Any = None, *rest: Any, **options: Any) -> Any:
         """`send_task` of the app."""
-        current = self._current
+        current = self._here.launch
         if current is None:
             return self._celerys(name, args, kwargs, *rest, **options)
         before = next(

@@ -7,6 +7,7 @@ the message at least says its id, the cause is stored as the task's result. Call
 import logging
 from typing import Any
 
+from celery.app.task import Context
 from kombu.exceptions import ContentDisallowed
 
 from dispatcher import errors
@@ -71,9 +72,15 @@ class _Told:
             f"the task's message was not run: {why}", {"reason": "UnreadableMessage", "cause": "application"}
         )
         try:
-            self._consumer.app.backend.mark_as_failure(task_id, endings.diagnosed(error))
+            self._consumer.app.backend.mark_as_failure(task_id, endings.diagnosed(error), request=_asker(message))
         except Exception as trouble:  # the backend may be away; Celery would not have stored anything
             logger.warning("the failure of an unreadable message was not stored attempt_id=%s: %r", task_id, trouble)
+
+
+def _asker(message: Any) -> Context:
+    """Who waits for the result, for backends that send it there (`rpc://`)."""
+    properties = message.properties if isinstance(message.properties, dict) else {}
+    return Context({name: properties.get(name) for name in ("reply_to", "correlation_id")})
 
 
 def _id_of(message: Any) -> str | None:

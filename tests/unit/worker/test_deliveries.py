@@ -426,6 +426,20 @@ def test_a_start_is_told_with_its_time_and_its_pod(world: World) -> None:
     assert world.stored(tracked)[1]["pod"] == POD
 
 
+def test_a_start_is_sent_to_whoever_waits_where_results_are_messages() -> None:
+    """As prefork does for `rpc://`, which has to know whose task it is; nothing else is held up."""
+    world = World("rpc://")
+    answers = world.connection.SimpleQueue("oid")
+    one = world.received("tracked", reply_to="oid")
+    world.launched(one)
+    world.started(one)
+    world.ended(one, success(one))
+    told = [answers.get(timeout=1).payload["status"] for _ in range(2)]
+    assert (told, world.outbox.is_away) == (["STARTED", "SUCCESS"], False)
+    answers.clear()
+    world.close()
+
+
 def test_the_time_limit_counts_from_the_start_and_once(world: World) -> None:
     """A second sight of the same start begins no second one."""
     one = world.received(time_limit=600)

@@ -1,6 +1,7 @@
 """Replaying an outcome leaves what Celery's own worker would have left: state, result, traceback, signals, links."""
 
 import itertools
+import threading
 import time
 from dataclasses import replace
 from typing import ClassVar
@@ -271,6 +272,31 @@ def test_what_was_sent_on_before_the_outcome_could_be_stored_is_not_sent_again(a
     assert result.state == state
     if state == "SUCCESS":
         assert len(result.children) == 1
+
+
+def test_what_another_thread_sends_meanwhile_is_no_part_of_a_replay(app: Celery) -> None:
+    """`celery.chord_unlock` runs in a helper thread: it hears of a broker that is away as in any worker."""
+    sending = Replay(app, hostname="here").sending
+    FlakyChannel.takes = 1
+    raised: list[BaseException] = []
+
+    def send() -> None:
+        try:
+            app.send_task("double", [1], retry=False)
+        except BaseException as error:
+            raised.append(error)
+
+    with sending.replay(builders.message().key):
+        app.send_task("double", [2], retry=False)
+        other = threading.Thread(target=send)
+        other.start()
+        other.join()
+        assert sending.is_replaying
+        assert not sending.has_failed
+
+    assert [type(error) for error in raised] == [kombu.exceptions.OperationalError]
+    FlakyChannel.takes = None
+    assert [message.args for message in sent(app)] == [[2]]
 
 
 def test_the_replay_is_no_second_start(app: Celery) -> None:

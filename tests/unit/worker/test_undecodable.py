@@ -164,6 +164,16 @@ def test_the_correlation_id_names_the_task_where_the_headers_do_not(world: World
     assert world.failure() is not None
 
 
+def test_whoever_waits_for_a_message_is_told_by_a_message() -> None:
+    """With `rpc://`, whose results go to the queue that the message names."""
+    world = World("rpc://")
+    answers = world.connection.SimpleQueue("undecodable-oid")
+    world.consumer.on_unknown_message(None, world.message(reply_to="undecodable-oid", correlation_id=world.task_id))
+    told = answers.get(timeout=1).payload
+    assert (told["task_id"], told["status"]) == (world.task_id, "FAILURE")
+    world.connection.release()
+
+
 def test_a_result_backend_that_is_away_keeps_nobody_from_going_on(caplog: pytest.LogCaptureFixture) -> None:
     """Celery would have stored nothing either; it is logged."""
     world = World(f"{__name__}:Away+memory://")
