@@ -46,6 +46,7 @@ class DagFolder(threading.Thread):
 
     def _refresh(self) -> None:
         loaded = self._loader.refresh()
+        # After a stop the children have been killed (`close`), and what they left would look like broken files.
         if loaded == self._saved or self._stop_event.is_set():
             return
         self._store.save_dags(loaded, at=datetime.now(UTC))

@@ -12,6 +12,7 @@ def after_growth(known: RetryHints, ended: reported.EndReport, profile: QueuePro
 
     Only an end that says what memory the task container had counts: then it was that container that was killed.
     """
+    # Exit code 137 alone is not enough: it may be anybody's kill, and more memory would hide who it was (ADR 7).
     if profile.memory_growth is None or profile.memory_growth_max is None or ended.reason != OUT_OF_MEMORY:
         return None
     known_facts = ended.diagnosis or {}

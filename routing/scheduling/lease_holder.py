@@ -18,6 +18,7 @@ def is_dead_here(holder: str) -> bool:
     """Whether the holder was a process of this machine that is gone: then nobody need wait for the lease's end."""
     host, _, rest = holder.partition(":")
     pid = rest.partition(":")[0]
+    # Our own pid says nothing: containers may share a host name, and each has a PID 1.
     if host != socket.gethostname() or not pid.isdecimal() or int(pid) == os.getpid():
         return False
     return not process_health.is_running(int(pid))

@@ -52,6 +52,7 @@ def build(task: spec.TaskSpec, occasion: Occasion, *, render: Render = rendering
 
     The scheduler gives a `render` that runs in another process: what authors wrote does not run in its own.
     """
+    # A body renders its own templates where it runs; a pod of any image has no code of ours to do it.
     if task.operator != "pod":
         return _message(task, occasion, name=TASK, kwargs=_run_arguments(task, occasion))
 
@@ -113,6 +114,7 @@ def _header(task: spec.TaskSpec, occasion: Occasion) -> dict[str, Any]:
             "dag_id": occasion.dag_id,
             "task_id": task.task_id,
             "run_id": occasion.run_id,
+            # Labels are text in Kubernetes.
             "try_number": str(occasion.try_number),
         },
     }
@@ -120,6 +122,7 @@ def _header(task: spec.TaskSpec, occasion: Occasion) -> dict[str, Any]:
         header["pod_override"] = task.pod_override
     if task.pod_template_file is not None:
         header["pod_template_file"] = task.pod_template_file
+    # Left out of a first attempt: `podyard dags render` shows what author and queue wrote (ADR 7).
     if occasion.hints:
         header[retry_hints.KEY] = occasion.hints.to_json()
     return header

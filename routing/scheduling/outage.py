@@ -35,6 +35,7 @@ class Outage:
             log.warning("%s is away, waiting for it: %s", self._what, str(error).partition("\n")[0])
             self._logged_mono_s = now_mono_s
         self._failures += 1
+        # No jitter: one scheduler acts at a time, so nobody comes back together with it.
         return retry.backoff_s(self._failures, jitter=0, first_s=FIRST_WAIT_S, last_s=MAX_WAIT_S)
 
     def end(self) -> bool:

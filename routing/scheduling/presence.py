@@ -79,8 +79,11 @@ class Presence(threading.Thread):
             self._stop_event.wait(EVERY_S if self.queues and not self._is_somebody_missing() else EARLY_S)
 
     def _look(self) -> None:
+        # A broadcast: it takes the whole time-out whoever answers, since nobody knows
+        # how many will. Hence a thread of its own.
         inspect = self._app.control.inspect(timeout=ANSWER_S)
         queues = inspect.active_queues() or {}
+        # Each look would be two broadcasts otherwise, and a worker's numbers hardly change.
         if queues.keys() - self._stats.keys() or (queues and time.monotonic() - self._asked_mono_s > NUMBERS_S):
             self._stats, self._asked_mono_s = inspect.stats() or {}, time.monotonic()
         now = datetime.now(UTC)
@@ -120,6 +123,7 @@ def read(queues: Mapping[str, Any], stats: Mapping[str, Any], *, now: datetime) 
             kind="dispatcher" if "KubernetesPool" in _pool(numbers) else "worker",
             host=worker.partition("@")[2] or worker,
             pid=int(numbers.get("pid") or 0),
+            # By our clock: that of the worker's host may be another.
             started_at=now - timedelta(seconds=float(numbers.get("uptime") or 0)),
             seen_at=now,
         )

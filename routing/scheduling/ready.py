@@ -54,6 +54,7 @@ class Counts:
 
     def add(self, state: str) -> None:
         """Count one upstream task that ended."""
+        # Airflow has no such state for tasks; like a failure it leaves nothing for others to work with.
         name = "failed" if state == "cancelled" else state
         setattr(self, name, getattr(self, name) + 1)
 
@@ -117,6 +118,8 @@ class Progress:
         """Take in tasks that ended (task id, final state); a task that is known to have ended counts once."""
         touched: dict[str, None] = {}
         for task_id, state in ended:
+            # A report may come twice, and an end may be known from the record already: counted twice, the
+            # tasks after it would never be done with.
             if self.states[task_id] not in FINAL:
                 touched.update(dict.fromkeys(self._finish(task_id, state)))
         return self._settle(touched)
@@ -146,6 +149,8 @@ class Progress:
             elif verdict is not None:
                 state = "success" if verdict == RUN else verdict
                 ended.append((task_id, state))
+                # What ends without a body decides about others at once: a chain of
+                # empty or skipped tasks takes one turn, not many.
                 open_tasks.extend(self._finish(task_id, state))
         return Settled(tuple(ready), tuple(ended))
 
@@ -160,6 +165,7 @@ class Progress:
             self.counts[downstream].add(state)
 
 
+# As early as Airflow's TriggerRuleDep: one skipped task above is enough, though another may still fail.
 def _all_success(c: Counts) -> str | None:
     if c.bad:
         return "upstream_failed"
@@ -183,6 +189,7 @@ def _one_success(c: Counts) -> str | None:
         return RUN
     if not c.is_done:
         return None
+    # As Airflow's TriggerRuleDep: only where all were skipped is it a choice and no failure.
     return "skipped" if c.skipped == c.total else "upstream_failed"
 
 

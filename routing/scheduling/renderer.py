@@ -46,6 +46,7 @@ class Renderer:
         """End the child."""
         child, self._child = self._child, None
         if child is not None:
+            # What it renders may ignore any politer signal, and it holds nothing that is worth saving.
             child.kill()
             child.wait()
             for pipe in (child.stdin, child.stdout):
@@ -78,18 +79,23 @@ class Renderer:
         self.close()
         try:
             self._child = subprocess.Popen(
+                # -P: the working folder is not on its path, where a file of the
+                # author's could stand for a module of ours.
                 [sys.executable, "-P", "-m", "routing.authoring.renderchild"],
                 env=loading.child_environment(),
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=subprocess.DEVNULL,
+                # Ctrl-C at the terminal is the scheduler's affair; the child ends when its input does.
                 start_new_session=True,
             )
+            # It says that it is ready, so that the import of Jinja is not charged to the first template.
             _read(self._child, START_TIMEOUT_S)
         except (OSError, EOFError, ValueError) as error:
             self.close()
             raise TaskFailed(
                 f"the process that renders templates cannot be started: {error or 'it ended at once'}",
+                # The author's template is not to blame: no memory, no descriptors, a process that cannot start.
                 {"reason": "RendererMissing", "cause": "infrastructure"},
             ) from error
         return self._child
@@ -102,6 +108,7 @@ def _read(child: subprocess.Popen[bytes], timeout_s: float) -> dict[str, Any]:
     received = b""
     while not received.endswith(b"\n"):
         left_s = end_mono_s - time.monotonic()
+        # Neither readline nor json has a time limit, and what the child renders may loop.
         if left_s <= 0 or not select.select([child.stdout], [], [], left_s)[0]:
             raise TimeoutError
         piece = os.read(child.stdout.fileno(), 65536)

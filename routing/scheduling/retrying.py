@@ -51,6 +51,7 @@ def decide(*, cause: str | None, used: Used, budget: Budget, now: datetime, may_
 
     `may_grow`: it was killed for its memory, and another one may get more.
     """
+    # Before any budget: with `retries=0` a task that needs twice the memory would never get it (ADR 7).
     if may_grow:
         return Retry(now, is_infrastructure=False, is_growth=True)
     if cause == "infrastructure":
@@ -58,6 +59,7 @@ def decide(*, cause: str | None, used: Used, budget: Budget, now: datetime, may_
             delay_s = min(budget.infra_retry_delay_s * 2**used.infra_failures, BACKOFF_MAX_S)
             return Retry(now + timedelta(seconds=delay_s), is_infrastructure=True)
         return GiveUp(f"the infrastructure failed {used.infra_failures + 1} times")
+    # Counted from what the record has, and not kept as a number of its own that could disagree.
     charged = used.attempts - used.infra_failures - used.growths
     if charged <= budget.retries:
         return Retry(now + timedelta(seconds=budget.retry_delay_s), is_infrastructure=False)

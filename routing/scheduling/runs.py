@@ -54,6 +54,7 @@ class Runs:
         self._versions: dict[int, Version] = {}
 
     def __iter__(self) -> Iterator[Run]:
+        # A copy: whoever goes through the runs drops some of them.
         return iter(list(self._runs.values()))
 
     def __contains__(self, run: int) -> bool:
@@ -101,6 +102,8 @@ class Runs:
     def _version(self, book: ledger.Ledger, version_id: int) -> Version:
         if version_id not in self._versions:
             if len(self._versions) >= VERSIONS_MAX:
+                # A version that is still needed is read again by one query; what was
+                # used last is not worth keeping count of.
                 self._versions.clear()
             dag = spec.DagSpec.from_json(book.structure(version_id))
             self._versions[version_id] = Version(

@@ -71,6 +71,8 @@ class Scheduler:
 
     def has_news(self, book: ledger.Ledger, *, now: datetime) -> bool:
         """Whether the record holds something that this process does not know: a turn with `is_poll` is due."""
+        # Cheap reads, so that an idle scheduler opens no writing transaction: on
+        # SQLite that would keep all other writers out.
         if book.queued_runs(limit=1) or book.due_retries(now=now, limit=1):
             return True
         return {run.row.id for run in self._runs} != set(book.runs_in("running"))
@@ -106,6 +108,7 @@ class Scheduler:
     # --- merging
 
     def _merge(self, work: _Work, reports: Sequence[reported.Outcome]) -> None:
+        # Locks the rows until the commit, so that nobody merges into them in between.
         rows = {row.id: row for row in work.book.attempts({one.attempt_id for one in reports})}
         before = {attempt_id: _facts(row.facts) for attempt_id, row in rows.items()}
         after = dict(before)
@@ -119,6 +122,8 @@ class Scheduler:
                 after[report.attempt_id] = answer.facts
                 if isinstance(report, reported.EndReport) and not row.is_final:
                     verdicts[report.attempt_id] = report
+        # By identity: `merge` gives a new object where something changes, and
+        # several reports of one attempt are one write.
         changed = [attempt_id for attempt_id, facts in after.items() if facts is not before[attempt_id]]
         work.book.save_facts((one, before[one].state, _columns(after[one])) for one in changed)
         for attempt_id in changed:
@@ -131,6 +136,7 @@ class Scheduler:
         if row.task_state not in ("queued", "running"):
             return  # the task has ended without it
         run = self._get(work, row.run)
+        # The run has ended, perhaps cancelled: the verdict stands in the attempt's row, and nothing follows.
         if run is None:
             return
         instance = run.instances[row.task_id]
@@ -144,6 +150,7 @@ class Scheduler:
             return
         move = self._judge(work, run, row, facts, verdict)
         work.moves[instance.id] = move
+        # None gets no row: whoever asks for a result that is missing is given None.
         if move.state == "success" and verdict.value is not None:
             work.results.append((instance.id, row.id, verdict.value))
         if move.state in ready.FINAL:
@@ -167,6 +174,7 @@ class Scheduler:
         why = f"{verdict.reason}: {verdict.message}"[:REASON_MAX_CHARS]
         if verdict.verdict == "revoked":
             return replace(success, state="failed", reason=why)
+        # Before any budget is asked: nothing was to be done, so nothing is tried again.
         if verdict.is_skip:
             return replace(success, state="skipped", reason=why)
         profile = self._route(run.version.tasks[row.task_id]).profile
@@ -190,6 +198,7 @@ class Scheduler:
             why = f"{why}; tried again with {learning.memory_words(grown)}"
         elif answer.is_infrastructure:
             instance.lessons = learning.after_node(instance.lessons, verdict, profile)
+        # In memory before the commit: where that fails, the caller has everything forgotten (`forget`).
         instance.infra_failures += answer.is_infrastructure
         return entries.TaskMove(
             task_instance=instance.id,
@@ -214,6 +223,7 @@ class Scheduler:
 
     def _start_runs(self, work: _Work) -> None:
         for run in work.book.queued_runs(limit=START_MAX):
+            # False where somebody cancelled it since it was read.
             if work.book.move_run(run, "running", at=work.now):
                 self._get(work, run)
 
@@ -222,6 +232,7 @@ class Scheduler:
         running = set(work.book.runs_in("running"))
         self._runs.drop(run.row.id for run in self._runs if run.row.id not in running)
         oldest = self._runs.oldest()
+        # One in each poll, the oldest: all of them at once would hold up a turn.
         if oldest is not None and work.now_mono_s - oldest.built_mono_s > AUDIT_S:
             self._runs.drop([oldest.row.id])
         for run in islice((run for run in sorted(running) if run not in self._runs), START_MAX):
@@ -231,6 +242,7 @@ class Scheduler:
         for run_id, task_id in work.book.due_retries(now=work.now, limit=RETRIES_MAX):
             run = self._get(work, run_id)
             if run is not None:
+                # A poll finds it again until its attempt is recorded; in a mapping it is there once.
                 run.ready.setdefault(task_id)
 
     def _get(self, work: _Work, run_id: int) -> runs.Run | None:
@@ -262,8 +274,10 @@ class Scheduler:
         """Record attempts of ready tasks, the runs by turns, as many as the limits let."""
         if not any(run.ready for run in self._runs):
             return []
+        # A query and no counter: what is counted by hand drifts with the first error between two steps.
         room = min(SEND_MAX, self._limits.max_active_tasks - work.book.count_open())
         chosen = list(islice(_by_turns([run for run in self._runs if run.ready]), max(0, room)))
+        # One query for all of them; values are not kept in memory with the runs.
         results = work.book.results(_input_instances(chosen))
         new, refused = self._attempts(work, chosen, results)
         work.book.move_tasks(
@@ -271,9 +285,11 @@ class Scheduler:
             for attempt in new
         )
         work.book.insert_attempts(new)
+        # Those behind stay ready: templates have taken too long, and the next turn goes on with them.
         for run, task_id in chosen[: len(new)]:
             del run.ready[task_id]
             run.instances[task_id].attempts += 1
+        # Recorded like any other, then ended: the failure has an attempt, its reason and its budget.
         if refused:
             self._merge(work, refused)
         work.is_cut_short = len(new) >= SEND_MAX or len(new) < len(chosen) or bool(refused)
@@ -306,6 +322,7 @@ class Scheduler:
     ) -> tuple[entries.NewAttempt, TaskFailed | None]:
         instance = run.instances[task.task_id]
         number = instance.attempts + 1
+        # Made before its message: templates of pods may name it, and it is the Celery id.
         attempt_id, failure = str(uuid4()), None
         occasion = messages.Occasion(
             dag_file=run.version.dag.file,
@@ -322,6 +339,7 @@ class Scheduler:
         try:
             message = messages.build(task, occasion, render=self._render)
         except TaskFailed as error:
+            # The column has to hold something; it is never sent.
             message, failure = messages.unsendable(task, occasion), error
         route = self._route(task)
         attempt = entries.NewAttempt(
@@ -333,6 +351,7 @@ class Scheduler:
             rule=route.rule,
             message=message,
             created_at=work.now,
+            # Right for most within milliseconds; `unread` writes what is really so.
             waiting_reason=messagewaits.in_line(route.side),
             wait_kind=messagewaits.QUEUED,
         )
@@ -343,6 +362,7 @@ class Scheduler:
         if task.operator != "pod":
             return self._router.route(task.queue)
         route = self._router.route(task.queue or messages.POD_QUEUE)
+        # A queue of Celery's has no pods. The task goes to the side that can run it, whatever was meant.
         return route if route.side == "kubernetes" else self._router.route(messages.POD_QUEUE)
 
     def _end_runs(self, work: _Work) -> None:
@@ -350,6 +370,7 @@ class Scheduler:
             if not run.progress.is_done:
                 continue
             state = run.progress.outcome()
+            # The guard decides whether it is ours to end: `runs cancel` may have been faster.
             if work.book.move_run(run_id, state, at=work.now, reason=_why_failed(run) if state == "failed" else None):
                 log.info("run ended: dag_id=%s run_id=%s state=%s", run.row.dag_id, run.row.run_id, state)
             self._runs.drop([run_id])
@@ -357,6 +378,7 @@ class Scheduler:
 
 def _by_turns(waiting: Iterable[runs.Run]) -> Iterable[tuple[runs.Run, str]]:
     """One task of each run, then again, so that a large run does not keep a small one waiting."""
+    # A copy, since tasks leave `ready` while the caller goes on.
     queues = [(run, iter(list(run.ready))) for run in waiting]
     while queues:
         left = []

@@ -43,6 +43,7 @@ class Sender:
     def revoke(self, attempt_ids: Sequence[str]) -> None:
         """Tell all workers to stop these attempts, or not to begin them."""
         with self._mapped():
+            # `terminate`, so that a body that runs is ended, too; who has not begun drops the message.
             self._app.control.revoke(list(attempt_ids), terminate=True, connection=self._open().connection)
 
     def backlog(self, queue: str) -> int:
@@ -73,9 +74,11 @@ class Sender:
             headers={**message["headers"], **known},
             queue=attempt.queue,
             producer=producer,
+            # Not kombu's retries, which sleep: the loop has its lease to renew, and sends again by the record.
             retry=False,
             shadow=message.get("shadow"),
             time_limit=message.get("time_limit"),
+            # Else Celery puts the values of the arguments into the headers, where Flower and logs show them.
             argsrepr="()",
             kwargsrepr=text,
         )
@@ -97,5 +100,7 @@ class Sender:
         try:
             yield
         except (exceptions.KombuError, redis.RedisError, OSError) as error:
+            # What the broker took of a batch, and in what state the channel is, is
+            # not known: nothing of it is used again.
             self.close()
             raise BrokerUnavailable(str(error).strip() or type(error).__name__) from error

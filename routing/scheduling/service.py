@@ -25,6 +25,7 @@ from routing.worker import celery_app
 
 log = logging.getLogger(__name__)
 
+# Three renewals may fail before the role is free.
 LEASE_S = 15.0
 RENEW_S = 4.0
 STAND_BY_S = 0.5
@@ -74,6 +75,7 @@ def run(settings: Settings, *, stop: threading.Event) -> None:
     service.turned = health.turned
     try:
         health.start()
+        # The threads start after it: a scheduler that stands by must write neither DAGs nor consumers.
         if not service.stand_by(stop):
             return
         folder.start()
@@ -81,6 +83,7 @@ def run(settings: Settings, *, stop: threading.Event) -> None:
         service.loop(stop, consumed=lambda: around.queues)
     finally:
         health.stop(why=process_health.failure(sys.exc_info()[1]))
+        # First of all its children: the thread waits for them.
         folder.close()
         service.close()
         for thread in (folder, around):
@@ -129,6 +132,8 @@ class Service:
         self._store = store
         self._sender = sending
         self._collector = collecting
+        # Two sweeps, beside the 20 s that the key holds (ADR 3): after an outage of the result
+        # backend workers need a second to beat again.
         self._sweeper = sweeper.Sweeper(collecting, lost_after_s=2 * settings.scheduler.sweep_s)
         self._unread = unread.Unread(settings.router)
         self._render = renderer.Renderer()
@@ -152,6 +157,7 @@ class Service:
         while not stop.is_set():
             self.turned()
             try:
+                # In every round: `db upgrade` may run while this process stands by (D10).
                 self._store.require_schema()
                 holder = self._take_lease()
                 self._database.end()
@@ -159,6 +165,7 @@ class Service:
                 stop.wait(self._database.fail(error))
                 continue
             if holder is None:
+                # Whoever had the role may have died between its commit and its messages.
                 self._pending.is_restart = self._pending.must_send_all = True
                 self._due = _Due()
                 return True
@@ -171,6 +178,7 @@ class Service:
     def _take_lease(self) -> str | None:
         with self._store.writing() as book:
             holder = book.take(lease_holder.ROLE, self._holder, lease_s=LEASE_S, now=_now())
+            # In the same transaction: two that find it dead take it one after the other.
             if holder is not None and lease_holder.is_dead_here(holder):
                 book.end_lease(lease_holder.ROLE, holder)
                 holder = book.take(lease_holder.ROLE, self._holder, lease_s=LEASE_S, now=_now())
@@ -179,6 +187,7 @@ class Service:
     def close(self) -> None:
         """Let another scheduler take over at once."""
         with contextlib.suppress(store_errors.RecordError), self._store.writing() as book:
+            # Else the next scheduler sends them again: harmless, and a claim for each.
             if self._pending.sent:
                 book.mark_sent(self._pending.sent, at=_now())
             book.end_lease(lease_holder.ROLE, self._holder)
@@ -201,6 +210,7 @@ class Service:
             except store_errors.Conflict as error:
                 log.debug("read again: %s", error)
                 self._scheduler.forget()
+                # Somebody else wrote, such as `runs cancel`: the record knows more than this process.
                 self._due.poll_mono_s = 0.0
             except store_errors.LeaseLost:
                 log.warning("another scheduler has taken over: standing by")
@@ -218,6 +228,7 @@ class Service:
         now_mono_s = time.monotonic()
         if self._pending.expired:
             self._settle_expired()
+        # A sweep would take for lost what stands in reports that are not read yet.
         if now_mono_s >= self._due.sweep_mono_s and not self._collector.has_more:
             self._sweep(now_mono_s)
         is_poll = self._is_poll(now_mono_s, is_wake=is_wake)
@@ -231,6 +242,7 @@ class Service:
             self._turn(now_mono_s, is_poll=is_poll)
         if now_mono_s >= self._due.unsent_mono_s:
             self._send_unsent(now_mono_s)
+        # Looked at again as soon as it changes: people wait for the line that says so.
         queues = consumed()
         if now_mono_s >= self._due.reasons_mono_s or queues != self._consumed:
             self._due.reasons_mono_s, self._consumed = now_mono_s + REASONS_S, queues
@@ -238,6 +250,7 @@ class Service:
 
     def _listen(self, stop: threading.Event) -> bool:
         """Take reports; returns whether somebody asked to look at the record."""
+        # The database is away: what is not taken waits in the result backend, where it survives this process.
         if len(self._pending.reports) >= KEEP_MAX:
             return False
         try:
@@ -245,8 +258,10 @@ class Service:
                 stop.wait(LINGER_S)
             reports = self._collector.listen(self._wait_s(), now=_now())
             if self._results.end():
+                # It may be the broker's server, too: what it lost was claims and messages alike.
                 self._sweeper.suspect(now=_now())
         except collector.ResultsUnavailable as error:
+            # Not for the whole back-off: the rest of the turn needs no result backend.
             stop.wait(min(self._results.fail(error), POLL_S))
             return False
         self._pending.reports.extend(reports.outcomes)
@@ -286,10 +301,14 @@ class Service:
         reports, sent = self._pending.reports[:MERGE_MAX], list(self._pending.sent)
         with self._store.writing() as book:
             now = _now()
+            # Before anything is written; PostgreSQL's row lock then keeps another
+            # from taking the role until the commit.
             book.hold(lease_holder.ROLE, self._holder, lease_s=LEASE_S, now=now)
+            # With the next turn, which `MARK_S` brings soon: sending opens no transaction of its own.
             book.mark_sent(sent, at=now)
             result = self._scheduler.turn(book, reports, now=now, now_mono_s=now_mono_s, is_poll=is_poll)
             retry_at = book.next_retry_at() if is_poll else result.retry_at
+        # Only now, when they are committed: after a rollback they are merged again.
         del self._pending.reports[: len(reports)]
         del self._pending.sent[: len(sent)]
         self._due.renew_mono_s = now_mono_s + RENEW_S
@@ -299,6 +318,7 @@ class Service:
             self._due.poll_mono_s = now_mono_s + POLL_S
         if retry_at is not None:
             self._due.poll_mono_s = min(self._due.poll_mono_s, now_mono_s + max(0.0, (retry_at - now).total_seconds()))
+        # After the commit, never before it: a message whose row was rolled back would run a task that nobody knows.
         if result.unsent:
             self._send(result.unsent, now_mono_s)
 
@@ -310,6 +330,7 @@ class Service:
                 self._sweeper.suspect(now=_now())
         except sender.BrokerUnavailable as error:
             self._due.unsent_mono_s = now_mono_s + self._broker.fail(error)
+            # Not only old ones: which of the batch the broker took nobody knows.
             self._pending.must_send_all = True
             return
         self._pending.sent.extend(attempt.id for attempt in unsent)
@@ -338,13 +359,16 @@ class Service:
             rows = book.open_attempts(
                 after=self._sweep_after, limit=SWEEP_PAGE, ended_before=_now() - timedelta(seconds=sweeper.ENDED_S)
             )
+        # A page each turn, so that reports are merged between two pages.
         is_last = len(rows) < SWEEP_PAGE
         self._due.sweep_mono_s = now_mono_s + (self._settings.scheduler.sweep_s if is_last else 0.0)
         self._sweep_after = "" if is_last else rows[-1].id
         reported_ids = {one.attempt_id for one in (*self._pending.reports, *self._pending.expired)}
+        # What is pending has been reported and not merged: the row of before would look lost.
         rows = [row for row in rows if row.id not in reported_ids]
         try:
             if not rows:
+                # Asked for its side effect: the marker has to stand before the first claim does.
                 self._collector.complete_since(now=_now())
                 return
             found = self._sweeper.inspect(rows, now=_now(), now_mono_s=now_mono_s, backlog=self._sender.backlog)
@@ -364,6 +388,7 @@ class Service:
             asked = [one for one in book.messages(expired) if one.pod_end is not None]
         try:
             for one in asked:
+                # Before the message, so that whoever gets it makes no second pod (B23).
                 self._collector.doubt(one.id)
             if asked:
                 self._sender.send(asked, again=True)

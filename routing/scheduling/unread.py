@@ -35,11 +35,13 @@ class Unread:
     def record_waits(self, book: ledger.Ledger, consumed: Collection[str] | None, *, now: datetime) -> None:
         """Write down why messages wait. `consumed`: the queues that somebody consumes, None while that is unknown."""
         waiting = book.waiting_queues()
+        # Before a first look succeeded nobody is called missing: the scheduler may have started before the workers.
         unconsumed = set() if consumed is None else {queue for _, queue in waiting} - set(consumed)
         book.set_pod_reasons(at=now, limit=PAGE, unconsumed=unconsumed)
         for side, queue in waiting:
             self._record_wait(book, side, queue, consumed, now)
         if consumed is not None:
+            # A queue that was consumed in between is logged again when it is left again.
             self._unconsumed &= unconsumed
 
     def overdue(
@@ -52,11 +54,13 @@ class Unread:
         ended: list[reported.Outcome] = []
         revoke: list[str] = []
         for one in book.overdue(now=now, limit=END_MAX):
+            # Blocked before the verdict: a body that begins after it would be a second one beside the retry's.
             if not block(one.id):
                 continue
             wait = self._wait(one)
             why = wait_rules.too_long(wait, subject="its message")
             ended.append(reported.refused(one.id, why, wait_rules.details(wait), at=now))
+            # A worker is refused by the key; a dispatcher may have the message by now, and would keep it waiting.
             if one.side == "kubernetes":
                 revoke.append(one.id)
         if ended:
@@ -88,6 +92,7 @@ class Unread:
             queue=queue,
             reason=messagewaits.UNSENT,
             before=before,
+            # Its wait began when it was recorded, about `UNSENT_AFTER_S` ago.
             deadline_at=before + timedelta(seconds=rule.after_s) if rule.after_s > 0 else None,
             at_deadline=rule.action,
         )
