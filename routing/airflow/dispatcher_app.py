@@ -57,6 +57,7 @@ def build(known: Settings, *, environ: Mapping[str, str] = os.environ) -> Airflo
     """The application for a dispatcher. Raises SettingsError for what would not work, or would harm Airflow."""
     broker = _chosen(known, "broker.url", known.broker.url, BROKER, environ)
     results = _chosen(known, "results.url", known.results.url, RESULTS, environ)
+    # Before anything is started: one result in the newer form ends Airflow's scheduler.
     refuse_database(results)
     settings = replace(
         known,
@@ -68,6 +69,7 @@ def build(known: Settings, *, environ: Mapping[str, str] = os.environ) -> Airflo
     app = Celery("podyard-airflow", fixups=())
     app.conf.update(_config(settings, broker=broker, results=results, environ=environ))
     _register(app)
+    # The default is Podyard's SQLite file, which nobody has beside Airflow.
     database = known.database.url if "database.url" in known.source else None
     app.conf.podyard = replace(celery_app.dispatcher_options(settings), database_url=database)
     return AirflowApp(app=app, settings=settings, rules=replace(routes, router=settings.router))
@@ -112,6 +114,7 @@ def _with_pods_of_airflow(known: Settings, routes: rules.Rules, environ: Mapping
     def completed(rule: router.QueueRule) -> router.QueueRule:
         if rule.side != "kubernetes":
             return rule
+        # What the rule says of a variable wins over what this process happens to have.
         profile: QueueProfile = replace(rule.profile, env={**passed, **rule.profile.env})
         if f"queues.{rule.name}.template" not in known.source:
             profile = replace(profile, template=TEMPLATE)
@@ -124,6 +127,7 @@ def _config(settings: Settings, *, broker: str, results: str, environ: Mapping[s
     return {
         **celery_app.configuration(settings, "dispatcher"),
         "broker_transport_options": {
+            # Later wins: Airflow's options over ours, but never over where taken messages are noted.
             **celery_app.transport_options(broker, "dispatcher"),
             **_broker_options(environ),
             **_unacknowledged(broker),

@@ -63,11 +63,13 @@ class DispatcherLogs:
         """
         if time.monotonic() >= self._known_until_mono_s:
             self._known = tuple(sorted(self._broadcast("ping", {}, pattern=PATTERN, matcher="glob")))
+            # That nobody answered is not remembered: a dispatcher may have been started since.
             self._known_until_mono_s = time.monotonic() + (KNOWN_S if self._known else 0.0)
         return self._known
 
     def _first(self, task_id: str, deadline_mono_s: float) -> tuple[str, Reply] | None:
         """The first page, and who has it: the one that said that it started the pod, or else any."""
+        # One dispatcher is asked in milliseconds; a broadcast to all takes its whole time-out.
         hinted = self._starter_of(task_id)
         for nodes in ([hinted] if hinted else [], self.dispatchers()):
             found = self._ask(task_id, nodes, 0, deadline_mono_s) if nodes else None

@@ -100,13 +100,17 @@ class PodyardExecutor(CeleryExecutor):
         What nobody can launch fails here, and is stored as a dispatcher would: one way for all failures.
         """
         chosen = getattr(getattr(task, "ti", None), "external_executor_id", None)
+        # The same id when it is sent again: the broker may have taken the first
+        # one, and its pod is then known by its name.
         task_id = chosen or self._ids.setdefault(key, str(uuid.uuid4()))
+        # The provider's own bound: a broker that hangs must not hold up the scheduler's loop.
         with celery_executor_utils.timeout(seconds=celery_executor_utils.OPERATION_TIMEOUT):
             try:
                 message = workload.build(task)
             except errors.InvalidOverride as error:
                 text = f'executor_config["pod_override"]: {str(error).removeprefix("pod override: ")}'
                 details = {"reason": "InvalidOverride", "cause": "application", "what_to_do": "correct the DAG"}
+                # What it stored is read back by `sync` like any failure: the provider's buffers stay as they were.
                 self.celery_app.backend.store_result(task_id, errors.PodFailed(text, details), states.FAILURE)
             else:
                 self._publish(message, task_id=task_id, queue=queue)
@@ -123,7 +127,10 @@ class PodyardExecutor(CeleryExecutor):
                     task_id,
                     workload.TASK_NAME,
                     args=(message.body,),
+                    # A pod that starts with a token that has expired would be refused by
+                    # the API server after all its waiting.
                     expires=message.expires_at,
+                    # Celery would put the body, with the token, into the header that Flower and events show.
                     argsrepr=f"({'.'.join(message.pod['name'])!r},)",
                 ),
                 queue=queue,
@@ -189,6 +196,7 @@ class PodyardExecutor(CeleryExecutor):
     def revoke_task(self, *, ti: Any) -> None:
         """Takes a task back, and ends its pod, where there is one that waits. Raises nothing."""
         key = getattr(ti, "key", None)
+        # Read before super(), which forgets it.
         result = self._sent().get(key)
         self._ids.pop(key, None)
         if self._rules.is_pod_queue(ti.queue):

@@ -30,6 +30,7 @@ def gather() -> check.AirflowFacts:
         rules=rules.load(kubernetes_queue=conf.get("celery_kubernetes_executor", "kubernetes_queue", fallback=None)),
         broker_trouble=broker_trouble,
         results_trouble=_trouble_of_results(app),
+        # Asking would only wait for a broker of which is known that it does not answer.
         workers={} if broker_trouble else _workers(app),
     )
 
@@ -47,6 +48,7 @@ def _trouble_of_results(app: Any) -> str | None:
     if str(app.conf.result_backend).startswith("db+"):
         return None  # said otherwise
     try:
+        # A result that does not exist: a read of every backend, and no write into Airflow's.
         app.backend.get_task_meta("podyard-airflow-check")
     except Exception as error:
         return f"{type(error).__name__}: {error}"

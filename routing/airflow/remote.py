@@ -30,6 +30,7 @@ class PodyardTaskLog:
 
 
 @functools.cache
+# One app per process: each has pools of connections of its own.
 def _logs() -> tasklog.TaskLogs:
     """Made when first asked for: what imports a logging configuration does not need a Celery app."""
     queue = conf.get("celery_kubernetes_executor", "kubernetes_queue", fallback=None)

@@ -46,6 +46,7 @@ def load(*, kubernetes_queue: str | None = None) -> Rules:
 
 def of(known: settings.Settings, *, kubernetes_queue: str | None = None) -> Rules:
     """The rules that settings hold, or the one of Airflow's configuration."""
+    # The default rule `kubernetes` has no source: only what somebody wrote counts here.
     if known.rule_source or not kubernetes_queue:
         return Rules(router=known.router, source=known.source)
     profile = known.router.route(router.DEFAULT_RULE).profile
@@ -65,6 +66,7 @@ def too_long(rules: Rules, *, queued_timeout_s: float) -> list[str]:
             continue
         for key in ("schedule_timeout_s", "startup_timeout_s"):
             limit_s = getattr(rule.profile, key)
+            # A default that is longer is nobody's mistake: Airflow's limit comes first then, as it does without us.
             if f"queues.{rule.name}.{key}" in rules.source and (limit_s == 0 or limit_s > queued_timeout_s):
                 lines.append(
                     f"queues.{rule.name}.{key} = {limit_s:g} is longer than Airflow's [scheduler] task_queued_timeout ="

@@ -34,6 +34,7 @@ def ask(
     A connection of its own for each question: one from Celery's pool may be of a broker that was restarted since.
     """
     connection = app.connection_for_write()
+    # Each transport has errors of its own beside kombu's.
     unreachable = (kombu.exceptions.OperationalError, *connection.connection_errors, *connection.channel_errors)
     node = f"{name}@{socket.gethostname()}"
     try:
@@ -44,6 +45,7 @@ def ask(
                 destination=[node],
                 connection=connection,
                 reply=True,
+                # Else a broadcast waits out its time for further answers, though one node is asked.
                 limit=1,
                 timeout=timeout_s,
             )

@@ -79,6 +79,7 @@ def install(database_url: str) -> None:
             store.close()
 
     urls.settings["template_loader"] = _Templates(urls.settings["template_path"])
+    # Before the last one, which is Flower's page for addresses that do not exist.
     urls.handlers[-1:-1] = [
         url(r"/pods", _PodsPage, {"read": read}, name="pods"),
         (r"/api/pods", _PodsApi, {"read": read}),
@@ -92,6 +93,7 @@ class _PodsPage(BaseHandler):
     @authenticated
     async def get(self) -> None:
         try:
+            # Tornado has one thread for all pages, and events of workers come in on it, too.
             rows, note = await asyncio.to_thread(self._read), f"The newest {ROWS} pods of this record."
         except StoreUnavailable as error:
             rows, note = [], f"The record cannot be read: {error}"

@@ -35,6 +35,7 @@ class Consumers:
         for queue in sorted(queues_of(dags) - self._known):
             name = "dispatcher" if self._routes.route(queue).side == "kubernetes" else "worker"
             pid = pids.get(name)
+            # By pid: a process that was started again knows only the queues of its command line.
             if pid is not None and (pid, queue) not in self._told and self._tell(name, queue):
                 self._told.add((pid, queue))
                 said.append(f"{name} consumes the queue {queue!r}")

@@ -47,6 +47,7 @@ def run(options: standalone.StandaloneOptions, *, console: Console | None = None
             f"the example is not installed ({EXAMPLES}): install podyard again, or run the demo from a source checkout"
         )
     begun_mono_s = time.monotonic()
+    # A free port: the demo must run beside whatever has 5555 already.
     options = replace(options, dags=EXAMPLES, flower_port=0 if options.flower_port is None else options.flower_port)
     console.print("starting Valkey, SQLite, a local Kubernetes API, scheduler, worker, dispatcher and Flower …")
     with standalone.Stop().listening() as stop:
@@ -113,6 +114,7 @@ class _Show:
     @contextmanager
     def _shown(self) -> Iterator[Callable[[Sequence[rows.TaskRow]], None]]:
         """A function that shows the tasks as they are now."""
+        # A log of CI keeps every redraw of a live table.
         if not self.console.is_terminal:
             yield _Lines(self.console).show
             return

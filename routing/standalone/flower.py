@@ -22,6 +22,7 @@ def run(settings: Settings, *, app: Celery) -> None:
     from routing.monitoring import pods_page
 
     pods_page.install(settings.database.url)
+    # In this process: our page is put into Flower's own tables, and the password stands on no command line.
     app.start(["flower", *arguments])
 
 

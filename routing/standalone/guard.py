@@ -16,6 +16,7 @@ GRACE_S = 3.0
 
 def main() -> None:
     """Read the list until the supervisor is gone, then end what is left."""
+    # Whatever ends all processes of this user, such as a logout, must not end the guard before those on its list.
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT):
         signal.signal(number, signal.SIG_IGN)
     groups: dict[int, None] = {}
@@ -42,6 +43,7 @@ def send(groups: Iterable[int], number: signal.Signals) -> None:
     for group in groups:
         try:
             os.killpg(group, number)
+        # macOS answers EPERM for a group of which only zombies are left.
         except (ProcessLookupError, PermissionError):
             continue
 

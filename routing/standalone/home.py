@@ -34,6 +34,7 @@ def locked(folder: Path) -> Iterator[int]:
         ) from error
     with lock:
         _take(lock, folder)
+        # Only once it is ours: until then it says who has it.
         lock.truncate(0)
         lock.write(f"{os.getpid()}\n")
         lock.flush()
@@ -45,6 +46,7 @@ def write_settings(folder: Path, sections: Mapping[str, Any]) -> Path:
     path = folder / SETTINGS_FILE
     draft = path.with_name(f"{path.name}.new")
     draft.unlink(missing_ok=True)
+    # Private from its first moment, since a chmod would come too late; whole when it gets its name, for parts read it.
     with os.fdopen(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
         file.write(
             "# Written by podyard at each start of its embedded parts; your own settings belong in podyard.toml.\n"
@@ -73,6 +75,7 @@ def _quoted(value: object) -> str:
 
 def _take(lock: IO[str], folder: Path) -> None:
     """Lock the file; where its holder is dead, wait for the guard that ends what the holder left running."""
+    # The guard of a supervisor that was killed has the lock until it has ended what was left.
     deadline_mono_s = time.monotonic() + guard.GRACE_S + 2
     while not _is_taken(lock):
         lock.seek(0)

@@ -59,6 +59,7 @@ class Layout:
         return cls(
             home=known.home,
             environment=environment,
+            # Both have to be written: with one of them ours is needed for the other.
             valkey=None if {"broker.url", "results.url"} <= known.source.keys() else valkey.new_address(),
             cluster_port=None if cluster_is_given else free_port(),
             flower=f"{known.flower.address}:{known.flower.port}" if with_flower else None,
@@ -123,6 +124,7 @@ class Layout:
             command=(sys.executable, "-m", "dispatcher.localcluster", "--home", str(folder), "--port", str(port)),
             env=self.environment,
             log=self._log("local-cluster"),
+            # The file may be of an earlier run, so the port is asked, too.
             is_ready=lambda: self.kubeconfig.exists() and is_listening("127.0.0.1", port),
             stop_timeout_s=8.0,  # its pods get a grace period of their own
         )
@@ -134,6 +136,7 @@ class Layout:
     def _podyard(self, name: str, *, is_ready: Callable[[], bool], after: tuple[str, ...]) -> part.Part:
         return part.Part(
             name=name,
+            # Not `podyard` by PATH, which may be another installation's.
             command=(sys.executable, "-m", "routing.cli", name),
             env=self.environment,
             log=self._log(name),

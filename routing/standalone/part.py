@@ -34,6 +34,7 @@ def require_free_port(address: str, port: int, *, setting: str) -> None:
     """Raise EmbeddedError, naming the setting that changes it, where `address:port` cannot be listened on."""
     family = socket.AF_INET6 if ":" in address else socket.AF_INET
     with socket.socket(family) as probe:
+        # Connections of the last run in TIME_WAIT keep no server from listening.
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             probe.bind((address, port))

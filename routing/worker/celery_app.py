@@ -31,6 +31,7 @@ _KEEPALIVE = {
 
 def build(settings: Settings, role: Role) -> Celery:
     """Return the app of one process. Connects to nothing."""
+    # No fixups: Celery's one for Django would import an author's settings because of a variable of the environment.
     app = Celery("podyard", set_as_current=role != "scheduler", fixups=())
     app.conf.update(configuration(settings, role))
     if role == "worker":
@@ -45,14 +46,17 @@ def configuration(settings: Settings, role: Role) -> dict[str, Any]:
     return {
         "broker_url": settings.broker.url,
         "broker_connection_retry_on_startup": True,
+        # Celery gives up after 100 tries by default: here a broker may be away for as long as it likes (B3).
         "broker_connection_max_retries": None,
         "broker_channel_error_retry": True,  # a server that says no for a while (READONLY, OOM …) comes to its senses
         "broker_transport_options": transport_options(settings.broker.url, role),
         "result_backend": result_backend_url(settings.results.url),
         "result_expires": settings.results.expires_s,
         "result_backend_always_retry": role == "worker",  # a dispatcher has a back-off of its own that blocks nobody
+        # Of the result backend. Celery's default is 120 s, for which a server that hangs would block the caller (B12).
         "redis_socket_timeout": 15.0,
         "redis_socket_connect_timeout": 5.0,
+        # For `results.backend`, which is made by Celery and sees nothing but the app's configuration.
         "podyard_deployment": settings.deployment,
         "podyard_celery_patches": dict(vars(settings.celery_patches)),
         "task_serializer": "json",
@@ -62,11 +66,16 @@ def configuration(settings: Settings, role: Role) -> dict[str, Any]:
         "task_default_queue": router.DEFAULT_QUEUE,
         "task_create_missing_queues": True,
         "task_track_started": role == "dispatcher",  # on a worker the claim says it
+        # ADR 3: held for as long as its task runs, a message would be delivered again after each visibility time-out.
         "task_acks_late": False,
+        # By the scheduler, for each message: Flower shows a task when a worker has received it.
         "task_send_sent_event": False,
         "worker_send_task_events": True,  # what Flower shows
+        # B17: no message waits behind a long task while another worker is idle. Only
+        # Redis brokers can do without any prefetch.
         "worker_prefetch_multiplier": 1,
         "worker_disable_prefetch": role == "worker" and settings.broker.url.startswith(("redis", "sentinel")),
+        # Their messages are acknowledged: they would not come again.
         "worker_cancel_long_running_tasks_on_connection_loss": False,
         "enable_utc": True,
         "timezone": "UTC",
@@ -102,8 +111,10 @@ def _prepare_worker(app: Celery, settings: Settings) -> None:
         self_report,
     )
 
+    # By steps of the app and not by subclasses of the worker: `podyard worker` starts Celery's own.
     app.steps["worker"].update({heartbeat.Pulse, self_report.step_into(settings.health.folder)})
     app.steps["consumer"].update({broker_loss.SurviveBrokerLoss, ack_batching.FewerTrips, atomic_take.TakeStep})
+    # In the child: the kernel's parent-death signal is not inherited by a fork.
     signals.worker_process_init.connect(heartbeat.die_with_worker)
 
     def claim(attempt_id: str, holder: str) -> bool:
@@ -128,6 +139,7 @@ def dispatcher_options(settings: Settings) -> options.Options:
     def profile_for(queue: str) -> options.QueueProfile:
         route = settings.router.route(queue)
         if route.side != "kubernetes":
+            # Else it would put into pods what authors meant for workers.
             raise LookupError(
                 f"the queue {queue!r} is Celery's (rule {route.rule}): the dispatcher must not consume it"
             )

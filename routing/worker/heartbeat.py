@@ -19,6 +19,7 @@ from routing.results import backend
 
 log = logging.getLogger(__name__)
 
+# Three beats may fail before the key is gone.
 PULSE_S = 5.0
 RETRY_S = 1.0
 LEASE_S = 20
@@ -39,8 +40,10 @@ class Pulse(bootsteps.StartStopStep):
 
     def start(self, parent: WorkController) -> None:
         """Begin to beat."""
+        # The app's own client would share its lock with the children that are forked later.
         source = parent.app.backend
         beating = backend.Heart(source.new_client(), keys=source.keys, instance=source.instance, lease_s=LEASE_S)
+        # A daemon: a worker that ends must not wait for a server that does not answer.
         threading.Thread(target=_beat, args=(beating, self._stopped), name="heartbeat", daemon=True).start()
 
     def stop(self, parent: WorkController) -> None:

@@ -53,6 +53,7 @@ def execute(
         try:
             value = task.execute(context, message.get("inputs") or {})
         except SystemExit as error:
+            # Celery's WorkerShutdown and WorkerTerminate are kinds of SystemExit.
             if type(error) is not SystemExit or _is_terminating():
                 raise  # this process is asked to end; the body is not to blame
             raise _exited(error) from error
@@ -74,6 +75,7 @@ def register(
     writes to this process's own output.
     """
 
+    # Not shared: it belongs to this app with its folder and claim, and must not enter every other app of the process.
     @app.task(name=TASK_NAME, bind=True, typing=False, shared=False)
     def run(self: Any, **message: Any) -> Any:
         request = self.request
@@ -109,6 +111,7 @@ def _build_pod_app(environ: Mapping[str, str]) -> Celery:
     from routing.worker import task_log
 
     task_log.plain()
+    # Said outright: else Celery takes both from its own variables, which an image may set for something else.
     app = Celery("podyard", broker="memory://", backend="disabled://", set_as_current=False, fixups=())
     app.conf.update(accept_content=["json"], task_serializer="json", result_serializer="json")
     folder = Path(environ.get(FOLDER_VARIABLE) or "dags").absolute()
@@ -121,6 +124,7 @@ def _find(message: Mapping[str, Any], folder: Path) -> tuple[DAG, Operator]:
     try:
         loaded = dagfile.load(folder, file)
     except FileNotFoundError as error:
+        # A pod whose volume is missing has another remedy than a DAG file that opens a file of its own.
         if error.filename is not None and not str(error.filename).endswith(file):
             raise _unusable(file, error) from error  # the file's own code looked for another one
         raise TaskFailed(
@@ -131,6 +135,7 @@ def _find(message: Mapping[str, Any], folder: Path) -> tuple[DAG, Operator]:
         if isinstance(error, SystemExit) and (type(error) is not SystemExit or _is_terminating()):
             raise
         raise _unusable(file, error) from error
+    # Found anew at each run: the file here may be another version than the scheduler's.
     dag = loaded.dags.get(dag_id)
     task = dag.tasks.get(task_id) if dag else None
     if dag is None or not isinstance(task, Operator):
@@ -159,6 +164,7 @@ def _logged(message: Mapping[str, Any], *, folder: Path, max_bytes: int, attempt
         except Exception as error:
             from dispatcher.protocol import tracebacks
 
+            # The result has it, too, but `podyard tasks logs` shows the log alone.
             stream.write(tracebacks.of_author(error))
             raise
 
@@ -229,5 +235,6 @@ def _time_limit(seconds: float | None) -> Iterator[None]:
     finally:
         signal.setitimer(signal.ITIMER_REAL, 0)
         signal.signal(signal.SIGALRM, before)
+    # `except Exception` in the body is enough to swallow what was raised in it.
     if late:
         raise late[0]  # the body caught it

@@ -32,6 +32,7 @@ def step_into(folder: Path) -> type[bootsteps.StartStopStep]:
 
         def start(self, parent: Any) -> None:
             """Begins to check and to write."""
+            # By the worker's own timer: it stands still when the event loop does, and that is what shall be seen.
             parent.timer.call_repeatedly(TURN_S, self._health.turned)
             self._health.start()
 

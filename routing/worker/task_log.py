@@ -85,6 +85,8 @@ class CappedFile(io.RawIOBase):
             return
         try:
             self._path.parent.mkdir(parents=True, exist_ok=True)
+            # O_APPEND: a program that has the descriptor writes behind us and not over
+            # us. O_CLOEXEC: only such as are given it.
             self._fd = os.open(self._path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o640)
         except OSError as error:
             self._fd = -2
@@ -98,6 +100,7 @@ class CappedFile(io.RawIOBase):
                 data = data[os.write(self._fd, data) :]
         except OSError as error:
             os.close(self._fd)
+            # Not tried again with each line: a full disk costs one warning.
             self._fd = -2
             _warn(f"podyard: the task log {self._path} cannot be written: {error}")
 
@@ -106,12 +109,15 @@ class CappedFile(io.RawIOBase):
 def captured(place: Place, attempt_id: str) -> Iterator[io.TextIOBase]:
     """Inside, standard output, standard error and logging of this process go to the attempt's log."""
     raw = CappedFile(path_of(place, attempt_id), place.max_bytes)
+    # By lines, so that a process that is killed has left all that it said; any
+    # text, for a body must not fail by printing.
     stream = io.TextIOWrapper(raw, encoding="utf-8", errors="backslashreplace", line_buffering=True)  # type: ignore[type-var]
     root = logging.getLogger()
     before = sys.stdout, sys.stderr, root.handlers
     _prepare(root)
     _handler.stream = stream
     sys.stdout = sys.stderr = stream
+    # Celery's own handlers would write the body's lines into the worker's log.
     root.handlers = [_handler]
     try:
         yield stream
