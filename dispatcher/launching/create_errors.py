@@ -56,6 +56,9 @@ TABLE: Sequence[CreateErrorRule] = (
     CreateErrorRule(
         statuses=(403,), words='serviceaccount "default" not found', action="wait", reason="ServiceAccountPending"
     ),
+    CreateErrorRule(
+        statuses=(403,), words="not yet ready to handle request", action="wait", reason="ApiServerError"
+    ),  # an admission plugin whose caches are cold, after a restart
     CreateErrorRule(statuses=(403,), words="cannot create resource", action="wait", reason="NotPermitted"),
     CreateErrorRule(statuses=(403,), words="cannot patch resource", action="wait", reason="NotPermitted"),
     CreateErrorRule(statuses=(404,), words="namespaces ", action="fail", reason="NamespaceNotFound"),

@@ -42,6 +42,7 @@ CASES = [
     (503, "ServiceUnavailable", "apiserver is shutting down", "wait", "ApiServerError"),
     (504, "Timeout", "request did not complete within the allotted timeout", "wait", "ApiServerError"),
     (501, "Not Implemented", "", "fail", "Not Implemented"),
+    (403, "Forbidden", 'pods "x" is forbidden: not yet ready to handle request', "wait", "ApiServerError"),
     # K8: permissions and rules of the cluster
     (403, "Forbidden", 'pods is forbidden: User "u" cannot create resource "pods"', "wait", "NotPermitted"),
     (403, "Forbidden", 'secrets "s" is forbidden: User "u" cannot patch resource "secrets"', "wait", "NotPermitted"),
