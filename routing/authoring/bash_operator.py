@@ -65,6 +65,7 @@ class BashOperator(Operator):
         from routing.authoring import shell
 
         command = rendering.rendered(self.bash_command, context, inputs, "bash_command")
+        # After the templates: what another task returned is never read as one.
         command = spec.text(xcom.resolve(command, inputs))
         with tempfile.TemporaryDirectory(prefix="podyard-") as empty:
             try:
@@ -88,6 +89,7 @@ class BashOperator(Operator):
         return {
             **(os.environ if self.append_env else {}),
             **{f"PODYARD_CTX_{name.upper()}": str(context[name]) for name in _CONTEXT_IN_ENV},
+            # The author's last: what a task says wins over what it inherits.
             **{name: spec.text(xcom.resolve(value, inputs)) for name, value in env.items()},
         }
 

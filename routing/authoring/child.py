@@ -58,6 +58,7 @@ def _refuse_too_many(loaded: dagfile.DagFile) -> None:
 
 
 def _explain(error: BaseException, path: Path, folder: Path) -> dict[str, Any]:
+    # The traceback of a syntax error ends in our compile(), not in the file.
     if isinstance(error, SyntaxError) and error.filename == str(path):
         text = (error.text or "").strip()
         return {"line": error.lineno, "message": f"{type(error).__name__}: {error.msg}" + (f": {text}" if text else "")}
@@ -96,10 +97,12 @@ def _helpers(folder: Path, file: str) -> list[str]:
 def _limit(timeout_s: float, *, trace_fd: int) -> None:
     """A stack dump and the end when the time is up; the kernel's limits behind that."""
     faulthandler.enable(trace_fd)
+    # A thread of C: it ends a loop that never gives up the interpreter's lock, which no signal handler of Python's can.
     faulthandler.dump_traceback_later(timeout_s, exit=True, file=trace_fd)
     cpu_s = math.ceil(timeout_s) + 2
     for kind, wanted in (
         (resource.RLIMIT_CPU, cpu_s),
+        # Not RLIMIT_AS, which counts address space that libraries reserve and never use.
         (resource.RLIMIT_DATA, MEMORY_LIMIT_BYTES),
         (resource.RLIMIT_CORE, 0),
     ):

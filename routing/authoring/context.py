@@ -51,6 +51,7 @@ def build(message: Mapping[str, Any], *, params: Mapping[str, Any], attempt_id: 
         ds_nodash=ds.replace("-", ""),
         logical_date=logical_date,
         map_index=message.get("map_index", -1),
+        # What the run was started with wins over the DAG's defaults, as in Airflow.
         params={**params, **conf},
         run_id=message.get("run_id"),
         task_id=message["task_id"],

@@ -36,6 +36,7 @@ def is_client_object(value: Any) -> bool:
 
 
 def _copied(value: Any, known: dict[int, Any]) -> Any:
+    # A list that contains itself must end, too.
     if id(value) in known:
         return known[id(value)]
     if isinstance(value, dict | list):
@@ -43,6 +44,7 @@ def _copied(value: Any, known: dict[int, Any]) -> Any:
         for key, part in list(value.items() if isinstance(value, dict) else enumerate(value)):
             made[key] = _copied(part, known)
         return made
+    # Not a named tuple or another subclass, whose constructor may take other arguments.
     if type(value) is tuple:
         return tuple(_copied(part, known) for part in value)
     if isinstance(value, set):

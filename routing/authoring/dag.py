@@ -87,6 +87,7 @@ class DAG:
         """Keeps a sentence for `podyard dags show`; with a kind, Python's warnings show it too."""
         self.warnings.append(message)
         if kind is not None:
+            # The warning names the author's line, however deep it was found.
             ours = list(itertools.takewhile(_is_ours, _frames()))
             warnings.warn(message, kind, stacklevel=len(ours) + 1)
 
@@ -126,6 +127,7 @@ def collecting() -> Iterator[list[DAG]]:
     """Gathers every DAG made inside the block; blocks may be nested, each gathers its own."""
     found: list[DAG] = []
     outer = _open[:]
+    # A file that is loaded while another one's `with` block is open must not join that DAG.
     _open.clear()
     _collecting.append(found)
     try:

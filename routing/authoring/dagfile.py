@@ -74,6 +74,7 @@ def _execute(path: Path, folder: Path) -> DagFile:
         sys.path.append(str(folder))  # at the end: a helper named like an installed package must not replace it
     module = ModuleType(_module_name(path))
     module.__file__ = str(path)
+    # Data classes and pickle look a class's module up there.
     sys.modules[module.__name__] = module
     # Compiled here and not by the import system: its cache distinguishes versions by whole seconds only.
     code = compile(path.read_bytes(), str(path), "exec", dont_inherit=True)

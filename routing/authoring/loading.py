@@ -38,6 +38,7 @@ MAX_FILE_BYTES = 4 * 1024 * 1024
 """A larger file is not loaded: it is data and no code, and its parser would take gigabytes."""
 _KILL_AFTER_S = 2.0
 _READ_LIMIT_BYTES = 64 * 1024 * 1024
+# What an author's file does while it is loaded needs no broker, result backend or database.
 _SECRET = re.compile(r"PODYARD_(BROKER|RESULTS|DATABASE|FLOWER)__")
 
 
@@ -88,6 +89,7 @@ class FolderLoader:
         self.timeout_s = timeout_s
         self._versions: dict[str, _Version] = {}
         self._pending: dict[str, Future[_Version]] = {}
+        # Threads, which only wait: the file is executed in a child of its own.
         self._pool = ThreadPoolExecutor(CHILDREN, thread_name_prefix="load")
         self._running: set[subprocess.Popen[bytes]] = set()
         self._closed = False
@@ -142,6 +144,7 @@ class FolderLoader:
         before = self._versions.get(file, _Version({}))
         if self._closed:
             return before
+        # Before it is read: a file that is changed while it loads is stale again at the next look.
         signature = _signature(folder / file)
         try:
             found = _too_large(signature) or self._run_child(file, folder)
@@ -151,21 +154,26 @@ class FolderLoader:
         version = _Version({file: signature, **helpers}, loaded_mono_s=time.monotonic())
         if found["error"] is None:
             return replace(version, dags=tuple((DagSpec.from_json(one["spec"]), one["line"]) for one in found["dags"]))
+        # A child that died could not say what it had imported; the helpers of before may be what broke it.
         if not found["helpers"]:
             version = replace(version, signatures={**before.signatures, file: signature})
         error = LoadError(file, found["error"]["line"], found["error"]["message"])
         return replace(version, error=error, dags=before.dags, failures=before.failures + 1)
 
     def _run_child(self, file: str, folder: Path) -> dict[str, Any]:
+        # Files and no pipes: a pipe that is full blocks the child, and one that
+        # a leftover program holds open never ends.
         with tempfile.TemporaryFile() as result, tempfile.TemporaryFile() as trace:
             command = [sys.executable, "-P", "-m", "routing.authoring.child", str(folder), file, str(self.timeout_s)]
             process = subprocess.Popen(
                 [*command, str(result.fileno()), str(trace.fileno())],
                 env={**child_environment(), "PODYARD_DAGS__FOLDER": str(folder)},
                 stdin=subprocess.DEVNULL,
+                # What a file prints would come again at each load, in the scheduler's log.
                 stdout=subprocess.DEVNULL,
                 stderr=subprocess.DEVNULL,
                 pass_fds=(result.fileno(), trace.fileno()),
+                # A group of its own, so that what the file has started can be ended with it.
                 start_new_session=True,
             )
             with self._running_child(process):
@@ -230,6 +238,7 @@ def _files(folder: Path) -> tuple[list[str], list[LoadError]]:
 
 def _raise_for(folder: Path) -> Any:
     def raise_if_top(error: OSError) -> None:
+        # A folder below that cannot be read must not hide the files of all others.
         if error.filename == str(folder):
             raise error
 
@@ -239,6 +248,7 @@ def _raise_for(folder: Path) -> Any:
 def _first_time(path: Path, seen: set[tuple[int, int]]) -> bool:
     with contextlib.suppress(OSError):
         status = path.stat()
+        # By inode: links may make a circle, and two paths may lead to one file.
         identity = (status.st_dev, status.st_ino)
         if identity in seen:
             return False
@@ -250,6 +260,7 @@ def _gather(versions: Mapping[str, _Version], errors: Iterable[LoadError]) -> Lo
     """All DAGs, by path of their file; a dag_id that was seen before is an error of the later file."""
     dags: dict[str, DagSpec] = {}
     found = list(errors)
+    # In one order, so that of two files with the same DAG it is always the same one that counts.
     for file in sorted(versions):
         version = versions[file]
         if version.error:
@@ -333,6 +344,7 @@ def _signature(path: Path) -> Signature | None:
 
 def _kill(process: subprocess.Popen[bytes]) -> None:
     with contextlib.suppress(ProcessLookupError, PermissionError):
+        # No SIGTERM before it: the author's code may ignore that, and owes us nothing but a result.
         os.killpg(process.pid, signal.SIGKILL)
     process.wait()
 

@@ -38,4 +38,5 @@ def refuse_unknown(where: str, given: Iterable[str], known: Iterable[str]) -> No
 
 def _is_forbidden(char: str) -> bool:
     code = ord(char)
+    # Lone surrogates, too: they cannot be encoded, so no broker and no database takes them.
     return code < 32 or 127 <= code < 160 or 0xD800 <= code <= 0xDFFF

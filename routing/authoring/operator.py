@@ -37,6 +37,7 @@ class Operator(edges.Node):
             )
         self.dag = owner
         names.refuse_unknown(f"{self.where}: parameter", given, (*self.parameters, *options.NAMES, "task_id", "dag"))
+        # A refused option that is None asks for nothing.
         given = {name: value for name, value in given.items() if value is not None or name not in self.refused}
         for name, remedy in self.refused.items():
             if name in given:
@@ -44,15 +45,18 @@ class Operator(edges.Node):
         for name, why in self.without_effect.items():
             if name in given:
                 owner.warn(f"{self.where}: {name} has no effect: {why}")
+        # `default_args` are for all tasks of the DAG: one of a kind that has no such option is no mistake.
         defaults = {name: value for name, value in owner.default_args.items() if name not in self.refused}
         self.options = options.read(self.where, copies.copied({**defaults, **given}))
         self.upstream = {}
         self.line = dags.line_in(owner.file)
         owner.add(self)
         misplaced = xcom.misplaced(arguments) or xcom.anywhere(given)
+        # Found while the file is loaded: otherwise the body would get the text «<result of task …>».
         if misplaced:
             raise InvalidDag(f"{self.where}: {misplaced}", line=self.line)
         self.inputs = tuple({reference.operator.task_id: None for reference in xcom.references(arguments)})
+        # An argument is an arrow, too: a result is there only once its task has ended.
         for reference in xcom.references(arguments):
             edges.link(reference, self)
 

@@ -84,12 +84,14 @@ def _queue(where: str, value: Any) -> dict[str, Any]:
     if not isinstance(value, str):
         raise InvalidDag(f"{where} must be the name of a queue, a string, not {value!r}")
     names.checked_id(f"queue ({where})", value)
+    # AMQP's short strings have 255 bytes, and Celery's -Q separates queues by commas.
     if "," in value or len(value.encode()) > MAX_QUEUE_LENGTH:
         raise InvalidDag(f"{where}: {value[:60]!r} cannot name a queue: no comma, at most {MAX_QUEUE_LENGTH} bytes")
     return {"queue": value}
 
 
 def _retries(where: str, value: Any) -> dict[str, Any]:
+    # True is an int in Python, and `retries=True` a mistake.
     if isinstance(value, bool) or not isinstance(value, int) or value < 0:
         raise InvalidDag(f"{where} must be an integer, 0 or more, not {value!r}")
     return {"retries": value}

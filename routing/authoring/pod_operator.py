@@ -51,6 +51,7 @@ class KubernetesPodOperator(Operator):
     @property
     def output(self) -> xcom.XComArg:
         """Its result, to be passed to other tasks."""
+        # Refused where it is used: there would be a task after it that always gets None.
         if not self._pod.get("do_xcom_push"):
             raise InvalidDag(f"{self.where} has no result; say do_xcom_push=True and write it in the pod")
         return super().output

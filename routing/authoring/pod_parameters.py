@@ -55,6 +55,7 @@ def read(where: str, name: str, value: Any) -> Any:
         if references:
             raise InvalidDag(f"{here} cannot hold {references[0]!r}: its value is needed before the task runs")
         return parameter.read(here, value)
+    # A list or mapping that is not known yet has no parts to check; the scheduler checks it when it is there.
     if isinstance(value, xcom.XComArg) and parameter.shape is not None:
         return {WHOLE: [value.operator.task_id, parameter.shape]}
     # While it is checked, a result is a text like any other; its mark holds a character that no author's text has.
@@ -502,6 +503,7 @@ def _without_marks(value: Any, stand_ins: dict[str, str]) -> Any:
     """The value with a text of its own for each template and result, whose real ones are not known yet."""
     if isinstance(value, dict):
         if value.keys() in ({XCOM}, {TEMPLATE}):
+            # The same template twice is the same text: names that refer to each other have to match.
             return stand_ins.setdefault(repr(value), f"unknown-{len(stand_ins)}")
         return {key: _without_marks(part, stand_ins) for key, part in value.items()}
     return [_without_marks(part, stand_ins) for part in value] if isinstance(value, list) else value

@@ -71,6 +71,7 @@ def _context_names(
         return ()  # some builtins have no signature; they refuse wrong arguments when they run
     name = getattr(function, "__name__", repr(function))
     try:
+        # While the file is loaded, so that a call that can never succeed costs no run.
         bound = signature.bind_partial(*args, **kwargs).arguments
     except TypeError as error:
         raise InvalidDag(f"{where}: {name}{signature} cannot be called with these arguments: {error}") from None

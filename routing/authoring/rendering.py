@@ -199,6 +199,8 @@ def _environment(*, has_comments: bool) -> jinja2.Environment:
         return value
 
     marks = {} if has_comments else {"comment_start_string": "{#\0", "comment_end_string": "\0#}"}
+    # Immutable: `params` and results are shared by all templates of a task.
+    # Undefined names fail instead of becoming "".
     environment = sandbox.ImmutableSandboxedEnvironment(
         undefined=StrictUndefined,
         autoescape=False,  # the text becomes arguments of programs, never HTML
@@ -229,6 +231,7 @@ def _pulls(tree: jinja2.nodes.Template) -> Pulls:
         and call.node.node.name in {"ti", "task_instance"}
     ]
     ids = frozenset(task_id for one in found if one is not None for task_id in one)
+    # A mention that is no call (`{% set pull = ti.xcom_pull %}`) may ask for anything.
     return Pulls(ids, is_open=None in found or len(found) < mentions)
 
 

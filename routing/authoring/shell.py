@@ -21,6 +21,7 @@ GRACE_S = 3.0
 """Between SIGTERM and SIGKILL for the command's process group."""
 MAX_LINE_BYTES = 64 * 1024 * 1024
 """A last line beyond this is cut: results of that size are refused anyway."""
+# The kernel's parent-death signal would reach the shell alone, and only on Linux.
 _GUARDED = """exec 3<&0 </dev/null
 { read -r _ <&3; kill -s KILL -- -$$; } >/dev/null 2>&1 &
 exec "$0" -c "$1" 3<&-"""
@@ -57,6 +58,7 @@ def run(command: str, *, env: Mapping[str, str], cwd: str, out: TextIO, err: Tex
         finally:
             _end_group(process)
     code = process.returncode
+    # As a shell reports it to its caller: 128 + the number of the signal.
     return ShellExit(exit_code=128 - code if code < 0 else code, last_line=last.text())
 
 
@@ -66,10 +68,12 @@ def _pass_on(process: "subprocess.Popen[bytes]", *, out: TextIO, err: TextIO, la
         return
     with selectors.DefaultSelector() as selector, process.stdout, process.stderr:
         for pipe, sink in ((process.stdout, _Sink(out, last.add)), (process.stderr, _Sink(err))):
+            # Ready may turn out to be nothing: a read that blocks would keep the other pipe from being emptied.
             os.set_blocking(pipe.fileno(), False)
             selector.register(pipe, selectors.EVENT_READ, sink)
         while selector.get_map():
             ready = selector.select(_POLL_S)
+            # The pipes stay open for as long as a program in the background has them.
             if not ready and process.poll() is not None:
                 break
             for key, _ in ready:
@@ -96,6 +100,7 @@ class _Sink:
             return True
         if self.also:
             self.also(chunk)
+        # Bytes until a line is whole: a character may be cut between two reads.
         lines, newline, rest = (self._rest + chunk).rpartition(b"\n")
         self._rest = rest
         self._write(lines + newline)
@@ -168,6 +173,7 @@ def _ended_by_sigterm(process: "subprocess.Popen[bytes]") -> Iterator[None]:
     def on_term(number: int, frame: FrameType | None) -> None:
         _signal_group(process, signal.SIGTERM)
         deadline_mono_s = time.monotonic() + GRACE_S
+        # Not `wait`, which takes a lock that the interrupted code may hold.
         while process.poll() is None and time.monotonic() < deadline_mono_s:
             time.sleep(0.02)
         _signal_group(process, signal.SIGKILL)

@@ -27,6 +27,7 @@ class TaskFunction(Generic[P, R]):
         self.function = function
         self._task_id = task_id
         self._given = copies.copied(dict(given))
+        # Without `updated` the function's attributes would be written over ours.
         update_wrapper(self, function, updated=())
 
     def __call__(self, *args: P.args, **kwargs: P.kwargs) -> Any:

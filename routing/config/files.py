@@ -39,6 +39,7 @@ class _File:
 
 def _read_text(file: Path, shown: str) -> str:
     try:
+        # Editors on Windows begin a file with a byte order mark, which is no TOML.
         return file.read_bytes().decode("utf-8-sig")
     except OSError as error:
         raise Unreadable(f"{shown}: cannot be read: {error.strerror}; correct the path or its permissions") from error

@@ -43,6 +43,7 @@ class Top(sections.Top):
 class Broker:
     """Where messages wait."""
 
+    # Not in `repr`, since it holds a password and a data class may end up in a traceback.
     url: Annotated[str, _url("a broker", BROKER_SCHEMES), about("The Celery broker.")] = field(
         default="redis://127.0.0.1:6379/0", repr=False
     )

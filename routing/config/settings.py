@@ -118,6 +118,8 @@ def load(path: Path | None = None, *, environ: Mapping[str, str] = os.environ, c
         embedded = _home(read, environ) / EMBEDDED_NAME
         if embedded.is_file():
             found.append(embedded)
+            # Read apart and laid below: what the user wrote wins over what
+            # `standalone` chose, the environment over both.
             below = _layers(cwd)
             files.read(below, embedded)
             read.add_below(below)
