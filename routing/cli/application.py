@@ -72,6 +72,7 @@ def options_of(app: "Celery", path: str, settings: "Settings") -> "Options":
             raise Failure(f"--app {path}: {error}") from error
     from routing.worker import celery_app
 
+    # The application's own name before the default: two applications on one cluster must not take each other's pods.
     named = settings.deployment if "deployment" in settings.source else app.main or settings.deployment
     database = settings.database.url if "database.url" in settings.source else None
     return replace(celery_app.dispatcher_options(settings), app_path=path, deployment=named, database_url=database)

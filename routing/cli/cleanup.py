@@ -109,6 +109,7 @@ def cleanup(
 def _namespaces(session: Session) -> list[str]:
     settings = session.settings
     rules = {rule.profile.namespace for rule in settings.router.rules if rule.side == "kubernetes"}
+    # A pattern has no namespace to list; those need --namespace.
     listed = {name for name in settings.policy.namespaces if not set("*?[") & set(name)}
     return sorted({settings.kubernetes.namespace, *rules, *listed})
 
@@ -146,6 +147,8 @@ async def _delete(api: "client.KubeClient", pod: Mapping[str, Any], *, dry_run: 
     result = "would be deleted"
     if not dry_run:
         try:
+            # By uid: a pod that was created under this name since the list is
+            # another one. Without grace, for it has ended.
             await api.delete_pod(metadata["namespace"], metadata["name"], uid=metadata["uid"], grace_s=0)
             result = "deleted"
         except (errors.ApiError, errors.ApiUnavailable) as error:

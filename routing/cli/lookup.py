@@ -40,6 +40,7 @@ def find_run(store: Store, text: str | None, *, dag: str | None = None) -> rows.
     if exact is not None:
         return exact
     runs = store.runs(dag, limit=_SEARCHED_RUNS)
+    # Beginnings first: `manual__2026` means the ids that begin so, though others may hold it, too.
     found = [run for run in runs if run.run_id.startswith(text)] or [run for run in runs if text in run.run_id]
     if len(found) == 1:
         return found[0]

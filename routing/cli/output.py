@@ -67,6 +67,7 @@ output_option = click.option(
 def console(*, stderr: bool = False) -> Console:
     """Rich's console for people."""
     stream = sys.stderr if stderr else sys.stdout
+    # No markup: ids may hold brackets. Without a terminal there is no width, so that grep finds each row on one line.
     return Console(stderr=stderr, highlight=False, markup=False, width=None if stream.isatty() else _ENDLESS)
 
 

@@ -9,6 +9,7 @@ _UNSAFE_IN_JSON = re.compile("[\x7f-\x9f\u200e\u200f\u202a-\u202e\u2066-\u2069\u
 
 def lines(text: str) -> str:
     """The text with its lines and tabs, without anything else that steers a terminal."""
+    # A lone carriage return would write over the beginning of its own line.
     text = _ESCAPE_SEQUENCE.sub("", text.replace("\r\n", "\n").replace("\r", "\n"))
     return _CONTROL.sub("", text)
 

@@ -92,11 +92,13 @@ def scheduler(session: Session, loglevel: str) -> None:
     \b
     Example:  podyard scheduler
     """
+    # Before anything is waited for: an SQLite file that nobody made does not come by waiting.
     session.require_database_file()
     from routing.cli import reach
     from routing.scheduling import service
 
     _log(loglevel)
+    # The database first: a scheduler without one has nothing to send.
     reach.wait_for(session.settings, database=reach.database, broker=reach.broker, result_backend=reach.results)
     service.run(session.settings, stop=_stop_on_signals())
 
@@ -174,8 +176,10 @@ def dispatcher(
     else:
         app, names = _app_of_dags(settings, wanted)
     profile_for = app.conf.podyard.profile_for
+    # By name, so that a queue that is named twice counts once.
     size = max_pods or sum({name: profile_for(name).max_pods for name in names}.values())
     pool = ["-P", "custom", f"--concurrency={size}"]
+    # Only ours go alone: an application's workers tell each other by mingle what was revoked.
     words = ["-Q", ",".join(names), "-n", name, f"--loglevel={loglevel}"]
     _run_worker(app, "dispatcher", *pool, *words, *(() if app_path or is_airflow else ALONE))
 
@@ -204,6 +208,7 @@ def _run_worker(app: Any, role: str, *words: str) -> None:
         else:
             stop_bound.begin(role, bound_s=stop_bound.WORKER_S, is_busy=lambda: how == "Warm" and _runs_bodies())
 
+    # Celery's signals keep weak references by default, and a function of this function has no other.
     signals.worker_init.connect(remember, weak=False)
     signals.worker_shutting_down.connect(bound, weak=False)
     app.worker_main(["worker", *words])
@@ -245,6 +250,7 @@ def _own_app(path: str, settings: Settings, wanted: Sequence[str]) -> tuple[Any,
     """
     found = application.load(path, settings)
     app = found.app
+    # What the application says of the patches itself wins over this file.
     if app.conf.get("podyard_celery_patches") is None:
         app.conf.podyard_celery_patches = dict(vars(settings.celery_patches))
     says_itself = app.conf.get("podyard") is not None
@@ -376,6 +382,7 @@ def _stop_on_signals() -> threading.Event:
     stop = threading.Event()
 
     def ask(number: int, frame: FrameType | None) -> None:
+        # A second signal does not begin the time anew.
         if not stop.is_set():
             stop_bound.begin("scheduler", bound_s=stop_bound.SCHEDULER_S)
         stop.set()

@@ -54,6 +54,7 @@ def broker_of(app: "Celery") -> str:
     """The broker of a Celery application answers."""
     connection = app.connection_for_write(connect_timeout=TIMEOUT_S)
     if connection.transport.driver_type == "redis":
+        # redis-py's own time-outs are set by the transport; `connect_timeout` above does not reach them.
         connection.transport_options |= _SHORT
     url = str(app.conf.broker_write_url or app.conf.broker_url or connection.as_uri(include_password=True))
     return _reach_messaging(connection, url=url, key="broker_url of the application")
@@ -92,6 +93,7 @@ def kubernetes(settings: Settings) -> str:
     selector = f"podyard.dev/deployment={names.label_value(settings.deployment)}"
 
     async def ask() -> str:
+        # The client's own time-outs are a dispatcher's, which has time; who asks here sits at a terminal.
         async with asyncio.timeout(4 * TIMEOUT_S), client.KubeClient(access) as api:
             version = await api.read_version()
             pods = [len((await api.list_pods(namespace, selector=selector)).pods) for namespace in namespaces]
@@ -161,6 +163,7 @@ def _reach_messaging(connection: kombu.Connection, *, url: str, key: str) -> str
         if connection.transport.driver_type == "redis":
             client = connection.default_channel.client
             about = client.info()
+            # By a write: a full server and a read-only replica answer everything else (B21).
             refusal = _refusal_of_writes(client)
     except (
         kombu.exceptions.KombuError,

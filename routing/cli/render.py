@@ -119,6 +119,7 @@ async def _validate(settings: "Settings", manifests: list[dict[str, Any]]) -> No
             try:
                 await api.create_pod(metadata["namespace"], json.dumps(one).encode(), dry_run=True)
             except errors.ApiError as error:
+                # The name is looked up last, when schema, quota and webhooks have let the pod pass.
                 if error.reason != "AlreadyExists":
                     raise Failure(f"the API server would not take the pod {metadata['name']}: {error}") from error
     click.echo(f"the API server would take {len(manifests)} pods", err=True)
@@ -178,6 +179,8 @@ def _task_message(
         logical_date=datetime.now(UTC),
         conf=_object(conf, "--conf"),
         try_number=1,
+        # A kind of text of its own: where a list or a mapping is wanted it
+        # leaves the parameter out, as nobody knows it.
         inputs={name: spec.Unknown(f"<result of {name}>") for name in task.inputs},
         params=dag.params,
         attempt_id=attempt_id,

@@ -35,9 +35,12 @@ def _watch(role: str, bound_s: float, is_busy: Callable[[], bool]) -> None:
     left_s = bound_s
     while left_s > 0:
         time.sleep(LOOK_S)
+        # Counted in looks and not by the clock: a process that was stopped for a while has not used up its time.
         left_s -= 0.0 if is_busy() else LOOK_S
     log.warning("the %s has not ended %g s after it was asked to and ends now; it waits in %s", role, bound_s, _waits())
     logging.shutdown()
+    # Not sys.exit: from a thread that ends the thread alone, and the interpreter joins the very
+    # threads that hang. And 0: it was asked to end.
     os._exit(0)
 
 

@@ -40,6 +40,7 @@ def follow(store: Store, run: rows.RunRow, *, interval_s: float = INTERVAL_S) ->
             asked_mono_s, scheduled = time.monotonic(), is_scheduled(store)
         now = store.run(run.run_id, dag_id=run.dag_id) or run
         tasks = tuple(store.tasks(run.run_id, dag_id=run.dag_id))
+        # At the first look everything that has moved already is a change, and what has not begun is none.
         changed = tuple(task for task in tasks if before.get(task.task_id, "none") != task.state)
         look = Look(run=now, tasks=tasks, changed=changed, is_scheduled=scheduled)
         yield look
