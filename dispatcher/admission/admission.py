@@ -82,9 +82,13 @@ class Admission:
             if attempt is None:
                 return None
             self.queues.take(attempt)
+            # The state may have changed while it waited: the watch knows pods
+            # by name, and may be faster than an answer.
             if attempt.state is not states.State.QUEUED:  # its create had worked, though it seemed to have failed
                 self.answered(attempt, keeps_slot=attempt.state in states.LIVE)
                 continue
+            # Only now that it is out of its wait queue: parked it holds nobody, at the
+            # head it would hold those behind it that ask the quota for something else.
             held = self.quotas.blocked_reason(attempt)
             if held is None:
                 self._begin(attempt, now_mono_s)
@@ -142,14 +146,18 @@ class Admission:
         used = self.slots.used()
         waits: dict[str, int] = {}
         oldest_s: dict[str, float] = {}
+        # What this dispatcher could not create anyway must not keep slots from others.
         left = max(0, self.own_limit - used.get(limits.ALL, 0))
         for queue in self.queues:
             head = queue[0]
+            # No create counts as under way: behind one that probes the others follow at once, and want their slots now.
             if self.holdoff.blocked_reason(head.namespace, now_mono_s=now_mono_s, under_way=0) is not None:
                 continue
             age_s = max(0.0, (now - head.received_at).total_seconds())
             count = min(len(queue), left)
             binding = self._bounds.binding(queue=head.queue, namespace=head.namespace, max_pods=head.profile.max_pods)
+            # From the narrowest limit to the widest: what the queue's own limit
+            # holds back needs no slot of its namespace.
             for key, limit in binding:
                 waits[key] = waits.get(key, 0) + count
                 oldest_s[key] = max(age_s, oldest_s.get(key, 0.0))
@@ -160,6 +168,7 @@ class Admission:
         }
 
     def _begin(self, attempt: Attempt, now_mono_s: float) -> None:
+        # Token, move and slot in one step without an await: the next head is asked against what this one has taken.
         self._bucket.take(now_mono_s)
         self._attempts.admit(attempt)
         self.slots.begin(attempt.namespace, attempt.pod.name, attempt.queue)
@@ -195,6 +204,7 @@ class Admission:
             return BlockedReason(
                 "NotPermitted", f"nobody would see its pod, the API server refuses to list them: {forbidden}"
             )
+        # Before the limits, which count that slot: one that is repeated would wait for itself where the limit is 1.
         if self.slots.has(namespace, attempt.pod.name):
             return None  # a create of it may have worked already: its pod counts
         here = self.slots.count(limits.ALL)
@@ -209,6 +219,7 @@ class Admission:
         for key, limit in reversed(binding):
             here = self.slots.count(key)
             allowed = self._shared.allowed(key, limit)
+            # Not known: whoever creates then may take slots that others hold.
             if isinstance(allowed, BlockedReason):
                 return allowed
             if here >= allowed:

@@ -65,9 +65,12 @@ class Capacity:
         """Shares the limits out with other dispatchers, until it is cancelled."""
         while True:
             again_s = LEAST_S
+            # Not before: nobody here knows yet which slots our own pods have,
+            # and an entry without them gives them away.
             if self._seen_pods.has_listed_all:
                 again_s = await self.shared.turn(self._demand)
                 self.room.set()
+            # Two waits: `wake` may be set by each pod that ends, and each turn is two requests.
             await asyncio.sleep(LEAST_S)
             await self.shared.wake.wait(max(0.0, again_s - LEAST_S))
 
@@ -77,6 +80,7 @@ class Capacity:
 
     def see(self, pod: Mapping[str, Any], kind: str) -> None:
         """An event of the watch, or a pod of a list."""
+        # A counter and no callback: `slots` knows nobody above it.
         freed = self._slots.freed
         self._slots.see(pod, kind, now_mono_s=time.monotonic())
         self._note_freed(since=freed)
@@ -108,5 +112,6 @@ class Capacity:
     def _max_pods_of(self, queue: str) -> int:
         try:
             return self._options.profile_for(queue).max_pods
+        # A pod may be of a queue that the settings do not have any more, and counts all the same.
         except LookupError:
             return QueueProfile().max_pods

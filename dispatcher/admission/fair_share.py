@@ -26,6 +26,7 @@ class Need:
     """How long its oldest attempt waits."""
 
 
+# Defaults are left out: all dispatchers' entries are in one object, which etcd keeps to 1 MiB.
 class Entry(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """What one dispatcher says of itself. The keys are those of `limits`."""
 
@@ -40,6 +41,7 @@ class Entry(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     def held(self, key: str, limit: int) -> int:
         """Slots that nobody else may have."""
         share = limit if self.shares is None else self.shares.get(key, 0)
+        # A share that was lowered below the pods there are frees nothing before these have ended.
         return max(share, self.used.get(key, 0))
 
     def need(self, key: str) -> Need:
@@ -68,6 +70,7 @@ def decode(text: str) -> Entry | None:
     """An entry as it was written, or None where it cannot be read."""
     try:
         return msgspec.json.decode(text, type=Entry)
+    # Anybody may write into a ConfigMap, and a later version may: one odd key must not stop admission.
     except msgspec.MsgspecError:
         return None
 
@@ -80,6 +83,7 @@ def grant(me: str, needs: Mapping[str, Need], *, limit: int, held: int, lost: in
     """
     used = needs[me].used
     target = targets(needs, limit=max(0, limit - lost))[me]
+    # By what the others hold, not by what they should: a grant must be true before they have let go of anything.
     room = max(0, limit - lost - held)
     allowed = min(target, room)
     return Grant(share=max(used, allowed), allowed=allowed, is_short=allowed < min(target, used + needs[me].waits))
@@ -90,6 +94,7 @@ def targets(needs: Mapping[str, Need], *, limit: int) -> dict[str, int]:
     wanted = {name: need.used + need.waits for name, need in needs.items()}
     given: dict[str, int] = {}
     left = limit
+    # Max-min fairness: whoever wants no more than an equal part gets it, and the rest is divided among the others.
     while wanted:
         level = left // len(wanted)
         modest = [name for name, count in wanted.items() if count <= level]
@@ -98,6 +103,8 @@ def targets(needs: Mapping[str, Need], *, limit: int) -> dict[str, int]:
         for name in modest:
             given[name] = wanted.pop(name)
             left -= given[name]
+    # Where all have what they want the rest is given out, too: a free slot then needs no asking for.
+    # Sorted by name last: each works this out alone from the same entries, and all must come to the same.
     by_wait = sorted(wanted or given, key=lambda name: (-int(needs[name].oldest_s // WAIT_STEP_S), name))
     for place, name in enumerate(by_wait):
         given[name] = given.get(name, 0) + left // len(by_wait) + (place < left % len(by_wait))

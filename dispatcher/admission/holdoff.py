@@ -74,9 +74,11 @@ class Holdoff:
         """
         pause = self._pauses.setdefault(scope, _Pause(blocked=blocked))
         pause.blocked = blocked
+        # Begun before the last failure it was under way with that one: 64 at once must not make a back-off of minutes.
         if begun_mono_s >= pause.failed_mono_s:
             pause.failures, pause.failed_mono_s = pause.failures + 1, now_mono_s
         delay_s = max(wanted_s, retry.backoff_s(max(1, pause.failures), jitter=jitter))
+        # Only `Retry-After` makes a pause longer that lasts already.
         if now_mono_s + delay_s <= pause.until_mono_s or (now_mono_s < pause.until_mono_s and not wanted_s):
             return None
         pause.until_mono_s = now_mono_s + delay_s
@@ -88,6 +90,7 @@ class Holdoff:
             self._in_a_row.pop(scope, None)
             self._worked_mono_s[scope] = now_mono_s
             pause = self._pauses.get(scope)
+            # That create was sent before the pause, so it says nothing of what the server wants from then on.
             if pause is not None and now_mono_s < pause.until_mono_s:
                 pause.failures = 0
             elif pause is not None:
@@ -98,6 +101,8 @@ class Holdoff:
         pause = self._pauses.get(scope)
         if pause is None:
             return None
+        # After the pause one goes ahead. Its answer ends the pause or begins
+        # the next one, which holds all others (K7, K13).
         is_probing = under_way > 0 and pause.blocked.reason not in _NOT_PROBED
         return pause.blocked if now_mono_s < pause.until_mono_s or is_probing else None
 

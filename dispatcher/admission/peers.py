@@ -41,12 +41,14 @@ class Plan:
 
     def lowered(self, to: "Plan") -> "Plan":
         """What holds while `to` is being written: of each limit the smaller part."""
+        # Neither plan holds for certain while the write is under way: it may be refused, or its answer lost.
         if to.is_alone:
             return self
         if self.is_alone:
             return to
         grants = {
             key: Grant(share=one.share, allowed=min(one.allowed, self.grants[key].allowed))
+            # A key that is new in `to` is left out: nothing is created by it before it was written.
             for key, one in to.grants.items()
             if key in self.grants
         }
@@ -72,6 +74,7 @@ class Peers:
         for pod in pods:
             metadata = pod["metadata"]
             queue = (metadata.get("annotations") or {}).get(labels.QUEUE_ANNOTATION)
+            # As ResourceQuota counts: a pod that has ended takes nothing from its node.
             if queue is not None and (pod.get("status") or {}).get("phase") not in _FINISHED:
                 owner = str((metadata.get("labels") or {}).get(labels.OWNER_LABEL, ""))
                 found.setdefault(owner, Counter()).update(limits.keys(queue, metadata["namespace"]))
@@ -88,8 +91,11 @@ class Peers:
         others = {name: entry for name, entry in entries.items() if name != self._me}
         self._beats = {name: self._beat_of(name, entry, now_mono_s) for name, entry in others.items()}
         dead = {name for name, (_, at) in self._beats.items() if now_mono_s - at > self._gone_s}
+        # Its entry is removed only behind a list that was asked for after its
+        # end: until then it may have pods nobody saw.
         over = {name for name in dead if self._is_counted_since_its_end(name) and not self._pods.get(name)}
         used = {key: need.used for key, (_, need) in needs.items() if need.used}
+        # Alone needs both: no entry of anybody who lives, and no pod of one without an entry.
         if others.keys() == over and not any(self._pods.values()):
             return Plan(entry=Entry(beat=beat, shares=None, used=used), gone=tuple(over))
         grants = {key: self._grant(key, limit, need, others, dead) for key, (limit, need) in needs.items()}
@@ -109,6 +115,7 @@ class Peers:
         if dead:  # pods change hands: who has taken some over counts with what the cluster shows
             held = {name: max(count, self._pods_of(name)[key]) for name, count in held.items()}
         lost = sum(self._left_of(name, key, limit, others[name]) for name in dead)
+        # Of dispatchers without an entry: it was removed by hand, or they may not write one.
         lost += sum(pods[key] for name, pods in self._pods.items() if name not in others)
         needs = {self._me: need, **{name: entry.need(key) for name, entry in living.items()}}
         return fair_share.grant(self._me, needs, limit=limit, held=sum(held.values()), lost=lost)
@@ -125,4 +132,5 @@ class Peers:
 
     def _beat_of(self, name: str, entry: Entry, now_mono_s: float) -> tuple[int, float]:
         known = self._beats.get(name)
+        # That it changed is what counts, seen by our own clock: a time in the entry would be of another machine's.
         return known if known is not None and known[0] == entry.beat else (entry.beat, now_mono_s)

@@ -31,11 +31,13 @@ class QuotaHolds:
         """A quota has no room for these resources of an attempt's pod."""
         for resource in resources:
             held = self._held.get((attempt.namespace, attempt.queue, resource))
+            # The one that came first keeps the hold: that is the order in which they are to get what becomes free.
             if held is None or _is_over(held) or held.first.received_at >= attempt.received_at:
                 self._held[(attempt.namespace, attempt.queue, resource)] = _Held(first=attempt, text=text)
 
     def blocked_reason(self, attempt: Attempt) -> BlockedReason | None:
         """Why an attempt is not tried now: an earlier one of its queue waits for the same resource."""
+        # Asked for each launch, and nearly always there is none.
         if not self._held:
             return None
         for resource in attempt.launch.resources:

@@ -63,6 +63,7 @@ class SharedLimits:
     ) -> None:
         self._client = kube
         self._namespace = namespace
+        # As a pod's: readable, valid whatever the deployment is called, and distinct by a hash of the whole name.
         self._name = names.pod_name("podyard-limits", deployment, key=deployment)
         self._labels = {
             labels.MANAGED_BY_LABEL: labels.MANAGED_BY,
@@ -70,6 +71,7 @@ class SharedLimits:
         }
         self._me = names.label_value(owner)
         self._pace = pace
+        # Not from 0: the entry of an earlier process of this name must be seen to change.
         self._beat = time.time_ns()
         self._peers = Peers(self._me, gone_s=pace.gone_s)
         self._plan: Plan | None = None
@@ -83,6 +85,7 @@ class SharedLimits:
 
     def allowed(self, key: str, limit: int) -> int | BlockedReason:
         """How many pods of a key this dispatcher may have now."""
+        # Without the ConfigMap limits hold here alone: less what the last look into the cluster saw of others.
         if self._is_denied:
             return max(0, limit - self._peers.pods(key))
         if self._plan is None or time.monotonic() > self._valid_until_mono_s:
@@ -92,6 +95,7 @@ class SharedLimits:
         if self._plan.is_alone:
             return limit
         granted = self._plan.grants.get(key)
+        # A queue whose first task just came: its key is in no plan yet.
         if granted is None:
             self.wake.set()
             return BlockedReason("LimitsUnknown", "its share of the limits is being asked for")
@@ -99,6 +103,7 @@ class SharedLimits:
 
     def freed(self) -> None:
         """A slot became free: where others wait for it they need not wait for the next turn."""
+        # Only where more is held than should be: then a slot that is free here is due to somebody else.
         if self._plan is not None and any(one.allowed < one.share for one in self._plan.grants.values()):
             self.wake.set()
 
@@ -113,6 +118,8 @@ class SharedLimits:
         except errors.ApiUnavailable as error:
             self._failed(error)
         except errors.ApiError as error:
+            # What a next try does not heal: no permission, no namespace, a
+            # server without ConfigMaps, an object too large.
             if error.status in (403, 404, 405, 413, 422):
                 self._deny(error)
             else:
@@ -128,18 +135,24 @@ class SharedLimits:
         if self._plan is None:
             return
         entry = Entry(beat=self._next_beat(), used={key: count for key, count in used.items() if count})
+        # Before the write: nothing is created by a share that is being given back.
         self._plan = None
         patch = {"data": {self._me: fair_share.encode(entry)}}
         with contextlib.suppress(errors.ApiError, errors.ApiUnavailable, TimeoutError):
             await asyncio.wait_for(self._client.patch_config_map(self._namespace, self._name, patch), LEAVE_S)
 
     async def _turn(self, demand: Demand) -> float:
+        # Read anew for each try: the plan must follow from the very object that it is written over.
         async for one in retry.Tries(_ChangedByOthers, backoff=BACKOFF):
             with one:
                 found = await self._read()
                 now_mono_s = time.monotonic()
                 plan = self._peers.plan(_entries(found), dict(demand()), beat=self._next_beat(), now_mono_s=now_mono_s)
+                # Less is done before less is written (ADR 8): others may use
+                # what we gave up as soon as the server has it.
                 self._plan = self._plan.lowered(plan) if self._plan is not None else None
+                # Before the request: others count our silence from when they
+                # see the beat, which may be before the answer is here.
                 sent_mono_s = time.monotonic()
                 await self._write(found, plan)
         self._worked(plan, sent_mono_s)
@@ -149,12 +162,15 @@ class SharedLimits:
         try:
             return await self._client.read_config_map(self._namespace, self._name)
         except errors.ApiError as error:
+            # A 404 that names something else is about the namespace, or from a
+            # proxy: creating the object would not help.
             if error.status == 404 and self._name in error.message:
                 return None
             raise
 
     async def _write(self, found: Mapping[str, Any] | None, plan: Plan) -> None:
         """Raises _ChangedByOthers where somebody else was faster."""
+        # None removes a key: a merge patch (RFC 7386).
         data: dict[str, str | None] = {self._me: fair_share.encode(plan.entry), **dict.fromkeys(plan.gone)}
         metadata: dict[str, Any] = {"name": self._name, "namespace": self._namespace, "labels": self._labels}
         try:
@@ -162,9 +178,11 @@ class SharedLimits:
                 body = {"apiVersion": "v1", "kind": "ConfigMap", "metadata": metadata, "data": data}
                 await self._client.create_config_map(self._namespace, body)
             else:
+                # In a patch it is a precondition: the API server answers 409 where the object has changed since.
                 version = {"resourceVersion": found["metadata"]["resourceVersion"]}
                 await self._client.patch_config_map(self._namespace, self._name, {"metadata": version, "data": data})
         except errors.ApiError as error:
+            # 409 of a create: another dispatcher made it first. 404 of a patch: somebody deleted it meanwhile.
             if error.status == 409 or (found is not None and error.status == 404):
                 raise _ChangedByOthers(f"the ConfigMap {self._name} was changed by others again and again") from error
             raise

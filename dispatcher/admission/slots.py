@@ -60,6 +60,7 @@ class Slots:
     def release(self, namespace: str, pod: str) -> None:
         """No pod was made. One that the watch has seen goes on counting."""
         slot = self._slots.get((namespace, pod))
+        # With a uid the watch or an answer has shown it: the failure that ends the create is not the whole truth.
         if slot is not None and slot.uid is None:
             self._drop((namespace, pod))
 
@@ -69,10 +70,12 @@ class Slots:
         name, uid = (metadata["namespace"], metadata["name"]), metadata.get("uid")
         slot = self._slots.get(name)
         if kind == "DELETED" or (pod.get("status") or {}).get("phase") in _FINISHED:
+            # By uid: the end of an earlier pod of this name comes late and must not free the slot of the next one.
             if slot is not None and slot.uid == uid:
                 self._drop(name)
         elif slot is None:
             queue = (metadata.get("annotations") or {}).get(labels.QUEUE_ANNOTATION)
+            # W7: without our annotation it is no pod of ours, whatever labels it has.
             if queue is not None:
                 self._put(name, _Slot(queue=queue, since_mono_s=now_mono_s, uid=uid))
         elif slot.uid is None:
@@ -80,12 +83,14 @@ class Slots:
 
     def sync(self, namespace: str, pods: Collection[str], *, asked_mono_s: float) -> None:
         """What a list of a namespace lacks, though it was there before the list was asked for, is gone."""
+        # A create under way has no beginning yet (infinite), so no list can lack it.
         gone = [name for name, slot in self._slots.items() if name[0] == namespace and slot.since_mono_s < asked_mono_s]
         for name in gone:
             if name[1] not in pods:
                 self._drop(name)
 
     def _put(self, name: tuple[str, str], slot: _Slot) -> None:
+        # One slot takes another's place: none became free, and nobody need be woken.
         freed = self.freed
         self._drop(name)
         self.freed = freed

@@ -42,6 +42,8 @@ class WaitQueues(Generic[W]):
     def add(self, one: W) -> None:
         """Into its line, at the place of the time at which it was received."""
         line = self._queues.setdefault(one.queue, {}).setdefault(one.namespace, deque())
+        # From the end: what is new is nearly always the latest; only what is
+        # parked or requeued goes further to the front.
         place = len(line)
         while place and line[place - 1].received_at > one.received_at:
             place -= 1
@@ -64,6 +66,7 @@ class WaitQueues(Generic[W]):
     def take(self, head: W) -> None:
         """Takes out the first of a line. Its queue has had its turn."""
         self._queues[head.queue][head.namespace].popleft()
+        # One turn per attempt taken: a queue of ten thousand does not keep one of three from its slots.
         self._queues.move_to_end(head.queue)
         self._tidy(head)
 
