@@ -23,12 +23,15 @@ class BlockedReasons:
     def explain(self, admission: Admission, attempts: Attempts, *, now_mono_s: float) -> None:
         """Gives every attempt in the wait queues the reason that holds now."""
         for queue in admission.queues:
+            # Of the head alone: within a wait queue nobody is overtaken, so what holds the head holds all behind it.
             hold = admission.blocked_reason(queue[0], now_mono_s)
             if hold is None:
                 continue
             name = (queue[0].queue, queue[0].namespace)
             is_due = now_mono_s - self._renewed_mono_s.get(name, 0.0) >= NUMBERS_S
             renewed: Iterable[Attempt] = islice(queue, NUMBERS_OF) if is_due else ()
+            # Each new text is a row to write: numbers that change all the time
+            # are written seldom, a new reason at once.
             changed = [one for one in queue if one.blocked is None or one.blocked.reason != hold.reason]
             for attempt in {*changed, *renewed}:
                 attempts.block(attempt, hold)
@@ -44,4 +47,5 @@ def explain(attempt: Attempt, admission: Admission, attempts: Attempts, *, now_m
     if hold is not None:
         attempts.block(attempt, hold)
     else:
+        # Nothing holds it, and it has no row yet: it is written as one that is about to be launched.
         attempts.changed.add(attempt)

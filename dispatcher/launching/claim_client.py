@@ -39,6 +39,7 @@ class ClaimStore(Protocol):
 
 def claim_store_of(backend: Any) -> ClaimStore | None:
     """The result backend as a store of claims, if it is one."""
+    # By its methods: a backend that knows claims is `routing`'s, which this package may not import.
     return backend if hasattr(backend, "take_launches") and hasattr(backend, "swap_launch") else None
 
 
@@ -71,6 +72,7 @@ class Claims:
         """Renews what waits for its pod, until it is cancelled."""
         while True:
             await asyncio.sleep(launch_claim.RENEW_S)
+            # Once its pod is known the claim need not be renewed: who finds it looks for the pod first, and adopts it.
             self._ours = {one: ours for one, ours in self._ours.items() if one.state in states.UNLAUNCHED}
             try:
                 await asyncio.gather(*map(self.take, self._ours))
@@ -106,6 +108,7 @@ class Claims:
         ours = self._ours.get(attempt)
         if ours is None or ours.unanswered:
             return
+        # Before the call: `is_fresh` says no from here on, so nothing is created by a claim that is being taken back.
         del self._ours[attempt]
         try:
             await self._swap(attempt, attempt.delivery, None)
@@ -115,6 +118,7 @@ class Claims:
     async def take(self, attempt: Attempt) -> launch_claim.Answer:
         """Claims the launch, or renews the claim. Raises what the result backend raises."""
         answer: asyncio.Future[launch_claim.Answer] = asyncio.get_running_loop().create_future()
+        # Gathered: hundreds of launches begin together, and a round trip for each would be most of what they cost.
         self._wanted.append((attempt, answer))
         if self._asking is None:
             self._asking = asyncio.get_running_loop().create_task(self._ask())
@@ -133,6 +137,7 @@ class Claims:
 
         Repeatable: where the answer of a call before was lost, what stands there is our own note.
         """
+        # A note and no deletion: whoever gets the message after us must not take it for one that was never launched.
         note = replace(self._claim(attempt), state=launch_claim.LOST)
         return await self._swap(attempt, held, note) or await self._swap(attempt, attempt.delivery, note)
 
@@ -158,6 +163,7 @@ class Claims:
 
     async def _release(self, attempt: Attempt) -> None:
         answer = await self.take(attempt)
+        # The question may just have granted it: left here it would be renewed by `run` after it was taken back.
         self._ours.pop(attempt, None)
         if answer.has_outcome:
             return  # its claim stands for good: nobody looks at it any more
@@ -179,6 +185,7 @@ class Claims:
         """Asks for all that are wanted, as long as any are."""
         try:
             while self._wanted:
+                # The first of a burst goes at once; who comes while it is under way travels with the next call.
                 again_mono_s = time.monotonic() + GATHER_S
                 wanted = [one for one in self._wanted if not one[1].done()]  # who was cancelled wants no claim
                 batch, self._wanted = wanted[:AT_ONCE], wanted[AT_ONCE:]
@@ -189,6 +196,7 @@ class Claims:
             self._asking = None
 
     async def _answer(self, batch: Sequence[tuple[Attempt, "asyncio.Future[launch_claim.Answer]"]]) -> None:
+        # From before the call: the server counts the age of the claim from when it wrote it, which is not earlier.
         asked_mono_s = time.monotonic()
         wanted = [(one.id, one.delivery, self._claim(one).encode()) for one, _ in batch]
         try:
@@ -201,6 +209,7 @@ class Claims:
                 if not future.done():
                     future.set_exception(error)
             return
+        # Also for who was cancelled meanwhile: the claim stands in the backend, and `close` has to know of it.
         for (attempt, future), answer in pairs:
             if answer.held is None and not answer.has_outcome:
                 self._ours.setdefault(attempt, _Ours(asked_mono_s=asked_mono_s)).asked_mono_s = asked_mono_s

@@ -46,28 +46,41 @@ class CreateErrorRule:
 _ANY = range(400, 600)
 
 TABLE: Sequence[CreateErrorRule] = (
+    # By the reason: 409 alone is also a conflict of writes, such as of two creates that one ResourceQuota counts.
     CreateErrorRule(statuses=(409,), kind="AlreadyExists", action="adopt", reason="AlreadyExists"),
+    # Whatever the status, which differs by how the call failed (K13).
     CreateErrorRule(statuses=_ANY, words="failed calling webhook", action="wait", reason="WebhookUnavailable"),
+    # A webhook chooses the status of its refusal. With 429 it asks to come again, so that is waited for.
     CreateErrorRule(statuses=range(400, 429), words="denied the request", action="fail", reason="WebhookDenied"),
     CreateErrorRule(statuses=(429,), words="denied the request", action="wait", reason="WebhookDenied"),
+    # Quota refuses by 403, as a missing permission does: only the words distinguish what heals by itself.
     CreateErrorRule(statuses=(403,), words="exceeded quota", action="wait", reason="QuotaExceeded"),
+    # A ResourceQuota that was just made: its controller has not counted yet.
     CreateErrorRule(statuses=(403,), words="status unknown for quota", action="wait", reason="QuotaUnknown"),
+    # Words of the admission plugin NamespaceLifecycle: what is being deleted takes no pod any more (K10).
     CreateErrorRule(statuses=_ANY, words="it is being terminated", action="fail", reason="NamespaceTerminating"),
+    # The controller makes `default` a moment after its namespace. Any other account is the author's mistake.
     CreateErrorRule(
         statuses=(403,), words='serviceaccount "default" not found', action="wait", reason="ServiceAccountPending"
     ),
     CreateErrorRule(
         statuses=(403,), words="not yet ready to handle request", action="wait", reason="ApiServerError"
     ),  # an admission plugin whose caches are cold, after a restart
+    # The words of the authorizers (RBAC): our own right and not the author's fault;
+    # an API server that has just started may not have read the role yet (K8).
     CreateErrorRule(statuses=(403,), words="cannot create resource", action="wait", reason="NotPermitted"),
+    # The same of the Secret with its message, which is a PATCH where a try before has made it.
     CreateErrorRule(statuses=(403,), words="cannot patch resource", action="wait", reason="NotPermitted"),
     CreateErrorRule(statuses=(404,), words="namespaces ", action="fail", reason="NamespaceNotFound"),
+    # Of the credentials, so of every request: tokens rotate, and the file is read again after a 401 (K17).
     CreateErrorRule(statuses=(401,), action="stop", reason="Unauthorized"),
+    # The API server protects itself from all that we send, whatever the namespace.
     CreateErrorRule(statuses=(429,), action="stop", reason="TooManyRequests"),
     CreateErrorRule(statuses=(408,), action="wait", reason="RequestTimeout"),
     CreateErrorRule(statuses=(409,), action="wait", reason="Conflict"),
     CreateErrorRule(statuses=(413,), action="fail", reason="RequestTooLarge"),
     CreateErrorRule(statuses=(415,), action="fail", reason="UnsupportedMediaType"),
+    # The two of the 5xx that no waiting heals.
     CreateErrorRule(statuses=(501, 505), action="fail", reason=""),
     CreateErrorRule(statuses=range(500, 600), action="wait", reason="ApiServerError"),
     CreateErrorRule(statuses=_ANY, action="fail", reason=""),
@@ -89,6 +102,7 @@ def may_have_worked(error: errors.ApiError | errors.ApiUnavailable) -> bool:
     """Whether a create with this error may have made the pod all the same."""
     if isinstance(error, errors.ApiUnavailable):
         return error.was_sent
+    # The object may be in etcd though the answer is an error: a time-out, or a proxy that has lost the server's answer.
     return error.status == 408 or error.status >= 500
 
 

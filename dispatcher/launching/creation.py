@@ -85,6 +85,8 @@ class Creation:
             self._admission.answered(attempt, keeps_slot=keeps_slot or attempt.state in states.LIVE)
 
     async def _launch(self, attempt: Attempt, sends: asyncio.Semaphore) -> None:
+        # A plain `revoke()` only adds to Celery's set of revoked ids and calls
+        # no pool: so that is looked at before a create.
         if self._guard.is_revoked(attempt):
             await self._withdraw(attempt)
             return
@@ -96,6 +98,7 @@ class Creation:
                 step = await self._guard.ask(attempt)
             if self.is_closing:
                 return  # its message is not acknowledged and comes again, to whoever consumes then
+            # Once more: the turn at the API server may have come minutes after the first look.
             if step.action == "create" and self._guard.is_revoked(attempt):
                 await self._withdraw(attempt)
                 return
@@ -125,12 +128,15 @@ class Creation:
         """What the result backend says to it."""
         if step.action == "create" and self._is_lost_sight_of(attempt):
             step = await self._guard.lose(attempt)
+        # The table of pods says that it ran and its outcome is gone (B23): a
+        # pod that was kept still tells it, and no second body runs.
         elif step.action == "create" and attempt.message.pod_end is not None:
             step = Step("look", "EndedBefore")
         match step.action:
             case "create":
                 await self._send(attempt)
             case "look":
+                # Somebody asked for its pod: it counts against the limits until it is known not to be there.
                 self._attempts.prepare(attempt, replace(attempt.launch, is_in_doubt=True))
                 await self._adopt(attempt, begun_mono_s=time.monotonic(), is_claimed_before=True)
             case "report":
@@ -160,6 +166,7 @@ class Creation:
     async def _send(self, attempt: Attempt) -> None:
         begun_mono_s = time.monotonic()
         self._attempts.owned(attempt, begun_mono_s)
+        # Before the request: where that is cancelled, a stop must not take back the claim of a pod that may exist.
         self._guard.sent(attempt)
         try:
             with self._doubted_if_interrupted(attempt):
@@ -176,6 +183,7 @@ class Creation:
     @contextlib.contextmanager
     def _doubted_if_interrupted(self, attempt: Attempt) -> Iterator[None]:
         """What is cancelled, or fails as nobody foresaw, leaves open what the server did, as no answer does."""
+        # From before the call: at any time from then on its pod may have been made, and may have gone.
         begun_mono_s = time.monotonic()
         try:
             yield
@@ -187,6 +195,7 @@ class Creation:
 
     def _doubt(self, attempt: Attempt, *, since_mono_s: float) -> None:
         """There may be a pod of it that nobody has seen yet, from that time on at the earliest."""
+        # The first one counts: a gap of the watch after it may hide that pod, whatever later creates were answered.
         since_mono_s = attempt.launch.doubted_mono_s or since_mono_s
         self._attempts.prepare(attempt, replace(attempt.launch, is_in_doubt=True, doubted_mono_s=since_mono_s))
 
@@ -197,15 +206,19 @@ class Creation:
         if attempt.pod.uid is None:
             self._attempts.name_pod(attempt, replace(attempt.pod, uid=uid))
         if attempt.state is states.State.LAUNCHING:
+            # Before the Secret is put: its pod is there and has its slot, whatever becomes of the Secret.
             self._admission.created(attempt, uid=uid, now_mono_s=time.monotonic())
             if attempt.launch.has_secret:
                 begun_mono_s = time.monotonic()
                 try:
+                    # After its pod: the Secret names the pod's uid as its owner,
+                    # so that the garbage collector removes it with the pod.
                     text, files = attempt.message.encode(), workload.files(attempt.message)
                     await self._client.put_secret(message_secret.secret(pod, text, files=files))
                 except (errors.ApiError, errors.ApiUnavailable) as error:
                     await self._after_error(attempt, error, begun_mono_s=begun_mono_s)
                     return
+        # Also where the events were faster: a create has worked, which ends a pause and a row of failures.
         self._admission.holdoff.worked(attempt.namespace, now_mono_s=time.monotonic())
         if attempt.state is states.State.LAUNCHING:  # else the pod's events were faster than the answer to its create
             made = replace(attempt.pod, created_at=datetime.now(UTC), created_mono_s=time.monotonic())
@@ -214,6 +227,7 @@ class Creation:
     async def _after_error(self, attempt: Attempt, error: Failure, *, begun_mono_s: float) -> None:
         if attempt.state is not states.State.LAUNCHING:
             return  # the create had worked: the pod's events were faster than the failure
+        # First: whatever follows, a create that may have worked is remembered until its pod was looked for.
         if create_errors.may_have_worked(error):
             self._doubt(attempt, since_mono_s=begun_mono_s)
         reaction = create_errors.react(error)
@@ -231,6 +245,8 @@ class Creation:
         try:
             pod = await self._client.read_pod(attempt.namespace, attempt.pod.name)
         except (errors.ApiError, errors.ApiUnavailable) as error:
+            # No pod under a claim: the claim's age decides. Without a claim a 404 after
+            # "already exists" is a pod that has just gone, and the create is repeated.
             if is_claimed_before and isinstance(error, errors.ApiError) and error.status == 404:
                 await self._do(attempt, await self._guard.without_pod(attempt))
             else:
@@ -281,6 +297,7 @@ class Creation:
             return
         reaction = create_errors.react(error)
         blocked, now_mono_s = BlockedReason(reason or reaction.reason, str(error)), time.monotonic()
+        # A reason of ours (`Conflict`) comes from reading the pod: that answer says nothing of the create before.
         is_answered = reason is None and isinstance(error, errors.ApiError)
         launch = replace(
             attempt.launch,
@@ -291,12 +308,14 @@ class Creation:
         # A quota that names resources refuses only pods that ask for the same: the rest of the namespace goes on.
         resources, is_too_large = quota_resources.exhausted(str(error))
         if blocked.reason == "QuotaExceeded" and resources:
+            # It asks for more than the whole quota has: no other pod's end makes room for it.
             if is_too_large:
                 self._attempts.end(attempt, endings.refused(attempt, error, reason="LargerThanQuota"))
                 return
             self._admission.quotas.refused(attempt, resources, str(error))
             self._admission.park(attempt, until_mono_s=now_mono_s + self._alone_s(launch.failures, error))
             return
+        # A quota, a webhook, a role are a namespace's; credentials and the server's own limits are everybody's.
         scope = EVERYWHERE if reaction.action == "stop" else attempt.namespace
         self._admission.park(
             attempt, until_mono_s=self._held_off(attempt, scope, blocked, error, begun_mono_s=begun_mono_s)

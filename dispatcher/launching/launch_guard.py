@@ -39,6 +39,7 @@ class LaunchGuard:
 
     def is_fresh(self, attempt: Attempt) -> bool:
         """Whether `create`, if that was the answer, still holds."""
+        # Where no claim of ours stands (no claims at all, or the answer was another's) none can be too old.
         claims = self._claims_for(attempt)
         return claims is None or not claims.holds(attempt) or claims.is_fresh(attempt)
 
@@ -56,6 +57,7 @@ class LaunchGuard:
             async for one in retry.Tries(Exception):  # the result backend is another's code, away or not
                 with one, self._noting(attempt):
                     step = await self._claimed(claims, attempt)
+            # By then the lease may have run out, and another dispatcher may be creating: asked again instead.
             if step.action != "create" or claims.is_fresh(attempt):
                 return step
             self._attempts.block(attempt, BlockedReason(AWAY, "it answers too slowly for a claim"))
@@ -109,6 +111,7 @@ class LaunchGuard:
     async def _claimed(self, claims: Claims, attempt: Attempt) -> Step:
         was_ours, place = claims.holds(attempt), attempt.key.place
         answer = await claims.take(attempt)
+        # Whether it was ours is looked at before the call, which makes it ours where it is granted.
         step = launch_claim.decide(answer, place=place, was_ours=was_ours)
         if step.action == "replace" and answer.held is not None:
             await claims.replace(attempt, answer.held)
@@ -131,15 +134,20 @@ class LaunchGuard:
         while True:
             asked_mono_s = time.monotonic()
             waited_s = (datetime.now(UTC) - attempt.received_at).total_seconds()
+            # A question for each message would be a round trip for each pod;
+            # nobody else has one that was just delivered once.
             is_doubtful = attempt.message.is_repeat or waited_s > DOUBT_AFTER_S
             if is_doubtful and attempt.stores_result and await self._has_outcome(attempt):
                 return Step("drop", "Ended")
+            # An answer that took longer may be out of date, like a claim.
             if time.monotonic() - asked_mono_s < launch_claim.FRESH_S:
                 return Step("create", "Unclaimed")
 
     async def _has_outcome(self, attempt: Attempt) -> bool:
         async for one in retry.Tries(Exception):
             with one, self._noting(attempt):
+                # `known_outcome`: a message that was put back behind its stored
+                # outcome runs again, as with a prefork pool.
                 has_outcome = await asyncio.to_thread(
                     self._questions.has_outcome, attempt.id, besides=attempt.message.known_outcome
                 )

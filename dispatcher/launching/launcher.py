@@ -57,6 +57,7 @@ class Launcher:
             try:
                 now_mono_s = time.monotonic()
                 self._launch_next(now_mono_s)
+                # After the launches: what was launched at once needs no reason, and no row that says so.
                 self._explain_fresh(now_mono_s)
                 if now_mono_s - looked_mono_s >= LOOK_S:
                     looked_mono_s = now_mono_s
@@ -64,6 +65,7 @@ class Launcher:
                 again_s = self._admission.again_in_s(time.monotonic())
             except Exception:
                 logger.exception("the wait queues could not be looked at")
+            # Never 0: a token that is due by less than the clock shows would make this a loop without a pause.
             await self._admission.room.wait(LOOK_S if again_s is None else min(LOOK_S, max(again_s, 0.001)))
 
     def submit(self, attempt: Attempt) -> None:
@@ -73,7 +75,10 @@ class Launcher:
         except Exception as error:  # whatever a template, an override or a value does fails this attempt alone
             self._attempts.end(attempt, endings.refused(attempt, error))
             return
+        # Its name is known before it waits: a pod of it that is there already (a message that came again) finds it.
         self._attempts.name_pod(attempt, pod)
+        # With what came of creates before: taken up again after the loops had
+        # ended it may have a pod, and its deadline must look for it.
         self._attempts.prepare(attempt, _with_past(launch, attempt.launch))
         attempt.blocked = None
         self._fresh.append(attempt)
@@ -81,6 +86,7 @@ class Launcher:
 
     async def close(self) -> None:
         """Begins no launches any more, and gives those under way a moment to be answered."""
+        # Before the wait: launches that still wait for their turn see it and send nothing.
         self._creation.is_closing = True
         if self._launches:
             _, late = await asyncio.wait(self._launches, timeout=CLOSE_S)
@@ -90,6 +96,7 @@ class Launcher:
 
     def _launch_next(self, now_mono_s: float) -> None:
         while not self._creation.is_closing and (attempt := self._admission.take(now_mono_s)) is not None:
+            # A task for each: a launch may wait long for the result backend, and the next one need not.
             task = asyncio.get_running_loop().create_task(self._creation.launch(attempt, self._sends))
             self._launches.add(task)
             task.add_done_callback(self._launches.discard)
