@@ -26,6 +26,8 @@ GONE_TRIES = 5
 LOG_S = 900.0
 """How long a log is waited for while there is no answer, or one that may be another one soon: the API server or the
 node is away, or permissions are not known yet after a restart. The pod stays meanwhile, and its outcome with it."""
+LATE_LINES = 50_000
+"""How much may have been written behind an outcome at most."""
 EVENTS_S = 5.0
 """Events are for people: after so long a failure is reported without them."""
 MESSAGE_CHARS = 4096
@@ -89,9 +91,7 @@ async def _task(kube: client.KubeClient, attempt: Attempt, seen: observation.Obs
         found = outcome.decode(message, task_id=attempt.id, retries=attempt.message.retries)
         if isinstance(found, outcome.Outcome):
             return found
-        lines = found.lines + outcome.SLACK_LINES
-        log = await _log(kube, attempt, container=merge.BASE, tail_lines=lines)
-        return outcome.read_frame(log, found)
+        return await _framed(kube, attempt, found)
     except _NO_ANSWER as error:
         if seen.verdict == "failed":
             return failed(attempt, seen)
@@ -107,6 +107,16 @@ async def _task(kube: client.KubeClient, attempt: Attempt, seen: observation.Obs
             f"the pod {attempt.pod.name} ended with exit code 0, but {why}; has its image this version of Podyard?",
             {"reason": "NoOutcome", "cause": "application", "pod": attempt.pod.name, "exit_code": seen.exit_code},
         )
+
+
+async def _framed(kube: client.KubeClient, attempt: Attempt, frame: outcome.Frame) -> outcome.Outcome:
+    """An outcome in the log. Threads of the body may have written on behind it: then a longer end of it is read."""
+    try:
+        lines = frame.lines + outcome.SLACK_LINES
+        return outcome.read_frame(await _log(kube, attempt, container=merge.BASE, tail_lines=lines), frame)
+    except outcome.UnreadableOutcome:
+        lines = frame.lines + LATE_LINES
+        return outcome.read_frame(await _log(kube, attempt, container=merge.BASE, tail_lines=lines), frame)
 
 
 async def _any_image(

@@ -85,14 +85,15 @@ def test_the_outcome_in_the_termination_message_is_the_attempts() -> None:
     assert read(builders.ended(1, message=message), made=one) == made
 
 
-def test_a_large_outcome_is_read_from_the_log() -> None:
-    """Behind what the body printed."""
+@pytest.mark.parametrize("late_lines", [1, 1000, 40_000])
+def test_a_large_outcome_is_read_from_the_log(late_lines: int) -> None:
+    """Behind what the body printed, and before what its threads went on to print."""
 
     async def call() -> Any:
         world = World()
         message, log = large(world.one)
         world.status = builders.ended(message=message)
-        world.log(log + b"goodbye\n")
+        world.log(log + b"goodbye\n" * late_lines)
         return (await world.read())[0].value
 
     assert run(call) == "x" * 9000
