@@ -15,6 +15,8 @@ class Background:
         """Runs `work` beside everything else; cancelled with the loop."""
         task = asyncio.get_running_loop().create_task(work)
         self._tasks.add(task)
+        # asyncio itself holds tasks by weak references only:
+        # https://docs.python.org/3/library/asyncio-task.html#asyncio.create_task
         task.add_done_callback(self._tasks.discard)
 
     async def cancel(self) -> None:
@@ -22,4 +24,5 @@ class Background:
         tasks = list(self._tasks)
         for task in tasks:
             task.cancel()
+        # `return_exceptions`: a stop waits for all of them, also behind one that failed.
         await asyncio.gather(*tasks, return_exceptions=True)

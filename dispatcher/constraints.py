@@ -86,6 +86,7 @@ class Key:
 
     def read(self, raw: object) -> Any:
         """The value that stands in a file. Raises ValueError whose text says what it must be instead."""
+        # msgspec knows no paths.
         if self.kind is Path:
             if isinstance(raw, str) and raw:
                 return Path(raw)
@@ -107,6 +108,8 @@ class Key:
                 return [part.strip() for part in text.split(",") if part.strip()]
             if self.kind in (bool, int, float):
                 text = _SWITCHES.get(text.lower(), text) if self.kind is bool else text
+                # Not strict: "3" is a number here, since a variable knows
+                # only text. The plain type, for `read` says what is allowed.
                 return msgspec.convert(text, self.kind, strict=False)
         except ValueError:
             pass
@@ -131,6 +134,7 @@ class Key:
 
 def keys_of(table: type[Any]) -> Mapping[str, Key]:
     """The keys of a table: a dataclass whose fields are annotated, in their order."""
+    # Once for each table: every rule of every queue asks for them.
     if table not in _KEYS:
         _KEYS[table] = MappingProxyType(_read_keys(table))
     return _KEYS[table]
@@ -153,6 +157,7 @@ def nearest(word: object, known: Collection[str]) -> str:
 def _key(name: str, annotation: Any, default: Any) -> Key:
     """Of several words for one thing the outermost annotation's count."""
     choices = [word for part in _parts(annotation) if get_origin(part) is Literal for word in get_args(part)]
+    # Outermost first: what a field says by `about` wins over what its type says.
     metas = [meta for part in _parts(annotation) for meta in reversed(getattr(part, "__metadata__", ()))]
     words = " or ".join(f'"{word}"' for word in choices)
     return Key(

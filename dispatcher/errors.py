@@ -84,6 +84,7 @@ class PodFailed(Exception):
     """
 
     def __init__(self, message: str, details: Mapping[str, Any] | None = None) -> None:
+        # Both as arguments: result backends make an exception again from its `args`.
         super().__init__(message, dict(details or {}))
         self.message = message
         self.details = dict(details or {})

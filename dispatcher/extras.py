@@ -44,8 +44,10 @@ def _packages(extra: str) -> set[str]:
     found: set[str] = set()
     for line in lines:
         requirement = Requirement(line)
+        # No marker: it belongs to the core, which is there.
         if requirement.marker is None or not requirement.marker.evaluate({"extra": extra}):
             continue
+        # `all` names other extras as `podyard[scheduler,flower]`.
         if canonicalize_name(requirement.name) == DISTRIBUTION:
             found = found.union(*(_packages(inner) for inner in requirement.extras))
         else:

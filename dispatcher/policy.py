@@ -116,6 +116,7 @@ def _problems(pod: Mapping[str, Any], policy: Policy, namespaces: Collection[str
     namespace = (pod.get("metadata") or {}).get("namespace") or "default"
     if namespace not in namespaces and not _matches(namespace, policy.namespaces):
         yield "metadata.namespace", repr(namespace), _listed("namespaces", (*sorted(namespaces), *policy.namespaces))
+    # `serviceAccount` is the old name of the field: where it stands alone the API server still takes it.
     accounts = [field for field in ("serviceAccountName", "serviceAccount") if spec.get(field)]
     for field in accounts or ["serviceAccountName"]:
         account = spec.get(field) or "default"
@@ -145,8 +146,10 @@ def _volumes(spec: Mapping[str, Any], policy: Policy) -> Iterator[Problem]:
 
 
 def _is_below(path: str, folder: str) -> bool:
+    # Part by part: `/data-private` is not below `/data`.
     parts = posixpath.normpath(path).split("/")
     wanted = posixpath.normpath(folder).split("/")
+    # The API server refuses `..`, too: normalised it would hide where a link on the node leads.
     return path.startswith("/") and ".." not in path.split("/") and parts[: len(wanted)] == wanted
 
 
@@ -165,6 +168,7 @@ def _container(container: Mapping[str, Any], path: str, policy: Policy) -> Itera
     if context.get("privileged") and not policy.privileged:
         yield f"{path}.privileged", "true", "privileged is false"
     for index, name in enumerate((context.get("capabilities") or {}).get("add") or ()):
+        # Some runtimes take CAP_SYS_ADMIN and sys_admin for SYS_ADMIN.
         if not _matches(str(name).upper().removeprefix("CAP_"), policy.capabilities):
             yield f"{path}.capabilities.add[{index}]", str(name), _listed("capabilities", policy.capabilities)
     yield from _security(context, path, policy)
@@ -176,6 +180,7 @@ def _security(context: Mapping[str, Any], path: str, policy: Policy) -> Iterator
         return
     if (context.get("windowsOptions") or {}).get("hostProcess") and not policy.privileged:
         yield f"{path}.windowsOptions.hostProcess", "true", "privileged is false"
+    # A host process of Windows is a privileged one, so this does not allow it.
     if policy.unconfined:
         return
     rule = "unconfined is false"
@@ -185,6 +190,7 @@ def _security(context: Mapping[str, Any], path: str, policy: Policy) -> Iterator
     if context.get("procMount") not in {None, "", "Default"}:
         yield f"{path}.procMount", str(context["procMount"]), rule
     selinux = context.get("seLinuxOptions") or {}
+    # Baseline: user and role must not be set at all.
     for field, allowed in (("type", _SELINUX_TYPES), ("user", {""}), ("role", {""})):
         if (selinux.get(field) or "") not in allowed:
             yield f"{path}.seLinuxOptions.{field}", str(selinux[field]), rule

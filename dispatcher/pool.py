@@ -8,6 +8,7 @@ from dispatcher import errors, extras
 try:
     extras.require("dispatcher", for_what="the pool dispatcher.pool:KubernetesPool")
 except errors.MissingExtra as error:
+    # Celery would print a traceback of its loader for an ImportError.
     raise SystemExit(f"podyard: {error}") from None
 
 from dispatcher.worker.pool import KubernetesPool

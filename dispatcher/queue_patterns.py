@@ -67,6 +67,7 @@ def unreachable(names: Iterable[str]) -> Iterator[tuple[str, str]]:
         if is_pattern(name) and matches_nothing(name):
             yield name, f"{NEVER}: no queue name fits the pattern; remove it"
         elif is_pattern(name) and is_shadowed(name, above):
+            # One rule that does it alone is a better word for people than all that are asked before.
             alone = next(([one] for one in above if is_shadowed(name, [one])), above)
             by = ", ".join(map(repr, alone))
             yield name, f"{NEVER}: {by} is asked first and matches all that it does; remove one of them"
@@ -88,6 +89,7 @@ def is_shadowed(pattern: str, above: Sequence[str]) -> bool:
     for spelling in islice(spellings, _MAX_SPELLINGS):
         if not any(_matches_spelling(tokens, spelling) for tokens in others):
             return False
+    # Spellings that are left were not looked at: nothing is proved then.
     return next(spellings, None) is None
 
 

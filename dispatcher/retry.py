@@ -36,6 +36,7 @@ RETRY_AFTER_LAST_S = 300.0
 
 def backoff_s(failures: int, *, jitter: float, first_s: float = FIRST_S, last_s: float = LAST_S) -> float:
     """Seconds to wait after so many failures in a row: doubling, capped, shortened by up to half (`jitter` 0 to 1)."""
+    # The exponent is bounded: 2 ** 2000 is no float, and a server may be away for days.
     full = min(last_s, first_s * 2 ** min(failures - 1, 10))
     return float(full * (1 - jitter / 2))
 
@@ -55,6 +56,7 @@ class Backoff:
 
     def delay_s(self, failures: int, *, error: Exception) -> float:
         """Seconds to wait after so many failures in a row, the last of which was `error`."""
+        # By name, so that this module needs no error of ours.
         asked_s = getattr(error, "retry_after_s", None) or 0.0
         jitter = random.random() if self.has_jitter else 0.0
         own_s = backoff_s(failures, jitter=jitter, first_s=self.first_s, last_s=self.last_s)
@@ -79,6 +81,7 @@ class Try:
         """Seconds until the next try."""
 
     def __enter__(self) -> Self:
+        # Anew: the loop's body may have done something before its `with`.
         self._begun_mono_s = time.monotonic()
         return self
 
@@ -86,12 +89,14 @@ class Try:
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> bool:
         if not isinstance(error, self._catch):
+            # Also for errors that are not ours to keep: they end the loop.
             self.failures = 0
             return False
         is_steady = time.monotonic() - self._begun_mono_s >= self._backoff.steady_s
         self.failures = 1 if is_steady else self.failures + 1
         self.error = error
         self.delay_s = self._backoff.delay_s(self.failures, error=error)
+        # False lets the last error through: Python raises it on behind the `with`.
         return self._backoff.tries is None or self.failures < self._backoff.tries
 
 
@@ -110,6 +115,7 @@ class Tries:
     async def __anext__(self) -> Try:
         if self._is_over():
             raise StopAsyncIteration
+        # The wait belongs to the next try: what the loop's body says about a failure is said before it, not after.
         if self._last is not None and self._last.error is not None:
             await asyncio.sleep(self._last.delay_s)
         return self._next()

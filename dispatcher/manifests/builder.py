@@ -64,9 +64,13 @@ def build(
     Raises InvalidTemplate, InvalidOverride or InvalidPod, each naming the path and what to do, and DispatcherError for
     a hook that cannot be imported.
     """
+    # The call over the task, key by key; but the overrides of both count, laid over each other below.
     requested = {**(task_options or {}), **message.requested}
     text = message.encode()
+    # A workload carries a token of Airflow's API, so it stands in no annotation whatever the queue says.
     always = "secret" if message.name == workload.TASK else profile.payload
+    # A container task's arguments are its manifest, which stands
+    # in the pod anyway; and nothing in it could read the Secret.
     is_secret = message.name != ANY_IMAGE_TASK and message_secret.is_secret(text, profile_payload=always)
     common: dict[str, Any] = {
         "identity": podspec.Identity(
@@ -78,9 +82,11 @@ def build(
             task=message.name,
             owner=owner,
             message=message_secret.stub(message).encode() if is_secret else text,
+            # JSON makes a list of it.
             name=tuple(requested.get("name") or (message.name,)),
         ),
         "labels": requested.get("labels") or {},
+        # Of the message alone: what earlier attempts teach is the scheduler's to say, not the task's own options.
         "hints": retry_hints.RetryHints.read(message.requested.get(retry_hints.KEY)),
         "hook": imported_hook(options.pod_mutation_hook) if options.pod_mutation_hook else None,
     }
@@ -98,7 +104,9 @@ def build(
             layers.append(message_secret.layer(common["identity"].pod_name))
         pod = make(requested, layers=layers, profile=profile, options=options, common=common)
     if deadline_s is not None:
+        # An own `activeDeadlineSeconds` of template or override stays. The API takes integers only.
         pod["spec"].setdefault("activeDeadlineSeconds", math.ceil(deadline_s) + START_ALLOWANCE_S)
+    # Last: the policy judges what is sent, whoever of template, override, hook or sender put it in.
     policy.check(pod, options.policy, namespaces=(profile.namespace,))
     return pod
 
@@ -114,20 +122,26 @@ def _task_pod(
 ) -> dict[str, Any]:
     """A pod that runs the message's task."""
     env = {"PODYARD_APP": options.app_path, "PODYARD_RESULT_MAX_BYTES": str(options.result_max_bytes)}
+    # Nothing for a limit that is not set: the pod then looks at its message and its task.
     env |= {name: str(seconds) for name, seconds in limits.items() if seconds}
     if options.include:
         env[podspec.INCLUDE_ENV] = ",".join(options.include)
     if profile.credentials != "none":
         env["PODYARD_CREDENTIALS"] = profile.credentials
+    # The last layer is ours, where there is one: no author can come after it.
     if message_secret.is_layered(layers[-1]):
         env[podspec.MESSAGE_FILE_ENV] = message_secret.FILE
     return podspec.build_pod(
         **common,
         template=_TEMPLATES.get(requested.get("pod_template_file") or profile.template),
+        # The Secret is the lowest layer: it only adds, for `env` wins over `envFrom` in the kubelet.
         override=[_secret_env(profile), *layers],
         image=profile.image or options.image,
+        # The uppermost layer that names one; `podspec` refuses a layer
+        # below that names another, the policy what is not allowed.
         namespace=next(filter(None, map(_namespace_in, reversed(layers))), None) or profile.namespace,
         command=COMMAND,
+        # Ours after the queue's: a queue's `env` cannot say which application a pod runs.
         env={**profile.env, **env},
     )
 
@@ -201,6 +215,7 @@ def _any_image(
 def _template_of(wanted: container_pod.PodRequest, requested: Mapping[str, Any]) -> Mapping[str, Any]:
     """The lowest layer: a file wins over a mapping in the arguments. What it leaves open is closed: no API token."""
     file = wanted.template_file or requested.get("pod_template_file")
+    # `base=None`: such a template may be a part of a pod, which the arguments complete.
     given = _TEMPLATES.get(str(file), base=None) if file else wanted.template
     return merge.merge_pod(_BARE_POD, given)
 
@@ -235,6 +250,7 @@ def _check_cluster(wanted: container_pod.ClusterRequest, options: Options) -> No
             f"dispatcher.pod: cluster_context: is {wanted.context!r}, the dispatcher's kubernetes.context is "
             f"{options.context or 'not set'}; {remedy}"
         )
+    # Not said by one of them is no contradiction.
     if None not in (wanted.in_cluster, options.in_cluster) and wanted.in_cluster != options.in_cluster:
         raise errors.InvalidPod(f"dispatcher.pod: in_cluster: is not what the dispatcher's settings say; {remedy}")
 
@@ -242,6 +258,7 @@ def _check_cluster(wanted: container_pod.ClusterRequest, options: Options) -> No
 @functools.cache
 def imported_hook(path: str) -> podspec.Hook:
     """The function that `kubernetes.pod_mutation_hook` names. Raises DispatcherError."""
+    # Both spellings: `module:name` as Celery writes it, and Python's dotted path.
     module, _, name = path.partition(":") if ":" in path else path.rpartition(".")
     try:
         hook = getattr(importlib.import_module(module), name)

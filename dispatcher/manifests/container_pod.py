@@ -50,6 +50,7 @@ def read(arguments: Mapping[str, Any]) -> PodRequest:
 
     Raises InvalidPod that names the argument, the path in it and what is wrong.
     """
+    # Airflow's operators pass every argument, None where the author said nothing.
     given = {name: value for name, value in arguments.items() if value is not None}
     _check_names(given)
     options = container_pod_options.read(given)
@@ -104,16 +105,19 @@ def _override(given: Mapping[str, Any], *, base: str) -> dict[str, Any]:
     if wrong := merge.wrong_key(arguments):
         raise container_pod_options.wrong(pod_schema.dotted(_argument_of(wrong.path)), wrong.problem)
     whole = given.get("full_pod_spec")
+    # Without it nothing is merged, so that errors name the arguments and not a document that nobody wrote.
     if whole is None:
         return arguments
     named = _with_base(_whole_pod("full_pod_spec", whole), base)
     if wrong := merge.wrong_key(named):
         raise container_pod_options.wrong(pod_schema.dotted(("full_pod_spec", *wrong.path)), wrong.problem)
+    # The single arguments win over the whole pod, as in Airflow.
     return merge.overlay(named, arguments)
 
 
 def _argument_of(path: pod_schema.Path) -> pod_schema.Path:
     """The path in the arguments of what stands at `path` in their override."""
+    # Errors are found in the manifest, but the author has written arguments.
     argument_of = {"initContainers": "init_containers", **{name: arg for arg, (_, name) in _CONTAINER_FIELDS.items()}}
     at = 3 if path[:3] == ("spec", "containers", 0) else 1
     return (argument_of[str(path[at])], *path[at + 1 :])

@@ -87,6 +87,7 @@ def _finish_action(given: Mapping[str, Any]) -> str | None:
     old = given.get("is_delete_operator_pod")
     if old is None:
         return action
+    # Airflow's argument from before `on_finish_action`.
     meant = "delete_pod" if old else "keep_pod"
     if action not in (None, meant):
         raise wrong("is_delete_operator_pod", f"contradicts on_finish_action={action!r}; leave the old one out")

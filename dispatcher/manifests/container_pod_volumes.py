@@ -115,6 +115,7 @@ def _secret(path: str, entry: object) -> dict[str, Any]:
         )
     fields = {_SECRET_KEYS[name]: value for name, value in entry.items()}
     try:
+        # Missing fields are filled with what `Secret` itself refuses, in its own words.
         secret = kubernetes_types.Secret(**{"deploy_type": None, "deploy_target": None, "secret": "", **fields})
         return secret.to_override()
     except errors.InvalidPod as error:

@@ -83,6 +83,7 @@ class Volume:
 
     def to_override(self) -> dict[str, Any]:
         """The pod override that adds the volume."""
+        # The name last: what stands in `configs` cannot rename the volume.
         return _plain(f"Volume {self.name!r}", {"spec": {"volumes": [{**self.configs, "name": self.name}]}})
 
 

@@ -18,6 +18,7 @@ ATTEMPT_LABEL = f"{PREFIX}attempt"
 TASK_LABEL = f"{PREFIX}task"
 OWNER_LABEL = f"{PREFIX}owner"
 
+# The raw texts: a label value ends at 63 characters and may not hold most of what ids hold, annotations may.
 ATTEMPT_ANNOTATION = f"{PREFIX}attempt-id"
 RETRIES_ANNOTATION = f"{PREFIX}retries"
 QUEUE_ANNOTATION = f"{PREFIX}queue"

@@ -69,6 +69,8 @@ def _merge_mapping(base: Entry, override: Entry, kind: str) -> Entry:
             base.pop(field, None)
         elif not _is_empty(value):
             merged = _merge_field(base.get(field), value, of=(kind, field), kind=fields[field])
+            # A merge that adds nothing leaves no empty mapping behind: `spec:
+            # {affinity: {}}` would be shown as if somebody had said it.
             if field in base or not _is_empty(merged):
                 base[field] = merged
     return base
@@ -108,6 +110,7 @@ def _merge_containers(base: list[Entry] | None, override: list[Entry]) -> list[E
     for entry in override:
         found = next((container for container in merged if container.get("name") == entry["name"]), None)
         if found is None:
+            # Laid over an empty one instead of taken as it is, so that nulls in it vanish by the same rule.
             found = {}
             merged.append(found)
         _merge_mapping(found, entry, "Container")
@@ -151,6 +154,7 @@ def _is_empty(value: Any) -> bool:
 
 
 def _key_of(entry: Entry, key: tuple[str, ...]) -> tuple[object, ...]:
+    # A port's protocol is TCP where it is not written: `8080` and `8080/TCP` are one port for the API server.
     return tuple(entry.get(field) or _DEFAULTS.get(field) for field in key)
 
 

@@ -42,6 +42,7 @@ _IN_STUB = frozenset(
 
 def is_secret(text: str, *, profile_payload: str) -> bool:
     """Whether a message travels in a Secret. Raises InvalidPod for one that is too large even for that."""
+    # `surrogatepass`: JSON of a sender may hold half a surrogate pair, which must not fail here but arrive as it is.
     size = len(text.encode("utf-8", "surrogatepass"))
     if size > MAX_BYTES:
         raise errors.InvalidPod(
@@ -81,6 +82,7 @@ def is_layered(layer: Any) -> bool:
 def secret(pod: Mapping[str, Any], text: str, *, files: Mapping[str, str] | None = None) -> dict[str, Any]:
     """The Secret of a pod that was created, owned by it: the message, and what else its container reads as files."""
     metadata = pod["metadata"]
+    # The uid, so that garbage collection removes the Secret with this pod, not with the next of its name.
     owner = {"apiVersion": "v1", "kind": "Pod", "name": metadata["name"], "uid": metadata["uid"]}
     return {
         "apiVersion": "v1",

@@ -73,6 +73,7 @@ def _stem(slugs: Sequence[str], *, room: int) -> str:
 
 def _slug(text: str) -> str:
     """Lower-case ASCII letters and digits of `text`, everything else a single dash, none at the ends."""
+    # A DNS label knows ASCII alone; an id in another script is left to the hash.
     return _NOT_IN_NAME.sub("-", _latin(text).lower()).strip("-")
 
 

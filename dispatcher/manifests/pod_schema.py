@@ -187,6 +187,7 @@ WeightedPodAffinityTerm podAffinityTerm:PodAffinityTerm weight:int
 WindowsSecurityContextOptions gmsaCredentialSpec:str gmsaCredentialSpecName:str hostProcess:bool runAsUserName:str
 """
 
+# int64, the largest integer of the API.
 _MAX_INTEGER = 2**63
 _MAX_DEPTH = 32  # of free JSON; only managed fields and a status hold any
 _PLAIN_KEY = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
@@ -272,6 +273,7 @@ class _Copier:
         fields = types()[kind]
         copy: dict[str, Any] = {}
         for key, item in _items(value, path):
+            # YAML has keys that are no strings: `on:` is true, `1:` a number.
             field = fields.get(key) if isinstance(key, str) else None
             if field is None:
                 raise WrongField((*path, str(key)), _misplaced(str(key), kind) or _unknown(str(key), fields))
@@ -321,6 +323,7 @@ def _key(key: object, path: Path) -> str:
 def _string(value: object, kind: str, path: Path) -> str:
     if not isinstance(value, str):
         raise _refusal(value, _KINDS[kind], path)
+    # Exactly a str: enumerations and marked strings of template engines are subclasses that print otherwise.
     text = value if type(value) is str else str.__str__(value)
     if not text.isascii():
         try:
@@ -346,12 +349,14 @@ def _boolean(value: object, kind: str, path: Path) -> bool:
 
 def _time(value: object, kind: str, path: Path) -> str:
     if isinstance(value, datetime):
+        # The API's times are RFC 3339, and an object of the client library that was made by hand may lack a zone.
         aware = value if value.tzinfo else value.replace(tzinfo=UTC)
         return aware.astimezone(UTC).isoformat().replace("+00:00", "Z")
     return _string(value, kind, path)
 
 
 def _quantity(value: object, kind: str, path: Path) -> str | int | float:
+    # NaN and infinity fall through and are refused: JSON has neither.
     if isinstance(value, float) and math.isfinite(value):
         return float(value)
     return _port(value, kind, path)
@@ -422,6 +427,7 @@ def _misplaced(key: str, kind: str) -> str | None:
 
 def _unknown(key: str, fields: Iterable[str]) -> str:
     """The problem with a field that does not exist, and the nearest one that does."""
+    # Without underscores: people copy the names of the Python client, such as `node_selector`.
     by_spelling = {name.lower(): name for name in fields}
     near = difflib.get_close_matches(key.replace("_", "").replace("-", "").lower(), by_spelling, n=1, cutoff=0.6)
     hint = f'; did you mean "{by_spelling[near[0]]}"?' if near else ""

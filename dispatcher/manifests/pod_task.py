@@ -18,6 +18,7 @@ def register(app: Celery) -> Any:
     if builder.ANY_IMAGE_TASK in app._tasks:  # `app.tasks` would finalize the app too early
         return app._tasks[builder.ANY_IMAGE_TASK]
 
+    # `shared=False`: only this application has it, not every other one of the process.
     @app.task(name=builder.ANY_IMAGE_TASK, shared=False)
     def pod(*args: Any, **kwargs: Any) -> None:  # the dispatcher reads them from the message
         raise errors.PodFailed(

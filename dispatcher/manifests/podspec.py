@@ -103,10 +103,13 @@ def build_pod(
     whatever the hook raises.
     """
     layers = override if isinstance(override, list | tuple) else [override]
+    # Each layer is checked by itself: an error names the path in what somebody wrote, not in the merge of all.
     uppers = [merge.plain_override(layer, base=base) for layer in layers if layer]
     for upper in uppers:
         _refuse_takeover(upper, is_task=command is not None, namespace=namespace, base=base)
     given = env or {}
+    # Ours are laid on last, the queue's below the override: an
+    # author may change what the queue sets, never what we do.
     own_env = {name: value for name, value in given.items() if command is not None and name.startswith(OWN_ENV)}
     queue_env = {name: value for name, value in given.items() if name not in own_env}
     pod = merge.plain_base(template)
@@ -117,6 +120,7 @@ def build_pod(
     retry_hints.apply(pod, hints, base=base)
     if hook is not None:
         pod = _hooked(pod, hook)
+    # After the hook, which may have returned another pod.
     container = _task_container(pod, base)
     merge.overlay(pod, _identity_layer(identity, namespace=namespace, texts=labels or {}, base=base))
     _drop_what_only_misleads(pod, container, base=base)
@@ -125,6 +129,7 @@ def build_pod(
     if command is not None and has_message:
         merge.overlay(pod, _env_layer({**own_env, **_termination_room(pod["spec"])}))
         _check_message(identity.message)
+    # Of the whole pod: the API server counts the author's and the hook's, too, and would refuse it with a 422.
     _check_annotations(pod["metadata"]["annotations"])
     return pod
 
@@ -242,10 +247,13 @@ def _label_key(key: str) -> str:
 
 def _drop_what_only_misleads(pod: Pod, container: Pod, *, base: str) -> None:
     """Fields of a template that contradict the identity, or that only the cluster writes."""
+    # People export a running pod and make a template of it.
     pod.pop("status", None)
     if base == merge.BASE:
         pod["metadata"]["annotations"].pop(labels.CONTAINER_ANNOTATION, None)
+    # The API server prefers `name`, but the two of them say different things to whoever reads the pod.
     pod["metadata"].pop("generateName", None)
+    # A container's own restart policy (Kubernetes 1.34) would run the body twice in one pod (P10).
     container.pop("restartPolicy", None)
     container.pop("restartPolicyRules", None)
 
@@ -253,6 +261,7 @@ def _drop_what_only_misleads(pod: Pod, container: Pod, *, base: str) -> None:
 def _set_command(container: Pod, command: Sequence[str], args: Sequence[str]) -> None:
     """What a task container runs, and where its outcome is found: the pod writes to the default path."""
     container["command"] = [*command]
+    # The kubelet mounts the file at this path, and `dispatcher.pod` writes to the default one.
     container.pop("terminationMessagePath", None)
     container.pop("args", None)
     if args:
@@ -263,6 +272,7 @@ def _env_layer(env: Mapping[str, str]) -> Pod:
     """The variables of a task pod that nobody overrides."""
     message = {
         "name": MESSAGE_ENV,
+        # By reference, so that the message stands once in the pod: etcd takes some 1.5 MiB for all of it.
         "valueFrom": {"fieldRef": {"fieldPath": f"metadata.annotations['{labels.MESSAGE_ANNOTATION}']"}},
     }
     entries = [{"name": name, "value": value} for name, value in env.items() if name != MESSAGE_ENV]
@@ -271,6 +281,7 @@ def _env_layer(env: Mapping[str, str]) -> Pod:
 
 def _termination_room(spec: Mapping[str, Any]) -> dict[str, str]:
     """How much of a termination message the kubelet keeps, where a pod has so many containers that it is less."""
+    # The kubelet divides its 12 KiB by all containers that have a status, init containers among them.
     containers = len(spec.get("containers") or ()) + len(spec.get("initContainers") or ())
     room = _TERMINATION_BYTES_OF_POD // containers
     return {TERMINATION_ENV: str(room)} if room < _TERMINATION_BYTES else {}

@@ -18,10 +18,12 @@ _MI = 1024**2
 def parse(text: object) -> Decimal:
     """The number that a quantity stands for. Raises ValueError for what is no quantity."""
     found = _SHAPE.fullmatch(str(text)) if isinstance(text, str | int) and not isinstance(text, bool) else None
+    # bool is an int for Python, and `true` no amount.
     if found is None:
         raise ValueError(f"{text!r} is not a quantity; write an amount such as 512Mi or 4Gi")
     number, suffix = Decimal(found[1]), found[2] or ""
     if suffix not in _FACTORS:
+        # An exponent such as 1e3: `E` alone is exa, so the suffixes are tried first.
         number, suffix = Decimal(found[0]), ""
     return number * _FACTORS[suffix]
 
@@ -42,7 +44,9 @@ def of_bytes(amount: int) -> str:
 def grown(text: str, *, factor: float, at_most: str) -> str:
     """A quantity times `factor`, in whole Mi and no more than `at_most`; one that is more already stays as it is."""
     amount, most = bytes_of(text), bytes_of(at_most)
+    # Never down: an author may have asked for more than the cap, and got it.
     if amount >= most:
         return text
     wanted = of_bytes(math.ceil(amount * factor))
+    # In the words of the setting, not as 8192Mi for 8Gi.
     return at_most if bytes_of(wanted) >= most else wanted

@@ -37,6 +37,7 @@ def exhausted(message: str) -> tuple[frozenset[str], bool]:
 
     `message` is the API server's: `exceeded quota: NAME, requested: A=1,B=2, used: A=3,B=4, limited: A=5,B=6`.
     """
+    # From the text: a Status has no field for it. The words are those of the server's quota plugin.
     parts = {match[1]: _amounts(match[2]) for match in _PART.finditer(message.partition("exceeded quota:")[2])}
     requested, limited = parts.get("requested", {}), parts.get("limited", {})
     is_too_large = any(

@@ -43,16 +43,21 @@ def hide(value: Any, *, name: str = "") -> Any:
         return {key: hide(one, name=str(key)) for key, one in value.items()}
     if isinstance(value, list | tuple):
         return [hide(one, name=name) for one in value]
+    # An empty secret and a switch betray nothing, and hiding them would hide that nothing is set.
     if value is None or value == "" or isinstance(value, bool):
         return value
     if _SECRET_NAME.search(name):
+        # A URL under a secret's name still shows its host; what does not look like one shows nothing.
         return hide_text(value) if isinstance(value, str) and hide_text(value) != value else HIDDEN
     return hide_text(value) if isinstance(value, str) else value
 
 
 def hide_text(text: str) -> str:
     """The text without its secrets: a URL without its credentials, HIDDEN for another text that has some."""
+    # The credentials before the `@` first: a password may hold
+    # `?` and `&`, which the parameters' pattern would cut at.
     shown = _PARAMETER.sub(rf"\1{HIDDEN}", _AUTHORITY.sub(_userinfo, text)) if "://" in text else text
+    # What was hidden already, and digests of images (`@sha256:…`), must not be taken for another secret.
     without_urls = re.sub(rf"://\S*{HIDDEN}@", "://", _DIGEST.sub("", shown))
     if _SECRET_TEXT.search(without_urls) or _WITHOUT_SCHEME.search(without_urls):
         return HIDDEN
@@ -79,6 +84,7 @@ def redacted(manifest: Mapping[str, Any]) -> dict[str, Any]:
         annotations[labels.MESSAGE_ANNOTATION] = f"{HIDDEN} ({len(str(message).encode())} bytes)"
     spec = pod.get("spec") or {}
     for container in (*(spec.get("initContainers") or ()), *(spec.get("containers") or ())):
+        # Only literal values: what comes by `valueFrom` is not in the manifest.
         for entry in container.get("env") or ():
             if entry.get("value"):
                 entry["value"] = hide(str(entry["value"]), name=str(entry.get("name")))

@@ -30,6 +30,8 @@ INLINE_BYTES = 700
 SHOWN_BYTES = 120
 _MARK = "podyard-result"
 
+# A shell runs a trap between two commands only: with `sleep` in the foreground it would come an hour late, with
+# `wait` at once. The log first, then the message that speaks of it: whoever is killed in between has said nothing.
 _SCRIPT = """\
 f={file}
 tell() {{ echo "{mark} $*" > /dev/termination-log; }}
@@ -77,11 +79,13 @@ def build(
         "name": NAME,
         "image": image,
         "imagePullPolicy": "IfNotPresent",
+        # On an init container this makes a native sidecar: started before the task, ended by the cluster after it.
         "restartPolicy": "Always",
         "command": ["sh", "-c"],
         "args": [script],
         "volumeMounts": [{"name": NAME, "mountPath": FOLDER}],
         "securityContext": dict(_SECURITY_CONTEXT if security_context is None else security_context),
+        # A namespace whose quota counts cpu or memory takes no container without requests.
         "resources": {"requests": {"cpu": "1m", "memory": "10Mi"}},
     }
     return {
@@ -118,6 +122,7 @@ def report_of(pod: Mapping[str, Any]) -> SidecarReport:
         if status.get("name") != NAME:
             continue
         ended = (status.get("state") or {}).get("terminated")
+        # It runs, or has not begun.
         if ended is None:
             break
         return _read(str(ended.get("message") or ""))
@@ -152,9 +157,11 @@ def read_log(log: bytes, found: SidecarReport) -> bytes:
 
 def value(data: bytes, *, path: str) -> Any:
     """The result in the bytes of the file; an empty file is None. Raises PodFailed that shows the first bytes."""
+    # Airflow's own sidecar takes an empty file for no result, too.
     if not data.strip():
         return None
     try:
+        # Python reads NaN and Infinity, which are no JSON for anybody else; PostgreSQL refuses them.
         return json.loads(data, parse_constant=_no_constant)
     except (ValueError, RecursionError) as error:
         raise errors.PodFailed(

@@ -70,12 +70,14 @@ class RetryHints:
         if self.growths >= MAX_GROWTHS:
             return None
         more, most = (_grown(text, factor=factor, at_most=at_most) for text in (request, limit))
+        # The limit is what kills; a request that could grow under a limit at the cap changes nothing.
         if (most == limit) if limit else (more == request):
             return None  # at the cap, or there is nothing that could grow
         return replace(self, growths=self.growths + 1, memory_request=more, memory_limit=most)
 
     def without_node(self, node: str) -> Self:
         """What is learned from a node that failed."""
+        # A node that failed again moves to the end, so that it is not the first to be forgotten.
         others = [name for name in self.avoid_nodes if name != node]
         return replace(self, avoid_nodes=(*others, node)[-MAX_NODES:])
 
@@ -106,11 +108,13 @@ def _grow(pod: Pod, container: Pod, hints: RetryHints) -> None:
     changes = []
     for part, wanted in (("requests", hints.memory_request), ("limits", hints.memory_limit)):
         had = (resources.get(part) or {}).get("memory")
+        # Never lower: an author may have raised the memory since the attempt that taught us.
         if wanted is None or (had is not None and _bytes(had, part) >= quantities.bytes_of(wanted)):
             continue
         resources[part] = {**(resources.get(part) or {}), "memory": wanted}
         changes.append(f"{part}.memory {had or 'not set'} -> {wanted}")
     if changes:
+        # Written into the pod, so that `kubectl describe` explains why it is not what the template says.
         metadata = pod.setdefault("metadata", {})
         text = f"growth {hints.growths}: {', '.join(changes)}"
         metadata["annotations"] = {**(metadata.get("annotations") or {}), MEMORY_ANNOTATION: text}
@@ -129,6 +133,7 @@ def _avoid(spec: Pod, nodes: Sequence[str]) -> None:
     of_nodes = dict(affinity.get("nodeAffinity") or {})
     term = {"matchExpressions": [{"key": _HOSTNAME, "operator": "NotIn", "values": list(nodes)}]}
     field = "preferredDuringSchedulingIgnoredDuringExecution"
+    # Added to the author's preferences, which go on to count by their own weights.
     of_nodes[field] = [*(of_nodes.get(field) or ()), {"weight": _WEIGHT, "preference": term}]
     spec["affinity"] = {**affinity, "nodeAffinity": of_nodes}
 

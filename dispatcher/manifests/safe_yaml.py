@@ -33,11 +33,13 @@ def _text(path: str | os.PathLike[str]) -> str:
     """The text of a regular file of bearable size."""
     try:
         mode = Path(path).stat().st_mode
+        # Before it is opened: opening a FIFO waits for a writer, and a device may never end.
         if stat.S_ISDIR(mode):
             raise UnreadableFile("is a folder; name a file in it")
         if not stat.S_ISREG(mode):
             raise UnreadableFile("is not a regular file")
         with Path(path).open("rb") as file:
+            # One byte more says that there is more; a size that was asked for beforehand may be another by now.
             content = file.read(_MAX_BYTES + 1)
     except FileNotFoundError:
         raise UnreadableFile("the file does not exist") from None
@@ -52,6 +54,7 @@ def _text(path: str | os.PathLike[str]) -> str:
 
 def _decoded(content: bytes) -> str:
     try:
+        # Editors on Windows put a byte order mark first.
         return content.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         line = content.count(b"\n", 0, error.start) + 1
@@ -62,6 +65,7 @@ class _Loader(yaml.SafeLoader):
     """YAML as the Kubernetes tools read it: a bare date is a text."""
 
 
+# PyYAML makes a `date` of `2030-01-31`, which no label takes, and knows `=` as a tag of its own.
 _TEXT_AFTER_ALL = {"tag:yaml.org,2002:timestamp", "tag:yaml.org,2002:value"}
 _Loader.yaml_implicit_resolvers = {
     first: [(tag, pattern) for tag, pattern in resolvers if tag not in _TEXT_AFTER_ALL]
@@ -79,12 +83,16 @@ def _document(text: str) -> Any:
     """The one document of a YAML text; refuses what would take long before it takes long."""
     try:
         text = _EMPTY_END.sub("", text if text.endswith("\n") else f"{text}\n")
+        # By events, before nodes are made: a file of a megabyte
+        # can be nested deep enough to end the interpreter's stack.
         _check_size(text)
         loader = _Loader(text)
         node = loader.get_single_node()
         if node is None:
             return None
+        # Then by nodes, before objects: nine levels of ten aliases each are a billion values (A19).
         _Expansion().of(node)
+        # The loader is SafeLoader's: no tag can make an object of Python.
         return loader.construct_document(node)
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
@@ -128,6 +136,7 @@ class _Expansion:
             if known is None:
                 raise UnreadableFile(f"line {node.start_mark.line + 1}: an alias stands inside of what it stands for")
             return known
+        # Marked as open: whoever meets it again on the way down stands inside of it.
         self._known[node] = None
         if node.tag not in _TAGS:
             raise UnreadableFile(f"line {node.start_mark.line + 1}: the YAML tag {node.tag} has no meaning here")
@@ -153,6 +162,7 @@ def _check_doubles(node: yaml.MappingNode) -> None:
     for key, _ in node.value:
         if not isinstance(key, yaml.ScalarNode):
             continue
+        # With the tag: `1` and `"1"` are two keys for YAML.
         if (key.tag, key.value) in seen:
             raise UnreadableFile(f"line {key.start_mark.line + 1}: {key.value}: this key stands twice in one mapping")
         seen.add((key.tag, key.value))

@@ -41,6 +41,7 @@ def resolve(template: str, *, folder: Path | None = None) -> Path:
     path, relative to the current folder. Raises InvalidTemplate if there is no template of that name; whether a path
     exists is seen when it is read.
     """
+    # A dot or a slash makes it a path, so `./default` is a file though a shipped template has that name.
     if not _NAME.fullmatch(template):
         return Path(template)
     shelf = folder or _shipped_folder()
@@ -72,10 +73,12 @@ class Templates:
         path = resolve(template, folder=self._folder)
         stamp = _stamp(path)
         known = self._read.get((path, base))
+        # Without a stamp (the file cannot be seen) it is read each time, so that the error is the one of now.
         if known is None or known.stamp != stamp or stamp is None:
             known = _Reading.of(path, stamp, base=base)
             self._read[path, base] = known
         if isinstance(known.outcome, errors.InvalidTemplate):
+            # A new one: an exception that is raised again and again grows a traceback, and is shared between threads.
             raise errors.InvalidTemplate(str(known.outcome))
         return known.outcome
 
@@ -117,6 +120,7 @@ def _checked(document: Any, *, base: str | None) -> dict[str, Any]:
     """The document as a Pod that can be launched once it has an identity, or (without `base`) once it is completed."""
     if not isinstance(document, Mapping):
         raise _Wrong("is empty" if document is None else "is not a mapping; a template is one Pod")
+    # A Deployment, say, would be told that `spec.replicas` is an unknown field.
     _check_kind(document)  # first: the fields of another kind say nothing about what is wrong
     try:
         pod = pod_schema.plain_pod(document, keep_nulls=False)

@@ -15,6 +15,7 @@ from dispatcher.protocol.message import Message
 TASK = "execute_workload"
 """The Celery task of Airflow's Celery provider."""
 COMMAND = ("python", "-m", "airflow.sdk.execution_time.execute_workload", "--json-path")
+# Airflow's own entry point reads the file; only what it reads is mounted, so the message beside it stays unseen.
 KEY = "workload"
 FILE = f"{message_secret.MOUNT_PATH}/{KEY}.json"
 
@@ -34,6 +35,7 @@ def was_too_late(message: Message, *, started_at: datetime | None, ended_at: dat
         expires_at = datetime.fromisoformat(expires)
     except ValueError:
         return False
+    # A time without a zone is UTC, which is Celery's own default (`enable_utc`).
     if expires_at.tzinfo is None:
         expires_at = expires_at.replace(tzinfo=UTC)
     return started_at >= expires_at and (ended_at - started_at).total_seconds() <= _REFUSED_WITHIN_S
@@ -41,6 +43,7 @@ def was_too_late(message: Message, *, started_at: datetime | None, ended_at: dat
 
 def text_of(message: Message) -> str:
     """The workload in a message, as JSON. Raises InvalidPod for a message that holds none."""
+    # Airflow's executor sends it by position; `input` is what its task calls the parameter.
     text = message.args[0] if message.args else message.kwargs.get("input")
     if not isinstance(text, str) or not text.lstrip().startswith("{"):
         raise errors.InvalidPod(f"{TASK}: the message holds no workload of Airflow 3; was it sent by an older Airflow?")

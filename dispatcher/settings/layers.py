@@ -35,12 +35,14 @@ class Source(Protocol):
         """Where a value stands to which these keys lead, such as `podyard.toml:7`."""
 
 
+# Everything else that begins with our prefix must mean a setting, so that a misspelt one is found.
 _OTHERS = re.compile(
     r"PODYARD_(CONFIG|APP|MESSAGE|MESSAGE_FILE|RESULT_MAX_BYTES|CREDENTIALS|TERMINATION_\w+|LOCAL_CLUSTER_FAULTS"
     r"|IMAGE|USER|NAMESPACE|CTX_\w+|TEST_\w+|CHAOS_\w+|UPDATE_GOLDEN)"
 )
 """Variables that are no settings but mean something elsewhere: to pods and their tasks, compose.yaml, options,
 tests."""
+# A Service named podyard gives every pod of its namespace such variables (`enableServiceLinks`).
 _SERVICE = re.compile(r"PODYARD_(\w+_)?(SERVICE_(HOST|PORT(_\w+)?)|PORT(_\d+_(TCP|UDP|SCTP)(_(PROTO|PORT|ADDR))?)?)")
 _SERVICE_URL = re.compile(r"(tcp|udp|sctp)://")
 
@@ -101,6 +103,7 @@ class Layers:
 
     def add_below(self, other: "Layers") -> None:
         """Adds layers whose values lose against those that are there already."""
+        # `|` takes the right side where both have a key.
         self.values = other.values | self.values
         self.rules = other.rules | self.rules
         self.problems += other.problems
@@ -126,6 +129,7 @@ class Layers:
             self.add_problem(source.place("queues"), wrong)
             return
         for queue, rule in content.items():
+            # The first place stays: a later layer changes single keys of a rule that was begun there.
             self.rules.setdefault(queue, source.place("queues", queue))
             if isinstance(rule, Mapping):
                 self.values |= {
@@ -141,6 +145,7 @@ class Layers:
             # An empty variable means "not set", as in a compose file's ${VALUE:-}.
             if not variable.startswith(PREFIX) or not text or _is_of_others(variable, text):
                 continue
+            # Two underscores: keys have one in them.
             section, separator, key = variable.removeprefix(PREFIX).lower().partition("__")
             if not separator:
                 self._add_top_variable(variable, text, section)
@@ -148,6 +153,7 @@ class Layers:
                 self._add_queue_variable(variable, text, variable.removeprefix(f"{PREFIX}QUEUES__"))
             elif section in self.ignored or f"{section}.{key}" in self.ignored:
                 continue
+            # After what is ignored: an installation's own sections are no mistake in an environment that both share.
             elif section not in self.sections:
                 self._unknown_variable(variable, f"section {section!r}", [*self.sections, "queues"], section)
             elif key not in (known := self.keys(section)):
@@ -174,6 +180,7 @@ class Layers:
         if name in self.keys(""):
             self.values[(name,)] = self._from_environment(variable, text, self.keys("")[name])
         elif name not in self.ignored:
+            # Always one, however far off: whoever set it meant something.
             near = difflib.get_close_matches(variable, self._variables(), n=1, cutoff=0.0)
             self.add_problem(
                 _environment(variable), f"no setting has this name; the nearest is {near[0]}; correct or unset it"
@@ -181,6 +188,7 @@ class Layers:
 
     def _add_queue_variable(self, variable: str, text: str, name: str) -> None:
         """`KUBERNETES__MAX_PODS`: the rule whose name is spelled so, in any case and with `_` for other characters."""
+        # From the right: a queue's name may have two underscores in it.
         spelled, _, key = name.rpartition("__")
         key = key.lower()
         if not self.has_sides and key == "side":
@@ -188,11 +196,14 @@ class Layers:
         if not spelled or key not in self.rule_keys:
             self._unknown_variable(variable, f"key {key!r}", self.rule_keys, key)
             return
+        # A variable cannot spell dots, dashes and small letters: the rule
+        # that is meant is found by spelling all known ones the same way.
         meant = [queue for queue in {DEFAULT_RULE: "", **self.rules} if spell_variable(queue) == spelled.upper()]
         if len(meant) > 1:
             both = " and ".join(map(repr, meant))
             self.add_problem(_environment(variable), f"means the queues {both} alike; set it in the file")
             return
+        # A rule that no file has is made by its first variable, in small letters: those of a variable are capitals.
         queue = meant[0] if meant else spelled.lower()
         self.rules.setdefault(queue, _environment(variable))
         one = constraints.keys_of(QueueProfile).get(key)
@@ -234,6 +245,7 @@ def expanded(path: str) -> Path:
 
 def quote(value: object, *, key: str = "") -> str:
     """A value as an error shows it: short, and without what may be a secret. `key` is its name."""
+    # Hidden before it is cut: half of a secret is too much, too.
     text = repr(redaction.hide(value, name=key))
     return text if len(text) <= 100 else f"{text[:97]}…"
 
@@ -245,6 +257,7 @@ def _is_of_others(variable: str, text: str) -> bool:
         return True
     if "__" in variable or not _SERVICE.fullmatch(variable):
         return False
+    # `PODYARD_SCHEDULER_PORT=tcp://…` is Kubernetes', `…=8080` somebody's setting with an underscore too few.
     return not variable.endswith("_PORT") or "_SERVICE_" in variable or bool(_SERVICE_URL.match(text))
 
 

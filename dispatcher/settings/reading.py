@@ -45,6 +45,7 @@ def section(read: layers.Layers, name: str, *, defaults: Mapping[str, object] | 
             found[key] = one.read(_placed(one, written, path=(*prefix, key)))
         except ValueError as error:
             spelled = layers.spell((*prefix, key))
+            # And on: all mistakes of a file are told at once, not one for each start.
             read.add_problem(written.place, f"{spelled} = {layers.quote(written.raw, key=key)}: {error}")
     return read.tables[name](**found)
 
@@ -64,6 +65,7 @@ def profile(
     found: dict[str, Any] = {}
     problems: list[Problem] = []
     for key, raw in given.items():
+        # By the key's name: it goes into errors and into `podyard config show`.
         shown = redaction.hide(raw, name=key)
         one = known.get(key)
         if one is None:
@@ -75,10 +77,12 @@ def profile(
         except ValueError as error:
             problems.append(Problem(key, shown, str(error)))
             continue
+        # Only of a value whose type is right: the checks need not look at that again.
         wrong = _CHECKS[one.check](found[key]) if one.check and found[key] is not None else None
         if wrong:
             problems.append(Problem(key, shown, wrong))
     made = replace(defaults, **found)
+    # Without a cap a leak would be fed until no node takes the pod (ADR 7).
     if made.memory_growth and not made.memory_growth_max:
         problems.append(Problem("memory_growth", made.memory_growth, 'needs memory_growth_max, such as "8Gi"'))
     return made, problems
@@ -87,6 +91,7 @@ def profile(
 def rules(read: layers.Layers) -> dict[str, Any]:
     """The rules of queues as they are written, for `profile`; templates that are files are found from their place."""
     written: dict[str, Any] = {queue: {} for queue in read.rules}
+    # A rule that is no table stands under its name alone, and is kept as it is: who reads it names the mistake.
     for path, value in read.values.items():
         if path[0] == "queues" and len(path) == 3 and isinstance(written[path[1]], dict):
             written[path[1]][path[2]] = _template_path(value) if path[2] == "template" else value.raw
@@ -112,6 +117,7 @@ def options(
     """
     kubernetes: sections.Kubernetes = found["kubernetes"]
     rights: policy.Policy = found["policy"]
+    # From the start, also those where no pod is: pods of an earlier life are looked for there.
     namespaces = {kubernetes.namespace, *(one.namespace for one in profiles.values())}
     return Options(
         profile_for=profile_for,
@@ -129,6 +135,8 @@ def options(
         create_burst=kubernetes.create_burst,
         limits_namespace=kubernetes.namespace,
         image=kubernetes.image,
+        # An application that says nothing has no database: the default
+        # of an installation would make files in its home folder.
         database_url=found["database"].url if written is None or ("database", "url") in written else None,
         log_folder=found["logs"].folder if written is None or ("logs", "folder") in written else None,
         health_folder=found["health"].folder if written is None or ("health", "folder") in written else None,
@@ -152,8 +160,11 @@ def _placed(key: constraints.Key, value: layers.Value, *, path: sections.KeyPath
 def _database_url(url: str, base: Path) -> str:
     """A driver that we ship for PostgreSQL's plain URLs; an absolute file for SQLite."""
     scheme, separator, rest = url.partition("://")
+    # SQLAlchemy would take psycopg2 for these, which we do not ship; `postgres://` it does not know at all.
     if scheme in ("postgres", "postgresql"):
         return f"postgresql+psycopg{separator}{rest}"
+    # Four slashes are an absolute path for SQLAlchemy, three
+    # one from the current folder, which no two processes share.
     if scheme == "sqlite" and rest.startswith("/") and len(rest) > 1 and not rest.startswith("/:memory:"):
         return f"sqlite:///{base / rest[1:]}"
     return url

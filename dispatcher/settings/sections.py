@@ -35,6 +35,7 @@ class Top:
     deployment: Annotated[
         str,
         Meta(
+            # A label value of Kubernetes: it is in every selector of ours.
             pattern=r"\A[A-Za-z0-9]([A-Za-z0-9_.-]{0,61}[A-Za-z0-9])?\Z",
             title="1 to 63 letters, digits, dashes, dots and underscores, with a letter or digit at both ends",
         ),

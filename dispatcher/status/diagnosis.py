@@ -72,6 +72,7 @@ def diagnose(symptoms: Symptoms) -> Diagnosis:
     means = dict.fromkeys(worded(known.means, {**facts, **groups}) for known, groups in found)
     first = found[0][0]
     return Diagnosis(
+        # Found by its exit code alone it has no reason of its own, and is called Error as the kubelet does.
         reason=reason if first.reasons != ("Error",) else symptoms.reason or "Error",
         cause=symptoms.cause or first.cause,
         explanation=_joined(reason, list(means)),
@@ -100,6 +101,7 @@ def _by_events(symptoms: Symptoms) -> Symptoms:
     """Where the reason says little, and the newest warning that the table knows says more, that is the reason."""
     if (symptoms.reason or "") not in DULL:
         return symptoms
+    # The newest: what went wrong first may have been got over.
     for event in reversed(symptoms.events):
         if event.is_warning and _entries(event.reason):
             return Symptoms(**{**vars(symptoms), "reason": event.reason, "message": event.message})
@@ -119,9 +121,11 @@ def _meanings(
 ) -> Iterator[tuple[reasons.Known, Mapping[str, str | None]]]:
     """The entry that holds, with what its pattern found; for the scheduler's words all that hold, node by node."""
     entries = _entries(reason)
+    # An exit code that comes without a reason is looked up as what the kubelet would have called it.
     if not entries and not reason and exit_code:
         entries = _entries("Error")
     if reason == reasons.UNSCHEDULABLE:
+        # What follows says of the same nodes once more why nobody's eviction there would help.
         text = text.partition("preemption:")[0]
     elif reason in reasons.IMAGE_WAITS:
         text = _NAMES.sub(" ", text)
@@ -130,12 +134,14 @@ def _meanings(
         if known.exit_code not in (None, exit_code) or place not in known.places:
             continue
         if known.says is None:
+            # An entry without a pattern is what is said where no other fits, so it ends the search either way.
             if not is_found:
                 yield known, {}
             return
         for match in known.says.finditer(text):
             is_found = True
             yield known, match.groupdict()
+            # The scheduler names each node's reason; all other messages speak of one thing.
             if reason != reasons.UNSCHEDULABLE:
                 return
 
@@ -147,6 +153,7 @@ _NAMES = re.compile(
 
 
 def _joined(reason: str, means: Sequence[str]) -> str:
+    # The last entry is a whole sentence: it holds where the scheduler gave no reason of any node.
     if reason != reasons.UNSCHEDULABLE or means[0].startswith("the scheduler"):
         return means[0]
     return f"no node takes the pod: {'; '.join(means)}"
@@ -157,5 +164,6 @@ def worded(text: str, found: Mapping[str, str | None]) -> str:
     words = {}
     for name, (with_it, without) in reasons.WORDED.items():
         value = found.get(name)
+        # What was not found still needs words: "its memory limit of None" is nothing for people.
         words[name] = with_it.format(value.strip()) if value and value.strip() else without
     return text.format_map(words)

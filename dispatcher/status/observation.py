@@ -24,6 +24,7 @@ POD_DELETED = "PodDeleted"
 PROVIDER_FAILED = "ProviderFailed"
 """The reason of a pod that a virtual kubelet has given up, whose phase may go on saying Running."""
 
+# Not ImagePullBackOff: it only waits for the next pull, and ErrImagePull stands between two of them.
 FATAL_WAITS = frozenset(
     {"CreateContainerConfigError", "CreateContainerError", "ErrImagePull", "ImageInspectError", "InvalidImageName"}
 )
@@ -81,23 +82,32 @@ def observe(pod: Mapping[str, Any], event_type: str = "MODIFIED", *, base: str =
         ended_at=task.ended_at if task else None,
         is_deleting=facts.is_deleting,
         is_scheduled=facts.condition("PodScheduled", "True") is not None,
+        # Only then: the next attempt gets more memory by it, and
+        # a growth on suspicion would hide other kills (ADR 7).
         memory=facts.memory if seen.reason == "OOMKilled" and seen.container == base else pod_view.NO_MEMORY,
     )
 
 
 def _verdict(facts: pod_view.PodView, *, is_deleted: bool) -> Observation:
     """The first verdict that holds."""
+    # First: a sidecar that fails makes the phase Failed though the work is done (P22, P23).
     if facts.base and facts.base.state == "terminated":
         return _ended(facts, facts.base)
+    # A virtual kubelet that gives a pod up writes the reason, and may leave the phase as it was.
     if facts.phase == "Failed" or facts.reason == PROVIDER_FAILED:
         return _failed_phase(facts)
+    # A deletion that has run its course, or a phase of which no
+    # container knows: without containers a node has never reported.
     if facts.is_deleting and (is_deleted or (facts.phase == "Succeeded" and not facts.base)):
         return _deleted(facts, None)
     if facts.phase == "Succeeded" and not facts.base:
         return Observation(verdict="succeeded")
+    # Once the task container runs, a sidecar that waits in vain does not stop it.
     fatal = None if facts.is_base_running or facts.phase not in _PHASES else _fatal_wait(facts)
     if fatal:
         return _failed(facts, fatal)
+    # DELETED without a deletion timestamp: it has left our selector,
+    # since its labels changed, or it was removed by force.
     if is_deleted:
         return Observation(verdict="gone")
     if facts.is_base_running and facts.phase in _PHASES:
@@ -108,9 +118,11 @@ def _verdict(facts: pod_view.PodView, *, is_deleted: bool) -> Observation:
 def _ended(facts: pod_view.PodView, base: pod_view.Container) -> Observation:
     """The base container has ended: its exit code counts, unless the deletion of the pod made it."""
     interrupted = facts.was_interrupted(base)
+    # 137 and 143 are what a deletion makes of any program; before it was requested they are somebody else's kill.
     if interrupted and (base.exit_code in _KILLED or base.exit_code is None):
         return _deleted(facts, base)
     if base.exit_code == 0:
+        # Exit 0 on SIGTERM is how many programs stop half way; a termination message says that the work was done.
         if interrupted and not (base.message or "").strip():
             return _deleted(facts, base)
         return Observation(
@@ -134,10 +146,13 @@ def _deleted(facts: pod_view.PodView, container: pod_view.Container | None) -> O
     pod_cause = diagnosis.cause_of(facts.reason, message=facts.message or "")
     return Observation(
         verdict="failed",
+        # From the one who knows most: the pod's own word (Evicted), the disruption that was announced, the mere fact.
         reason=facts.reason or reason or POD_DELETED,
         message=facts.message or message or "the pod was deleted before its task had ended",
         container=container.name if container else None,
         exit_code=container.exit_code if container else None,
+        # The kubelet's DeadlineExceeded deletes nothing, but a
+        # pod may be deleted after it: then it stays the author's.
         cause="application" if facts.phase == "Failed" and pod_cause == "application" else "infrastructure",
     )
 
@@ -177,6 +192,7 @@ def _disruption(facts: pod_view.PodView) -> tuple[str | None, str | None]:
 def _fatal_wait(facts: pod_view.PodView) -> pod_view.Container | None:
     """The first container that waits in vain."""
     for container in facts.containers():
+        # Braked pulls have the reason ErrImagePull like those that failed; only the text tells them apart.
         if container.state == "waiting" and container.reason in FATAL_WAITS and container.message != _ONLY_A_WAIT:
             return container
     return None
@@ -186,12 +202,14 @@ def _first_wait(facts: pod_view.PodView) -> pod_view.Container | None:
     """The container that waits for something, one that says for what before others."""
     waits = [container for container in facts.containers() if container.state == "waiting" and container.reason]
     telling = [container for container in waits if container.reason not in _DULL_WAITS]
+    # Where all say only ContainerCreating or PodInitializing, the task container is the one that people ask for.
     return next(iter((*telling, *(wait for wait in waits if wait is facts.base), *waits)), None)
 
 
 def _waiting(facts: pod_view.PodView) -> Observation:
     """Nothing is known yet but what the pod waits for."""
     unscheduled = facts.condition("PodScheduled", "False")
+    # Before the containers, which have no status as long as there is no node.
     if unscheduled:
         return Observation(verdict="none", reason=unscheduled.reason, message=unscheduled.message)
     container = _first_wait(facts)

@@ -63,6 +63,7 @@ def telling(events: Iterable[Event], *, reason: str | None, message: str) -> Eve
     known = set(_words(message))
     for event in reversed(list(events)):
         words = _words(event.message)
+        # A third: the kubelet repeats in its events what the status says, with other ids and times in it.
         is_new = sum(word not in known for word in words) * 3 > len(words)
         if event.is_warning and event.reason in belongs and is_new:
             return event
@@ -75,11 +76,13 @@ def _words(text: str) -> list[str]:
 
 def _event(item: Mapping[str, Any]) -> Event:
     series = item.get("series") or {}
+    # The old API has `lastTimestamp` and `count`, the new one `eventTime` and a series; clusters hold both.
     at = item.get("lastTimestamp") or series.get("lastObservedTime") or item.get("eventTime")
     count = item.get("count") or series.get("count")
     return Event(
         at=str(at or item.get("firstTimestamp") or ""),
         reason=str(item.get("reason") or "Unknown"),
+        # One line of a log, and bounded: some drivers quote a whole page.
         message=" ".join(str(item.get("message") or "").split())[:MESSAGE_CHARS],
         is_warning=item.get("type") == "Warning",
         count=count if isinstance(count, int) else 1,

@@ -50,6 +50,7 @@ class Container:
         """From the entry of the status."""
         states = _mapping(status.get("state"))
         kind, detail = None, _mapping(None)
+        # Exactly one is set, says the API. Where more are, the last in the life of a container counts.
         for known in _STATES:
             if isinstance(states.get(known), Mapping):
                 kind, detail = known, states[known]
@@ -102,6 +103,7 @@ class PodView:
         metadata, status = _mapping(pod.get("metadata")), _mapping(pod.get("status"))
         containers = [Container.of(entry) for entry in _mappings(status.get("containerStatuses"))]
         inits = [Container.of(entry) for entry in _mappings(status.get("initContainerStatuses"))]
+        # By the manifest: the status does not say which init containers go on beside the task.
         native = _native_sidecars(pod)
         task = next((container for container in containers if container.name == base), None)
         return cls(
@@ -110,6 +112,7 @@ class PodView:
             message=_text(status.get("message")),
             node=_text(_mapping(pod.get("spec")).get("nodeName")),
             base=task,
+            # An init container that does not end holds the task up; a native sidecar runs beside it.
             inits=tuple(container for container in inits if container.name not in native),
             sidecars=(
                 *(container for container in inits if container.name in native),
@@ -142,6 +145,7 @@ class PodView:
         if not self.is_deleting:
             return False
         ended_at = _moment(container.ended_at)
+        # Whole seconds on both sides, and the node's clock against the API server's: the same second is a doubt.
         return ended_at is None or self.deletion_requested_at is None or ended_at >= self.deletion_requested_at
 
 
