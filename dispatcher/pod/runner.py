@@ -8,6 +8,7 @@ is 0 for a success and 1 for anything else, so that `kubectl get pods` tells the
 so it imports little.
 """
 
+import contextlib
 import io
 import os
 import signal
@@ -190,15 +191,34 @@ def _leave(result: outcome.Outcome) -> None:
     encoded = outcome.encode(result, limit_bytes=_termination_bytes())
     # Before the frame: the outcome must be the last that the container prints, where the tail of its log is read.
     if result.failure is not None and result.failure.traceback:
-        sys.stderr.write(f"{result.failure.traceback}\n")
-    sys.stderr.flush()
-    sys.stdout.flush()
+        with _perhaps_closed():
+            sys.stderr.write(f"{result.failure.traceback}\n")
+    _flush()
     out = sys.__stdout__ or sys.stdout  # the author's code may have put something else in its place
-    for line in encoded.lines:
-        out.write(f"{line}\n")
-    out.flush()
+    try:
+        for line in encoded.lines:
+            out.write(f"{line}\n")
+        if encoded.lines:
+            out.flush()
+    except (OSError, ValueError) as error:
+        why = f"the outcome is too large for the termination message, and standard output takes no log: {error}"
+        lost = replace(
+            result, state="FAILURE", value=None, retry=None, failure=failures.ours(why, reason="ResultUnusable")
+        )
+        encoded = outcome.encode(lost, limit_bytes=_termination_bytes())
     # After the log: a pod that is killed in between has left no outcome, not one whose lines are missing.
     Path(init.termination_file()).write_bytes(encoded.message)
+
+
+def _perhaps_closed() -> contextlib.AbstractContextManager[None]:
+    """Around a use of the standard files: the body may have closed them, as daemons do, and its outcome stands."""
+    return contextlib.suppress(OSError, ValueError)
+
+
+def _flush() -> None:
+    for file in (sys.stderr, sys.stdout):
+        with _perhaps_closed():
+            file.flush()
 
 
 class _Terminated(SystemExit):
@@ -212,8 +232,7 @@ def _on_term(number: int, frame: FrameType | None) -> NoReturn:
 def run_and_exit(limits: int | None = None) -> NoReturn:
     """Runs the body and ends the process with its exit code."""
     code = main(limits)
-    sys.stdout.flush()
-    sys.stderr.flush()
+    _flush()
     # The first one is this thread.
     if any(not thread.daemon for thread in threading.enumerate()[1:]):
         sys.exit(code)  # the author's threads are waited for, as Python does

@@ -35,6 +35,18 @@ def value(name: str) -> Any:
 
 
 @app.task
+def closes_its_files(how: str, size: int) -> str:
+    """As a daemon does."""
+    if how == "objects":
+        sys.stdout.close()
+        sys.stderr.close()
+    else:
+        os.close(1)
+        os.close(2)
+    return "x" * size
+
+
+@app.task
 def cents(money: Money) -> int:
     return money.cents
 

@@ -104,6 +104,15 @@ def test_a_result_that_cannot_travel_says_what_happened(tmp_path: Path) -> None:
     assert strange.args[0].startswith("the result has no JSON form: Object of type set is not JSON serializable")
 
 
+@pytest.mark.parametrize("how", ["objects", "descriptors"])
+def test_a_body_that_closes_its_files_leaves_its_outcome(tmp_path: Path, how: str) -> None:
+    """A large one has no way out then, and says so."""
+    assert launch.ran(tmp_path, "closes_its_files", how, 10).outcome.value == "x" * 10
+    failure = launch.ran(tmp_path, "closes_its_files", how, 9000).outcome.failure
+    assert failure is not None
+    assert "standard output takes no log" in failure.args[0]
+
+
 def test_a_pod_without_a_message_says_so(tmp_path: Path) -> None:
     """Exit code 2, one line."""
     done = launch.ran(tmp_path, "sleeps", 0, PODYARD_MESSAGE="{")
