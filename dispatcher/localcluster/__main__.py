@@ -59,6 +59,7 @@ def main() -> int:
 
 
 def _say(line: str) -> None:
+    # Flushed: whoever started us waits for this line on a pipe.
     print(line, flush=True)
 
 

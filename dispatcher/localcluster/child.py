@@ -30,10 +30,12 @@ class Child:
         """
         home.mkdir(mode=0o700, parents=True, exist_ok=True)
         log = home.with_name(f"{home.name}.log")
+        # `--until-eof`: when this program dies, whatever way, the pipe closes and the cluster with its pods ends.
         command = [sys.executable, "-m", "dispatcher.localcluster", "--home", str(home), "--until-eof", *words]
         with log.open("a", encoding="utf-8") as errors:
             process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=errors, text=True)
         child = cls(home=home, process=process)
+        # The one line that it prints says that it listens; an end of the output, that it never will.
         if process.stdout is None or not process.stdout.readline():
             child.stop()
             raise StartError(f"the local cluster did not start: {log.read_text(encoding='utf-8')[-2000:] or log}")
@@ -46,6 +48,7 @@ class Child:
 
     def stop(self) -> None:
         """Ends it, and all of its pods."""
+        # Closing the input is the stop: it works alike for a program that ends and for one that is killed.
         if self.process.stdin is not None:
             with contextlib.suppress(OSError):
                 self.process.stdin.close()

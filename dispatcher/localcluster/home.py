@@ -35,6 +35,7 @@ def lock(folder: Path) -> Iterator[None]:
         ) from error
     try:
         try:
+            # flock and no file with a number: the kernel releases it also for a process that was killed.
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:
             holder = os.read(descriptor, 32).decode(errors="replace").strip()
@@ -80,6 +81,7 @@ def read_identity(folder: Path) -> Identity | None:
     """The identity of the last life; None where there was none, or it grows old."""
     try:
         past = msgspec.json.decode((folder / _IDENTITY).read_bytes(), type=Identity)
+    # A file that cannot be read is as none: the next life gets a new identity and writes it over.
     except (OSError, msgspec.DecodeError):
         return None
     return past if times.now().timestamp() - past.made_at < _IDENTITY_S else None
@@ -96,6 +98,7 @@ def tls(folder: Path, identity: Identity) -> ssl.SSLContext:
     kubeconfig.write_private(chain, identity.key + identity.certificate)
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.load_cert_chain(chain)
+    # HTTP/2 is not spoken here, and clients that offer it must not choose it.
     context.set_alpn_protocols(["http/1.1"])
     context.num_tickets = 0  # a ticket is two more packets per connection, and nobody here resumes a session
     return context

@@ -27,9 +27,12 @@ def text(*, address: str, token: str, authority: str) -> str:
 def write_private(path: Path, content: str) -> None:
     """Writes a file that only its owner may read, whole or not at all."""
     draft = path.with_name(f".{path.name}.{os.getpid()}")
+    # One that a process of the same number left behind.
     with contextlib.suppress(FileNotFoundError):
         draft.unlink()
+    # Private from the first moment: a mode that is changed afterwards leaves a time in which others can open it.
     descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
     with os.fdopen(descriptor, "w", encoding="utf-8") as file:
         file.write(content)
+    # A rename is whole or not at all: clients read the file while it is written anew.
     draft.replace(path)

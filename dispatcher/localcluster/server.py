@@ -84,6 +84,7 @@ class LocalCluster:
         return self.options.home / "kubeconfig"
 
     async def __aenter__(self) -> Self:
+        # A start that fails half way undoes its steps; `pop_all` keeps them once it has succeeded.
         async with contextlib.AsyncExitStack() as stack:
             await self._start(stack)
             self._stack = stack.pop_all()
@@ -98,7 +99,9 @@ class LocalCluster:
         """Each step registers how it is undone; stopping goes the way back: kubeconfig, API, pods, lock."""
         options = self.options
         stack.enter_context(home.lock(options.home))
+        # What an earlier life left speaks of a port that may be another's by now.
         self.kubeconfig.unlink(missing_ok=True)
+        # The same token and certificate as before, so that a kubeconfig that somebody has read stays good.
         past = home.read_identity(options.home) or home.new_identity()
         self.token = past.token
         objects = store.Store(history_changes=options.history_changes)
@@ -112,6 +115,7 @@ class LocalCluster:
         rules.create(resources.NODES, "", nodes.manifest(node, now=times.now()))
         events = recorder.Recorder(objects, component="podyard-local", node=node.name)
         pods = kubelet.Kubelet(rules, run, node=node, events=events, faults=faults)
+        # Before all that may create pods: closing goes the other way, so nothing is created while they end.
         stack.push_async_callback(pods.close, STOP_S)
         _keep(stack, pods.follow_config())
         _keep(stack, garbage.Garbage(rules).collect())
@@ -124,12 +128,14 @@ class LocalCluster:
             _play(stack, self.faults, options.faults_file)
         own = endpoints.Endpoints(counted, live, self.faults)
         http = api.Api(does, token=self.token, faults=faults, counted=counted, own=own.answer)
+        # A port that was asked for is the only one: who asked has written it down elsewhere.
         ports = [options.port] if options.port else [past.port, 0]
         port = await _listen(stack, http, ports=ports, tls=home.tls(options.home, past))
         http.address = f"{HOST}:{port}"
         self.url = f"https://{HOST}:{port}"
         home.keep_identity(options.home, past, port=port)
         text = kubeconfig.text(address=self.url, token=self.token, authority=past.authority)
+        # Last: whoever finds the file can connect.
         kubeconfig.write_private(self.kubeconfig, text)
         stack.callback(self.kubeconfig.unlink, missing_ok=True)
 
@@ -154,6 +160,7 @@ async def _run(options: ClusterOptions, ready: Callable[[str], None], *, until_e
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
     if until_eof:
+        # Nothing is ever sent: the pipe is read only for its end.
         loop.add_reader(sys.stdin.fileno(), lambda: None if os.read(sys.stdin.fileno(), 512) else stop.set())
     for number in (signal.SIGINT, signal.SIGTERM):
         loop.add_signal_handler(number, stop.set)
@@ -163,6 +170,7 @@ async def _run(options: ClusterOptions, ready: Callable[[str], None], *, until_e
         )
         ready(f"local cluster ready at {cluster.url}, kubeconfig {cluster.kubeconfig}; {kind}")
         await stop.wait()
+        # Closed input is readable for ever: a reader that stayed would keep the loop busy while it stops.
         if until_eof:
             loop.remove_reader(sys.stdin.fileno())
 
@@ -172,6 +180,7 @@ def _runtime(options: ClusterOptions, objects: store.Store) -> runtime.Runtime:
         lasts_s = None if options.runtime == "hold" else options.lasts_s
         return instant.InstantRuntime(lasts_s=lasts_s, message=options.message)
     place = environment.Place(node=options.node, host_ip=HOST, pod_ip=HOST)
+    # A real path: the guardian finds processes of pods by this text in their environment.
     folder = options.home.resolve() / "pods"
     lookup = functools.partial(config_data, objects)
     return processes.ProcessRuntime(folder, place=place, lookup=lookup, python=options.python.absolute())
@@ -186,11 +195,13 @@ def config_data(objects: store.Store, namespace: str, kind: str, name: str) -> M
     thing = found.read()
     plain = thing.get("data") or {} if kind == "configmap" else {}
     encoded = thing.get("binaryData" if kind == "configmap" else "data") or {}
+    # surrogateescape: an environment variable and a file get the very bytes back.
     decoded = {key: base64.b64decode(value).decode(errors="surrogateescape") for key, value in encoded.items()}
     return {**plain, **decoded}
 
 
 def _node(options: ClusterOptions) -> nodes.Node:
+    # A machine has some thousand processes, and pods that are only shown cost none.
     limit = options.max_pods or (250 if options.runtime == "processes" else 1_000_000)
     return nodes.Node(name=options.node, address=HOST, max_pods=limit)
 
@@ -217,12 +228,15 @@ def _keep(stack: contextlib.AsyncExitStack, loop: Any) -> None:
 async def _listen(stack: contextlib.AsyncExitStack, http: api.Api, *, ports: list[int], tls: ssl.SSLContext) -> int:
     """Opens the first port that is free; raises home.ClusterError where none is."""
     server = web.ServerRunner(
+        # `handler_cancellation`: a watch whose client is gone ends at once and not at its next event.
         web.Server(http.handle, handler_cancellation=True, access_log=None, max_line_size=_LINE_BYTES),
         handle_signals=False,
         shutdown_timeout=1.0,
     )
     await server.setup()
     stack.push_async_callback(server.cleanup)
+    # After `cleanup` is registered, so before it on the way
+    # back: watches must end, or it waits for its whole time-out.
     stack.callback(http.close)
     # The port of the last life first: a client that read the kubeconfig finds the next life at the same place.
     for index, port in enumerate(ports):

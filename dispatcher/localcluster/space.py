@@ -45,6 +45,7 @@ class Space:
         """No fault stays, and no pod."""
         self.faults.clear()
         for pod in self.pods():
+            # Without grace: the next test shares the node, and must not wait for what this one ignores.
             self.api.call("DELETE", self._path(pod["metadata"]["name"]), {"gracePeriodSeconds": 0})
         self.api.call("DELETE", f"/api/v1/namespaces/{self.namespace}")
 

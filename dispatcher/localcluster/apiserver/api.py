@@ -39,6 +39,7 @@ class Api:
         """Ends all watches; a stopping server waits for nothing else."""
         self._faults.close()
         self._does.live.close()
+        # Watches look at `closing` when they wake.
         for collection in self._does.rules.store.collections.values():
             collection.changed.notify()
 
@@ -49,6 +50,7 @@ class Api:
             response = await self._answer(request)
         except refusal.Refusal as error:
             response = answers.refused(error)
+        # The caller is gone, or we stop: there is nobody to answer.
         except (ConnectionError, asyncio.CancelledError):
             raise
         except Exception:
@@ -79,6 +81,7 @@ class Api:
             call = fault_points.Call(verb="create", resource=fault_points.REVIEWS)
             return await self._faults.answer(request, call, lambda: self._review(request))
         call = fault_points.Call(verb=request.method.lower(), resource=path)
+        # Also `/version`: a server that is away answers no health check either.
         return await self._faults.answer(request, call, lambda: self._about_itself(request))
 
     async def _review(self, request: web.BaseRequest) -> web.Response:

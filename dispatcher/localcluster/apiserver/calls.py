@@ -63,6 +63,7 @@ _VERBS: Mapping[str, Mapping[str, str]] = {
 def verb(request: web.BaseRequest, at: Target) -> str | None:
     """Kubernetes' word for what a request asks for (and our `log` and `evict`); None where there is none."""
     found = _VERBS[at.subresource or ("object" if at.name else "collection")].get(request.method)
+    # The old form of a watch on one object, `?watch=1` on its own address, too.
     if found in {"get", "list"} and not at.subresource and flag(request.query, "watch"):
         return "watch"
     return found
@@ -112,6 +113,7 @@ def version(query: Mapping[str, str]) -> int | None:
 def match(at: Target, query: Mapping[str, str]) -> store.Match:
     """Namespace and selectors of a list or watch; with a name in the address only that object."""
     fields = query.get("fieldSelector", "")
+    # A watch of one object is a watch of its collection with this field, as on a real server.
     if at.name:
         fields = f"metadata.name={at.name}"
     return store.Match(
@@ -144,6 +146,7 @@ def log_query(query: Mapping[str, str]) -> container_log.Query:
 
 async def body(request: web.BaseRequest) -> bytes:
     """The body, also when it was read before; raises Refusal 413."""
+    # Faults look for a pod's name in the body before the verb reads it.
     if _READ in request:
         return request[_READ]
     parts, size = [], 0

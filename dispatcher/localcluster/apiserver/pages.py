@@ -42,6 +42,7 @@ class Pages:
             return Page(objects=found, version=version)
         number = next(self._numbers)
         self._open[number] = (version, found)
+        # A real server forgets after five minutes; here the number bounds memory.
         while len(self._open) > _KEPT:
             self._open.popitem(last=False)
         return self._page(number, start=0, limit=limit)
@@ -55,6 +56,7 @@ class Pages:
             raise refusal.bad_request("continue key is not valid: it was not given by this server") from None
         if number not in self._open:
             raise refusal.Refusal(410, "Expired", _EXPIRED)
+        # Whoever is still reading is not the oldest.
         self._open.move_to_end(number)
         return self._page(number, start=start, limit=limit)
 

@@ -33,6 +33,7 @@ class Streams:
     def opened(self, resource: str, abort: Callable[[], None]) -> Iterator[Stream]:
         """A watch, as long as it is open."""
         stream = Stream(resource=resource, abort=abort)
+        # A watch that is opened while the server stops would keep it from stopping.
         if self.is_over:
             stream.closing.set()
         self.open.add(stream)
@@ -76,4 +77,5 @@ class Streams:
         """Returns at once unless the stream is silenced."""
         loop = asyncio.get_running_loop()
         while (left_s := stream.silent_until - loop.time()) > 0 and not stream.closing.is_set():
+            # In pieces: a time-out of infinity is none that a loop takes.
             await self._changed.wait(min(left_s, 3600.0))

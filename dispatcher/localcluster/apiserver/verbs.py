@@ -75,6 +75,7 @@ class Verbs:
         metadata: Json = {"resourceVersion": str(page.version)}
         if page.next_token:
             metadata["continue"] = page.next_token
+            # With a selector a real server does not know how many are left, and leaves it out.
             if not match.labels and not match.fields:
                 metadata["remainingItemCount"] = page.remaining
         if answers.wants_table(request):
@@ -86,6 +87,7 @@ class Verbs:
         requested = calls.version(query) or 0
         current = self.rules.store.version
         if requested > current:
+            # Real servers wait three seconds for the version first; here no cache lags behind.
             raise refusal.version_too_large(requested, current)
         if query.get("resourceVersionMatch") == "Exact" and requested != current:
             raise refusal.expired(requested, current)
@@ -97,6 +99,7 @@ class Verbs:
         response = web.StreamResponse(
             headers={"Content-Type": "application/json", "Cache-Control": "no-cache, private"}
         )
+        # The headers now: clients wait for them before they believe that they watch.
         await response.prepare(request)
         with self.live.opened(at.resource.plural, lambda: connection.abort(request)) as stream:
             events = watch.events(
@@ -115,6 +118,7 @@ class Verbs:
         version = asked.version or 0
         if version > objects.version:
             raise refusal.version_too_large(version, objects.version)
+        # Otherwise the 410 comes as an ERROR event in the stream: real servers do both, and clients must know both.
         oldest = objects.of(match.resource).forgotten
         if asked.version is not None and version < oldest and self.live.gone_as_status:
             raise refusal.expired(version, oldest)
@@ -174,6 +178,7 @@ class Verbs:
         if not isinstance(patched, dict):
             raise refusal.bad_request("the patch leaves no object")
         unknown = calls.check_fields(request.query, at, patched)
+        # The patch is applied and stored without an `await` in between: two patches cannot overtake each other.
         changed = self.rules.update(
             at.resource, before, patched, subresource=at.subresource, is_patch=True, dry_run=dry_run
         )
@@ -182,6 +187,7 @@ class Verbs:
     async def _delete(self, request: web.BaseRequest, at: calls.Target) -> web.StreamResponse:
         options = await calls.delete_options(request)
         last = self.rules.delete(at.resource, self.rules.get(at.resource, at.namespace, at.name), options)
+        # Both may stay for a while, so a real server answers with the object.
         if at.resource in {resources.PODS, resources.NAMESPACES}:
             return answers.raw(last.body)
         return answers.success(details={"name": at.name, "kind": at.resource.plural, "uid": last.uid})
@@ -202,6 +208,7 @@ class Verbs:
         pod = self.rules.get(at.resource, at.namespace, at.name)
         if dry_run:
             return answers.success(code=201)
+        # First the condition, then the delete: the watch must see why before it sees that.
         marked = self.rules.disrupt(pod, "EvictionByEvictionAPI", "Eviction API: evicting")
         self.rules.delete(at.resource, marked, options)
         return answers.success(code=201)

@@ -58,6 +58,7 @@ class TerminationMessage:
         with contextlib.suppress(OSError), self._file.open("rb") as file:
             size = os.fstat(file.fileno()).st_size
             if size:
+                # The end, not the beginning: the kubelet keeps the last 4096 bytes.
                 file.seek(max(0, size - MESSAGE_BYTES))
                 return file.read(MESSAGE_BYTES).decode(errors="replace")
         if exit_code and self._fallback:
@@ -92,6 +93,7 @@ class ContainerProcess:
     def kill(self) -> None:
         """SIGKILL to all of its group."""
         if not self.ended.done():
+            # The group and not the process: shells do not pass a kill on to what they started.
             signal_group(self._process.pid, signal.SIGKILL)
 
     def _read(self) -> bool:
@@ -125,6 +127,7 @@ class ContainerProcess:
                 break
         self._loop.remove_reader(self._output)
         os.close(self._output)
+        # As shells and runtimes count: 128 and the signal's number.
         exit_code = 128 - code if code < 0 else code
         message = self._message.read(exit_code)
         self._log.close()
@@ -136,6 +139,7 @@ def _spawn(start: Start) -> tuple[subprocess.Popen[bytes], int]:
     if not Path(start.workdir).is_dir():
         raise runtime.StartFailed(f"workingDir {start.workdir} does not exist on this machine")
     output, inlet = os.pipe()
+    # The loop reads, and must not wait for a container that prints nothing.
     os.set_blocking(output, False)
     try:
         process = subprocess.Popen(
@@ -151,6 +155,7 @@ def _spawn(start: Start) -> tuple[subprocess.Popen[bytes], int]:
         os.close(output)
         raise runtime.StartFailed(_start_error(start.argv[0], error)) from error
     finally:
+        # Ours of the two: while we hold it, the output never ends.
         os.close(inlet)
     return process, output
 

@@ -87,6 +87,7 @@ class Containers:
                 attempt()
             except runtime.NotReady as error:
                 self._wait_for(error, container)
+                # The time-out is for what nobody announces, such as a file on the host.
                 await notifier.any_of(self._context.changed, self.changed, timeout_s=node_context.RETRY_S)
             else:
                 self.changed.notify()

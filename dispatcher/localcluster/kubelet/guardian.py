@@ -14,6 +14,7 @@ from pathlib import Path
 
 def main() -> None:
     """Reads until the cluster is gone, then cleans up."""
+    # Ctrl-C in a terminal reaches all of its processes: the guardian has to outlive the others.
     for stop in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(stop, signal.SIG_IGN)
     groups: set[int] = set()
@@ -25,6 +26,7 @@ def main() -> None:
     for group in groups:
         with contextlib.suppress(ProcessLookupError, PermissionError):
             os.killpg(group, signal.SIGKILL)
+    # Groups first; then what has left its group, by a mark in its environment that children inherit.
     sweep(sys.argv[1].encode())
 
 

@@ -91,6 +91,7 @@ class Kubelet:
         for worker in workers:
             worker.stop(timeout_s)
         tasks = {worker.task for worker in workers if worker.task and not worker.task.done()}
+        # One second more than they have: SIGKILL comes at `timeout_s`, and reaping takes a moment.
         if tasks:
             await asyncio.wait(tasks, timeout=timeout_s + 1)
         for task in tasks | self._tasks:
@@ -103,6 +104,7 @@ class Kubelet:
 
     def _deleting(self, snapshot: store.Snapshot, grace_s: int) -> None:
         worker = self._workers.get(snapshot.uid)
+        # While it is cut off the node hears nothing: the deletion is taken up by `reconnect`.
         if worker is not None and self._line.up:
             worker.deleted = True
             worker.stop(grace_s)

@@ -90,6 +90,7 @@ def phase(situation: Situation) -> str:
     main = [state for _, state in situation.main]
     init = [state for container, state in situation.init if not container.is_sidecar]
     over = not any(isinstance(state, Running) for _, state in [*situation.main, *situation.init])
+    # An eviction or a deadline fails the pod whatever its containers' exit codes were.
     if situation.reason and over:
         return "Failed"
     if any(isinstance(state, Terminated) and state.exit_code for state in init):
@@ -106,6 +107,7 @@ def status(situation: Situation, *, before: Json, now: datetime) -> Json:
     if situation.unschedulable:
         scheduled = [conditions.condition("PodScheduled", "False", "Unschedulable", situation.unschedulable)]
         return before | {"phase": "Pending", "conditions": _dated(scheduled, before, now)}
+    # A reason of before belongs to what the pod waited for.
     before = {key: value for key, value in before.items() if key not in {"reason", "message"}}
     name = phase(situation)
     made: Json = {
@@ -203,4 +205,5 @@ def _dated(found: list[Json], before: Json, now: datetime) -> list[Json]:
         condition["lastProbeTime"] = None
         condition["lastTransitionTime"] = kept or times.write(now)
     owned = {condition["type"] for condition in found}
+    # Conditions of others, such as DisruptionTarget, stay as they are.
     return found + [condition for kind, condition in old.items() if kind not in owned]

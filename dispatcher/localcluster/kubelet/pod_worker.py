@@ -64,6 +64,7 @@ class PodWorker:
             self._give_up()
         finally:
             self._due.cancel()
+        # A node that is cut off cannot report an end: the object waits for it as on a real cluster.
         await self.context.line.until_up()
         self._finish()
 
@@ -145,6 +146,7 @@ class PodWorker:
     async def _end_sidecars(self) -> None:
         """SIGTERM in reverse order, each when the one after it has ended; SIGKILL when the grace period is over."""
         if not self._containers.is_stopping:
+            # The task has ended by itself: the grace period begins now, for the sidecars alone.
             self._due.later(self._grace_s, self._containers.kill)
         self._containers.stop()
         for name in reversed(self._sidecars):
@@ -192,6 +194,7 @@ class PodWorker:
             for name in tuple(self._containers.running):
                 if name not in self._sidecars:  # they get SIGTERM when the others have ended
                     self._containers.terminate(name)
+        # Also with 0: `Timers` keeps the shortest, so a second delete may only hurry.
         self._due.later(grace_s, self._containers.kill)
         self._containers.stop()
 
@@ -202,6 +205,7 @@ class PodWorker:
         self._containers.kill()
         if self.task is not None and not self.task.done():
             if self._containers.running:
+                # Its process is killed and reaped first: files that go while it writes would come again.
                 await asyncio.wait({self.task}, timeout=node_context.RETRY_S)
             self.task.cancel()
         await self.sandbox.remove()
@@ -226,6 +230,7 @@ class PodWorker:
         self.report_status()
         current = self._report.current()
         if current is not None and self.deleted:
+            # Only a pod whose deletion was asked for: another one stays as Succeeded or Failed.
             self.context.rules.finish_deletion(current)
 
     def _seen(self) -> pod_status.Situation:

@@ -65,6 +65,7 @@ class ProcessRuntime:
 
     async def open(self) -> None:
         """Ends what an earlier life left, and starts the guardian."""
+        # Before the folder goes: processes of an earlier life would write into the new one.
         guardian.sweep(self._mark)
         shutil.rmtree(self.folder, ignore_errors=True)
         self.folder.mkdir(mode=0o700, parents=True)
@@ -90,14 +91,18 @@ class ProcessRuntime:
     def _start_guardian(self) -> None:
         program = str(Path(guardian.__file__).resolve())
         self._guardian = subprocess.Popen(
+            # -I and -S: no site packages and no PYTHON variables,
+            # so that it starts at once and imports nothing of ours.
             [sys.executable, "-I", "-S", program, self._mark.decode()],
             stdin=subprocess.PIPE,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
             start_new_session=True,
+            # So that it holds no folder that somebody wants to remove.
             cwd="/",
             env={},
         )
+        # A guardian that was killed is replaced, and the new one knows of none.
         for group in self.alive:
             self._send("+", group)
         exits.watch(self._guardian, self._guardian_ended)

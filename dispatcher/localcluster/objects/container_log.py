@@ -54,6 +54,7 @@ class ContainerLog:
         self._mark(at)
         view = memoryview(data)
         while view:
+            # A write may be partial where the disk is nearly full.
             written = os.write(self._file, view)
             view = view[written:]
             self.end += written
@@ -78,6 +79,7 @@ class ContainerLog:
             os.close(self._file)
         self._starts.append(self.end)
         self._file = os.open(self._path(self.end), os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
+        # Only when the segments after it hold all that must be kept.
         while len(self._starts) > 1 and self.end - self._starts[1] >= self._kept:
             self._path(self._starts.pop(0)).unlink(missing_ok=True)
 
@@ -180,6 +182,7 @@ class ContainerLog:
         """Where the last `lines` lines begin."""
         if lines <= 0 or not self._starts:
             return self.end
+        # A line feed at the very end ends the last line and begins no other.
         position, missing = self.end, lines + (self.read(self.end - 1, 1) == b"\n")
         while position > self._starts[0]:
             start = max(self._starts[0], position - _BLOCK)

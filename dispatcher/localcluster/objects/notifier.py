@@ -14,6 +14,7 @@ class Notifier:
 
     def notify(self) -> None:
         """Wakes all who wait now."""
+        # Swapped first: who waits again because of this notification waits for the next one.
         waiting, self._waiting = self._waiting, set()
         for waiter in waiting:
             if not waiter.done():
@@ -43,4 +44,5 @@ async def any_of(*notifiers: Notifier, timeout_s: float | None = None) -> bool:
     finally:
         for notifier in notifiers:
             notifier.leave(waiter)
+        # It may still stand in a set that is being notified.
         waiter.cancel()

@@ -20,6 +20,7 @@ class Recorder:
         self._component = component
         self._node = node
         self._now = now
+        # From the time of day on, shifted: names of an earlier life, which clients may remember, do not come again.
         self._numbers = itertools.count(int(self._now().timestamp() * 1000) << 16)
 
     def record(
@@ -66,4 +67,5 @@ class Recorder:
     def _forget(self) -> None:
         objects = self._store.of(resources.EVENTS).objects
         if len(objects) > KEPT:
+            # The oldest; a real server forgets events after an hour.
             self._store.remove(resources.EVENTS, next(iter(objects.values())))

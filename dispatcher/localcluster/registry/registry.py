@@ -79,6 +79,7 @@ class Registry:
         """Creates an object; raises Refusal 400, 403, 404, 405, 409 or 422."""
         if resource.is_only_checked and not dry_run:
             raise refusal.only_checked(resource.kind)
+        # Null means not set, as for a real server; it is not stored.
         thing = forms.without_nulls(thing)
         forms.check_address(resource, namespace, thing)
         self._name(resource, namespace, thing)
@@ -87,6 +88,7 @@ class Registry:
         name = thing["metadata"]["name"]
         if resource.namespaced:
             admission.check_namespace(self.store, resource, namespace, name)
+        # After the checks: an invalid object is told what is wrong with it, though its name is taken.
         if self.store.get(resource, namespace, name) is not None:
             raise refusal.already_exists(resource.qualified, name)
         if resource.namespaced:
@@ -94,11 +96,13 @@ class Registry:
         if dry_run:
             return self.store.preview(thing)
         created = self.store.put(resource, thing)
+        # An owner that is gone already: garbage collection must find what came after it.
         if any(not self.store.is_known(uid) for uid in created.owners):
             self.hooks.dependents_changed({(resource.plural, created.namespace, created.name)})
         if resource is resources.PODS:
             self.hooks.pod_created(created)
         elif resource is resources.NAMESPACES:
+            # A real controller makes it a moment later; creates in between are refused there.
             account = {"metadata": {"name": "default"}}
             self.create(resources.SERVICE_ACCOUNTS, name, account)
         return created
@@ -231,6 +235,7 @@ class Registry:
         grace_s = pod["spec"].get("terminationGracePeriodSeconds", pod_defaults.GRACE_S)
         if options.grace_s is not None:
             grace_s = options.grace_s
+        # Nobody has to end it: it has no node, or has ended.
         if not pod["spec"].get("nodeName") or pod["status"].get("phase") in _FINAL_PHASES:
             grace_s = 0
         if grace_s < 0:  # accepted, and as short as can be
