@@ -102,6 +102,7 @@ class Controller:
     async def run(self) -> None:
         """Connects, waiting for the API server as long as it takes, and works until it is cancelled."""
         loop = asyncio.get_running_loop()
+        # It outlives the loops that are begun anew: rows, and the events behind them, must not be lost with those.
         writer = loop.create_task(self._status.run())
         faults: list[float] = []
         try:
@@ -111,12 +112,16 @@ class Controller:
                 except Exception as error:
                     logger.exception("the loops of the cluster's side failed and are started again")
                     now_mono_s = time.monotonic()
+                    # Counted within a window: one unforeseen end a day is borne for ever, a fault in a circle is not.
                     faults = [at for at in faults if now_mono_s - at < FAULTS_WITHIN_S] + [now_mono_s]
                     if len(faults) >= FAULTS:
                         self._celery.post(Broken(why=f"{type(error).__name__}: {error}"))
+                        # `Broken` has the worker shut down, which then stops
+                        # this thread: until that nothing more is tried.
                         await asyncio.get_running_loop().create_future()
                 await asyncio.sleep(AGAIN_S)
         finally:
+            # Cancelled last: what the loops have said until their end is written once more.
             writer.cancel()
             await asyncio.wait([writer])
 
@@ -124,9 +129,12 @@ class Controller:
         """One connection to the API server, from the first try until it is cancelled or something breaks."""
         try:
             async with asyncio.TaskGroup() as loops:
+                # Commands and deadlines are served while the API server is
+                # still waited for: only `_connected` needs it.
                 for loop in (self._reconciler.run(), self._follow_commands(), self._tick(), self._connected()):
                     loops.create_task(loop)
         except* Exception as broken:
+            # A TaskGroup cancels the others at the first failure: the first is the one that says why.
             raise broken.exceptions[0] from broken
 
     async def _connected(self) -> None:
@@ -139,8 +147,10 @@ class Controller:
                     for loop in self._loops(parts):
                         loops.create_task(loop)
             finally:
+                # First: a command that comes during the stop must find no launcher that would begin a launch.
                 self._parts = self._reconciler.executors = None
                 await self._shut_down(parts)
+                # What still uses the client ends before the client is closed.
                 await self._background.cancel()
 
     def _begin(self, parts: Parts) -> None:
@@ -150,17 +160,21 @@ class Controller:
         self._parts, self._reconciler.executors = parts, parts.executors
         for attempt in self._attempts:
             self._resume(attempt, parts)
+        # Taken out first: a command that has to wait once more puts itself back.
         unanswered, self._unanswered = self._unanswered, {}
         for command in unanswered.values():
             self._handle(command)
 
     def _resume(self, attempt: Attempt, parts: Parts) -> None:
         """An attempt that was here before the API server answered, or before the loops were begun anew."""
+        # Its task was cancelled with the loops, perhaps within a create: as one without an answer.
         if attempt.state is State.LAUNCHING:
             blocked = BlockedReason("LaunchInDoubt", "its launch was interrupted")
             self._attempts.park(attempt, blocked, replace(attempt.launch, is_in_doubt=True))
+        # The admission that knew until when it waits is gone with its connection.
         if attempt.state is State.PARKED:
             self._attempts.queue(attempt)
+        # The calls of `deadlines` were cancelled; its wait is expired still and leads there again.
         if attempt.state in (State.EXPIRING_LAUNCH, State.EXPIRING_POD):
             self._attempts.resume(attempt)
         if attempt.state is State.QUEUED:
@@ -168,6 +182,7 @@ class Controller:
         elif attempt.state is State.ENDED and attempt.ending is not None and attempt.ending.result is None:
             parts.executors.completion.read_again(attempt)
         elif attempt.state in states.LIVE:
+            # It may be in a namespace that only a pattern of the policy allows, which nobody else would watch.
             parts.watcher.watch(attempt.namespace)
 
     def _loops(self, parts: Parts) -> Iterator[Coroutine[Any, Any, None]]:
@@ -186,9 +201,12 @@ class Controller:
 
     async def _shut_down(self, parts: Parts) -> None:
         """The end: no more creates, those under way are waited for, and what was not sent is claimed no longer."""
+        # Creates before claims: one that is answered now must keep its claim. Slots last: until then pods may be made.
         await parts.launcher.close()
         if self._shared.claims is not None:
             with contextlib.suppress(TimeoutError):
+                # Bounded: a claim that stands costs the task an attempt at
+                # worst, a stop that hangs is killed by its supervisor.
                 await asyncio.wait_for(self._shared.claims.close(), RELEASE_S)
         await parts.capacity.leave()
 
@@ -224,6 +242,7 @@ class Controller:
             return
         async for one in retry.Tries(_API_ERRORS, backoff=SELDOM, is_endless=True):
             with one:
+                # Of the whole deployment, not only ours: orphans of a dispatcher that is gone are to be seen, too.
                 found = await parts.kube.list_pods(None, selector=labels.selector(deployment=options.deployment))
                 for namespace in {pod["metadata"]["namespace"] for pod in found.pods}:
                     parts.watcher.watch(namespace)
@@ -240,6 +259,7 @@ class Controller:
     async def log_page(self, attempt_id: str, offset: int) -> log_page.Page | None:
         """A piece of an attempt's log: of its pod, or as it was saved; None where nothing of it is here."""
         attempt = next((one for one in self._attempts if one.id == attempt_id), None)
+        # An offset comes from a page of a saved file; the log of a pod that runs has no stable one.
         if attempt is None or self._parts is None or offset:
             return await log_page.of_file(self._shared.options.log_folder, attempt_id, offset=offset)
         return await log_page.of_attempt(self._parts.kube, attempt)
@@ -261,6 +281,8 @@ class Controller:
                     self._parts.capacity.room.set()
             case Requeue() | ConfirmOwner():
                 self._unanswered[(type(command), command.delivery)] = command
+                # Not awaited: it may take as long as the API server or the
+                # result backend is away, and other commands follow.
                 self._background.spawn(self._answer(command))
             case Terminate() | Close():
                 attempt = self._attempts.of_delivery(command.delivery)
@@ -284,6 +306,8 @@ class Controller:
         self._unanswered.pop((type(command), command.delivery), None)
 
     def _submit(self, attempt: Attempt) -> None:
+        # B5: the first delivery goes on. Both have one pod name, so that the
+        # second would only meet the first one's pod.
         if not self._attempts.add(attempt):
             logger.info("delivered twice, runs once attempt_id=%s", attempt.id)
             self._celery.post(Dropped(delivery=attempt.delivery, pod=""))
@@ -295,24 +319,30 @@ class Controller:
 
     def _launch(self, attempt: Attempt, parts: Parts) -> None:
         parts.launcher.submit(attempt)
+        # Only after the manifest is built is its namespace known; empty where it could not be built.
         if attempt.namespace:
             parts.watcher.watch(attempt.namespace)
 
     def _adopt(self, attempt: Attempt, command: Adopt) -> None:
         """Takes an attempt back whose pod was found in the cluster."""
         parts, pod = self._parts, command.pod
+        # Dropped, not lost: the pod is listed again, and found again where it is still nobody's.
         if parts is None or not self._attempts.add(attempt):
             self._celery.post(Dropped(delivery=attempt.delivery, pod=pod["metadata"]["name"]))
             return
         metadata, now, now_mono_s = pod["metadata"], datetime.now(UTC), time.monotonic()
         made_at = sightings.time_of(metadata.get("creationTimestamp")) or now
+        # As old as the last list, not as of now: the event that showed it may have waited through a stall (D11).
         self._attempts.owned(attempt, parts.seen_pods.listed_mono_s(metadata["namespace"]))
+        # Celery's side has accepted it already, when it rebuilt the request (`Deliveries._adopt`).
         self._attempts.reported(attempt, launched=True)
         found = Pod(
             namespace=metadata["namespace"],
             name=metadata["name"],
             uid=metadata["uid"],
             created_at=now,
+            # Deadlines go on from when the pod was made; never from later than
+            # now, for the API server's clock may be ahead.
             created_mono_s=now_mono_s - max(0.0, (now - made_at).total_seconds()),
         )
         self._attempts.launched(attempt, found)
@@ -330,8 +360,11 @@ class Controller:
                 parts.capacity.admission.withdraw(attempt)
             self._attempts.close(attempt, Closed.WITHDRAWN, endings.revoked(attempt))
         elif attempt.state in states.LIVE and parts is None:
+            # A pod that cannot be deleted now must not be forgotten: it would run on though its task says REVOKED.
             self._unanswered[(Terminate, attempt.delivery)] = Terminate(delivery=attempt.delivery)
         elif attempt.state in states.LIVE and parts is not None:
+            # Closed before the delete: what the pod says on its way out is no
+            # news, and its slot counts until it is gone.
             self._attempts.close(attempt, Closed.TERMINATED, endings.revoked(attempt))
             self._forget_pod(attempt, parts)
             parts.cleanup.kill(cleanup.ended_attempt(attempt, is_success=False))
@@ -340,6 +373,7 @@ class Controller:
 
     def _close(self, attempt: Attempt, *, is_success: bool) -> None:
         """The outcome is stored. Only now may the pod go."""
+        # From here on its row says that its end is reported: nobody looks for its pod once that is gone (P25).
         self._attempts.close(attempt, Closed.STORED)
         if attempt.pod.uid is not None and self._parts is not None:
             self._forget_pod(attempt, self._parts)
@@ -351,21 +385,25 @@ class Controller:
 
     async def _requeue(self, attempt: Attempt) -> None:
         """Claim and pod go, whatever the policy: the message is requeued, and needs the pod's name again."""
+        # The claim before all else: while it stands, whoever gets the message takes its launch for one under way.
         if self._shared.claims is not None and attempt.stores_result:
             await self._shared.claims.release(attempt)
         self._attempts.close(attempt, Closed.STORED)
+        # Before the pod is gone: it may take its grace period, and its next launch waits for the name (`PodLeaving`).
         self._celery.post(Released(delivery=attempt.delivery))
         if attempt.pod.uid is not None and self._parts is not None:
             self._forget_pod(attempt, self._parts, is_requeued=True)
             self._parts.cleanup.delete(cleanup.ended_attempt(attempt, is_success=False))
 
     async def _confirm_owner(self, attempt: Attempt) -> None:
+        # The answer holds as of the question: a stall while it is under way is asked about once more.
         asked_mono_s, parts = time.monotonic(), self._parts
         if parts is None or await parts.ownership.is_ours(attempt):
             self._attempts.owned(attempt, asked_mono_s)
             self._celery.post(Owned(delivery=attempt.delivery))
             return
         logger.info("another dispatcher has reported it meanwhile attempt_id=%s pod=%s", attempt.id, attempt.pod.name)
+        # `Dropped` is posted here, as the answer: the decision must not send a second one.
         self._attempts.reported(attempt, ended=True)
         self._attempts.close(attempt, Closed.DROPPED)
         self._celery.post(Dropped(delivery=attempt.delivery, pod=attempt.pod.name))

@@ -88,9 +88,12 @@ class Deadlines:
     def expire(self, attempt: Attempt) -> None:
         """A wait is too long, and the attempt is ended: at once where there is no pod."""
         wait = attempt.wait
+        # Asked for twice a second as long as the deadline has passed: what
+        # could not be ended is left alone for a while.
         if wait is None or self._again_mono_s.get(attempt, 0.0) > time.monotonic():
             return
         if attempt.state in (State.QUEUED, State.PARKED):
+            # First: while its pod is looked for it must not be launched once more.
             self._admission.withdraw(attempt)
             if not attempt.launch.may_have_pod:
                 end(self._attempts, attempt)
@@ -102,12 +105,15 @@ class Deadlines:
         was_launch = attempt.state is State.EXPIRING_LAUNCH
         is_ended = False
         try:
+            # By a read, not by what the watch said last: who ends it must know how the pod is now.
             pod = await self._read(attempt)
             is_ended = await (self._end_launch(attempt, pod) if was_launch else self._end_pod(attempt, wait, pod))
         except (errors.ApiError, errors.ApiUnavailable) as error:
             logger.info("not ended at its deadline yet attempt_id=%s: %s", attempt.id, error)
         finally:
+            # Cleared here: nobody says to this class that an attempt has ended.
             self._again_mono_s = {one: at for one, at in self._again_mono_s.items() if one.state is not State.CLOSED}
+            # In `finally`: a cancelled task must not leave it in a state in which nothing is decided.
             if not is_ended and attempt.state in (State.EXPIRING_LAUNCH, State.EXPIRING_POD):
                 self._again_mono_s[attempt] = time.monotonic() + AGAIN_S
                 self._attempts.resume(attempt)
@@ -122,18 +128,23 @@ class Deadlines:
 
     async def _end_pod(self, attempt: Attempt, wait: wait_rules.Wait, pod: Mapping[str, Any] | None) -> bool:
         """Whether it ended: its pod is not there, or goes unstarted."""
+        # From the wait as it was at its deadline: the attempt's own may be another by now.
         failure = endings.diagnosed(endings.too_late(attempt, wait))
         epilogue: tuple[str, ...] = ()
         if pod is not None and labels.owner_of(pod) != self._owner:
             self._attempts.missed(attempt)  # another dispatcher has taken it over: it is that one's to end
             return False
         if pod is not None:
+            # What was read counts as seen, so that a start shows itself whether the watch has brought it or not.
             self._attempts.observed(attempt, pod, now_mono_s=time.monotonic())
             if not _is_unstarted(attempt):
                 logger.info("goes on at its deadline, its pod has started attempt_id=%s", attempt.id)
                 return False
+            # Before the delete: events and logs of init containers are gone with the pod, or soon after.
             failure, epilogue = await result_reader.explained(self._client, attempt, endings.too_late(attempt, wait))
             await self._save_log(attempt, epilogue)
+            # Looked at once more behind those calls, and the server compares
+            # the version: who has started meanwhile lives.
             if not _is_unstarted(attempt) or not await self._client.delete_unchanged(pod):
                 return False
         if attempt.state is not State.EXPIRING_POD:

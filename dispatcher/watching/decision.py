@@ -112,6 +112,7 @@ def _of_wait(attempt: Attempt, now: Now) -> Do:
     if wait is None or attempt.state not in _WAITING:
         return Do.NOTHING  # it has begun, and what is left of its wait has only not been looked at again
     if not wait.is_expired(now.mono_s):
+        # Of these alone a pod's status says nothing; an image or a node says itself what is wrong.
         is_starting = attempt.state is State.PENDING and wait.kind in ("start", "volume")
         return Do.READ_EVENTS if is_starting else Do.NOTHING
     if wait.rule.action == "wait":

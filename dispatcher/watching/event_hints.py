@@ -43,13 +43,16 @@ class EventHints:
         if uid is None or wait is None:
             return
         first_s = _first_look_s(attempt)
+        # Counted from when the wait began: an adopted pod that has waited for minutes is looked at at once.
         due_mono_s, next_s = self._due.setdefault(attempt, (wait.since_mono_s + first_s, first_s))
         if now_mono_s >= due_mono_s:
+            # Before the answer: twice a second this is asked for, and one question at a time is enough.
             self._due[attempt] = (now_mono_s + next_s, min(2 * next_s, LAST_S))
             self._background.spawn(self._ask(attempt, uid))
 
     def forget_started(self) -> None:
         """Forgets all attempts that wait for their start no longer."""
+        # Attempts are the keys: what has started or ended would be kept from the garbage collector.
         self._due = {attempt: due for attempt, due in self._due.items() if attempt.state is State.PENDING}
 
     async def _ask(self, attempt: Attempt, uid: str) -> None:
@@ -59,6 +62,7 @@ class EventHints:
             except (errors.ApiError, errors.ApiUnavailable) as error:
                 logger.debug("events were not read pod=%s: %s", attempt.pod.name, error)
                 return
+        # The answer may come after the start: then its wait is over.
         if attempt.state is State.PENDING and attempt.wait is not None:
             self._attempts.hinted(attempt, _telling(events))
 
@@ -68,6 +72,7 @@ def _telling(events: list[pod_events.Event]) -> pod_events.Event | None:
     telling = [event for event in events if event.is_warning or event.reason in _PROGRESS]
     if not telling:
         return None
+    # The newest and not the worst: a mount that failed and then worked is no reason any more.
     newest = max(event.at for event in telling)
     last = [event for event in telling if event.at == newest]  # times are whole seconds: of these a warning says more
     return next((event for event in reversed(last) if event.is_warning), last[-1])
@@ -76,6 +81,7 @@ def _telling(events: list[pod_events.Event]) -> pod_events.Event | None:
 def _first_look_s(attempt: Attempt) -> float:
     """Half of the shortest deadline that an event could set, within bounds."""
     ruled = [rule.after_s for kind in ("volume", "image", "start") if (rule := _rule(attempt, kind)).after_s > 0]
+    # Half: a hint that comes after its deadline could not say in the failure what was waited for.
     return min([FIRST_S, *(after_s / 2 for after_s in ruled)])
 
 

@@ -57,6 +57,7 @@ class LostPods:
 
     async def run(self) -> None:
         """Looks, waits, and looks again until it is cancelled."""
+        # After the first list, as a rule: what adoption finds is in flight by then, and its rows are not looked at.
         await asyncio.sleep(FIRST_AFTER_S)
         while True:
             try:
@@ -76,12 +77,16 @@ class LostPods:
             return
         ownerless = await self._ownerless(rows)
         looked = {key: at for row in ownerless if (at := self._looked_mono_s.get(key := _key(row))) is not None}
+        # Those that were looked at the longest ago first: more than AT_ONCE that stay open must not hide the others.
         due = sorted(ownerless, key=lambda row: looked.get(_key(row), float("-inf")))[:AT_ONCE]
+        # Only of rows that are open still, so that the memory is bounded by the table.
         self._looked_mono_s = looked | {_key(row): time.monotonic() for row in due}
         for row in due:
             await self._look_at(row)
 
     async def _look_at(self, row: PodRow) -> None:
+        # It never had a pod: its message is the broker's, or the scheduler's,
+        # to bring again, and makes a row of its own.
         if row.phase == "Waiting":
             await asyncio.to_thread(self._rows().forget, row)
             return
@@ -92,6 +97,7 @@ class LostPods:
                 raise  # the server wants fewer calls: the rest is for the next round
             logger.debug("a missing pod was not looked for pod=%s: %s", row.name, error)
             return
+        # Asked again: it may have been adopted while the API server was asked.
         if _key(row) in self._known():
             return
         if pod is None:
@@ -105,6 +111,7 @@ class LostPods:
 
     def _rows(self) -> PodStore:
         if self._store is None:
+            # When first needed, in the helper thread: making an engine imports the driver.
             self._store = PodStore(self._database_url)
         return self._store
 
@@ -112,9 +119,12 @@ class LostPods:
         """Those of ours, from before we started, and those of dispatchers that do not answer."""
         mine = names.label_value(self._owner)
         owners = {names.label_value(row.owner) for row in rows} - {mine}
+        # A ping takes its whole two seconds: it is left out where only rows of our own are open.
         alive = await asyncio.to_thread(self._questions.alive) if owners else set()
         gone = (
             {mine}
+            # Not even our own answer came back: the broker says nothing about
+            # anybody, and only our own rows are judged.
             if alive is None
             else {mine, *owners} - {names.label_value(name) for name in alive if name != self._owner}
         )
@@ -128,6 +138,7 @@ class LostPods:
             if error.status == 404:
                 return None
             raise
+        # By uid: a launch that was requeued has the same name, and is not the pod that this row is about.
         return None if row.uid is not None and pod["metadata"]["uid"] != row.uid else pod
 
     async def _end(self, row: PodRow) -> None:
@@ -136,6 +147,7 @@ class LostPods:
         except Exception as error:  # the result backend is away: the next round looks again
             logger.debug("a missing pod's outcome is not known pod=%s: %r", row.name, error)
             return
+        # What stands in the result backend wins over what the row says: it is the verdict that people got.
         phase = {"SUCCESS": "Succeeded", "LOST": "Lost"}.get(state or "", "Failed")
         if state == "LOST":
             logger.warning("pod lost attempt_id=%s namespace=%s pod=%s", row.attempt_id, row.namespace, row.name)

@@ -29,6 +29,8 @@ class Ownership:
         async for one in retry.Tries(Exception):  # the result backend is another's code, away or not
             with one:
                 owner = await self._owner_of(attempt)
+                # Gone and nothing stored: whoever had it has reported nothing,
+                # so that we do (a second time in the worst case).
                 is_ours = not await self._has_outcome(attempt) if owner is None else owner == self._owner
             if one.error is not None:
                 logger.debug("its owner cannot be asked for attempt_id=%s: %r", attempt.id, one.error)
@@ -41,6 +43,7 @@ class Ownership:
 
     async def _owner_of(self, attempt: Attempt) -> str | None:
         """The dispatcher that its pod names; None where there is no such pod any more, or never was."""
+        # No pod has been seen of it: another dispatcher may have reported it all the same.
         if attempt.pod.uid is None:
             return None
         try:
@@ -49,4 +52,5 @@ class Ownership:
             if error.status == 404:
                 return None
             raise
+        # Another pod of the name belongs to a later launch of it, and says nothing about this one.
         return labels.owner_of(pod) if pod["metadata"]["uid"] == attempt.pod.uid else None

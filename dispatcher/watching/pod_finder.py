@@ -28,6 +28,8 @@ class PodFinder:
 
     def find(self, attempt: Attempt) -> None:
         """Looks for its pod, and ends the attempt if it is gone."""
+        # Before the call: the mark is gone, so that the next look does not ask
+        # a second time while this one is under way.
         self._attempts.found(attempt)
         self._background.spawn(self._find(attempt))
 
@@ -42,7 +44,9 @@ class PodFinder:
         except errors.ApiUnavailable:
             return  # the next list looks again
         else:
+            # W12: the name alone may be another pod's by now.
             is_there = sightings.uid_of(pod) == attempt.pod.uid
+        # The watch or a revocation may have been faster than this answer.
         if attempt.state not in states.LIVE:
             return
         if not is_there:

@@ -32,16 +32,23 @@ class PodHandler:
 
     def saw(self, pod: Mapping[str, Any], kind: str) -> None:
         """One event of the watch, or one pod of a list."""
+        # First, and whoever it belongs to: slots are counted from what is in
+        # the cluster, also of pods that are done with.
         self._capacity.see(pod, kind)
         uid, metadata = sightings.uid_of(pod), pod["metadata"]
+        # Its last events (a kill, the delete) come after its end: taken for a
+        # pod that nobody knows it would be adopted.
         if self._seen_pods.is_closed(uid):
             if kind == "DELETED":
                 self._seen_pods.deleted(uid)
             return
         attempt = self._attempts.of_pod(metadata["namespace"], metadata["name"])
         if attempt is not None:
+            # ENDED: its outcome is being read from what was seen; a later event
+            # must not change what it is explained by.
             if attempt.state is not State.ENDED and sightings.is_of(attempt, pod):
                 self._attempts.observed(attempt, pod, kind, now_mono_s=time.monotonic())
+        # Of one that is deleted nothing can be read; `lost_pods` finds it by its row.
         elif kind != "DELETED" and labels.key_of(pod) is not None:
             seen = observation.observe(pod, kind, base=labels.base_of(pod))
             self._unknown_pods.found(pod, is_ended=seen.verdict in ("succeeded", "failed"))
@@ -53,6 +60,7 @@ class PodHandler:
         self._capacity.sync(namespace, uids, asked_mono_s=asked_mono_s)
         for attempt in self._attempts:
             is_known = attempt.state in states.LIVE and attempt.namespace == namespace
+            # Only what was there before the list was asked for: a younger pod may be missing in it.
             if is_known and attempt.pod.created_mono_s < asked_mono_s and not _is_among(attempt, uids):
                 self._attempts.missed(attempt)
 

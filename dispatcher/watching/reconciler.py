@@ -49,6 +49,7 @@ class Reconciler:
     async def run(self) -> None:
         """Looks at what has changed, until it is cancelled."""
         while True:
+            # One at a time and without an await in between: every look sees a state that nobody is changing.
             for attempt in await self._attempts.changed.take():
                 try:
                     self._look_at_change(attempt)
@@ -117,6 +118,7 @@ class Reconciler:
                 sighting = attempt.sighting
                 report = sighting.result if sighting is not None else None
                 if do is Do.FINISH_WITHOUT_RESULT:
+                    # What the sidecar said last is "waiting", which is no reason that people could be given.
                     report = result_sidecar.SidecarReport(kind="lost")
                 executors.completion.finish(attempt, report)
                 executors.admission.room.set()
@@ -133,10 +135,12 @@ class Reconciler:
         """Posts the event to Celery's side, once."""
         delivery, pod = attempt.delivery, attempt.pod.name
         if do is Do.REPORT_LAUNCHED:
+            # Before the post: should that fail, the attempt must not be reported again at each look, twice a second.
             self._attempts.reported(attempt, launched=True)
             self._status.post_when_stored(Launched(delivery=delivery, pod=pod))
         elif do is Do.REPORT_STARTED and attempt.started_at is not None:
             self._attempts.reported(attempt, started=True)
+            # Not behind the row: nothing is acknowledged by it, and people see a start at once.
             self._celery.post(
                 Started(
                     delivery=delivery,

@@ -84,6 +84,7 @@ class Resync:
     async def run(self) -> None:
         """Asks, waits, and asks again until it is cancelled."""
         while True:
+            # Spread: several dispatchers that were started together would list at the same moments.
             await asyncio.sleep(self._pace.every_s * (0.75 + random.random() / 2))
             self._forget()
             for namespace in sorted({attempt.namespace for attempt in self._created() if self._is_in_doubt(attempt)}):
@@ -103,6 +104,7 @@ class Resync:
 
     def _trust_of(self, attempt: Attempt) -> _Trust:
         trust = self._trusted.setdefault(attempt.key, _Trust(trust_s=self._pace.first_s))
+        # The watch has spoken since: it is trusted as little as at first, for the pod has just changed.
         if _seen_mono_s(attempt) > trust.asked_mono_s:
             trust.trust_s = self._pace.first_s
         return trust
@@ -120,6 +122,7 @@ class Resync:
             if attempt.namespace != namespace or attempt.pod.created_mono_s >= asked_mono_s:
                 continue
             trust, word = self._trust_of(attempt), words.get(attempt.pod.name)
+            # The first time only `Running` is expected, of what has started; then the word that was read behind it.
             is_expected = word is not None and word == (trust.word or (RUNNING if attempt.started_at else None))
             if not is_expected:
                 if not self._is_in_doubt(attempt):
@@ -127,6 +130,7 @@ class Resync:
                 if reads >= AT_ONCE:
                     return
                 reads += 1
+                # Before the read, which may raise: then the round ends here, and the next one begins with the others.
                 trust.has_failed = True
                 await self._read(attempt)
                 trust.has_failed = False
@@ -141,6 +145,8 @@ class Resync:
         except errors.ApiError as error:
             if error.status != 404:
                 raise
+            # Not ended here: the finder asks by itself, since nothing is ended
+            # by an answer that a later event may overtake.
             self._attempts.missed(attempt)
             self._not_shown(attempt)
             return
@@ -155,6 +161,7 @@ class Resync:
     def _not_shown(self, attempt: Attempt) -> None:
         self.missed_ends += 1
         namespace, now_mono_s = attempt.namespace, time.monotonic()
+        # A proxy that swallows events would have the namespace listed anew for each pod that ends.
         if now_mono_s - self._renewed_mono_s.get(namespace, -RENEW_AGAIN_S) < RENEW_AGAIN_S:
             return
         self._renewed_mono_s[namespace] = now_mono_s

@@ -66,16 +66,20 @@ class Takeover:
         asked_mono_s = time.monotonic()
         listed = [(name, await self._foreign(name)) for name in list(self._seen_pods.watched)]
         pods = [pod for _, found in listed for pod in found or ()]
+        # Where pods may not be listed none is created either (`Admission`), so such a namespace does not count.
         if all(found is not None or name in self._seen_pods.forbidden for name, found in listed):
             self._shared.saw(pods, asked_mono_s)  # a list that failed says nothing: what was seen last holds
         owners = {_owner(pod) for pod in pods}
+        # Nobody to ask about: no ping is sent to all workers for nothing.
         if not owners:
             self._silent = set()
             return False
         alive = await asyncio.to_thread(self._questions.alive)
         if alive is None:
             return False
+        # Owners are label values, in which long or odd node names are cut and hashed: both sides are compared as such.
         silent = owners - {names.label_value(name) for name in alive}
+        # Twice in a row: one ping that is late under load must not cost a living dispatcher its pods.
         gone, self._silent = silent & self._silent, silent
         for pod in pods:
             if _owner(pod) in gone:
@@ -94,6 +98,8 @@ class Takeover:
         metadata = pod["metadata"]
         patch = {
             "metadata": {
+                # The precondition that makes the label a lock: 409 to all
+                # takers but one, and to us where the owner wrote it.
                 "resourceVersion": metadata["resourceVersion"],
                 "labels": {labels.OWNER_LABEL: self._owner},
             }

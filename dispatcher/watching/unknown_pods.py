@@ -37,6 +37,7 @@ class UnknownPods:
         uid = pod["metadata"]["uid"]
         if name is None:
             self._celery.post(Found(pod=pod, is_ended=is_ended))
+        # Each event of the pod brings it here again while its Secret is being read.
         elif uid not in self._unread:
             self._unread.add(uid)
             self._background.spawn(self._read(pod, name, is_ended=is_ended))
@@ -52,4 +53,5 @@ class UnknownPods:
         else:
             self._celery.post(Found(pod=message_secret.with_message(pod, text), is_ended=is_ended))
         finally:
+            # In `finally`: the next list brings it again, and a Secret that was late is found then.
             self._unread.discard(pod["metadata"]["uid"])

@@ -55,6 +55,8 @@ class Watcher:
     async def run(self) -> None:
         """Ends all watches when it is cancelled."""
         try:
+            # Does nothing but end with the TaskGroup: the watches are tasks of
+            # their own, since namespaces are added at any time.
             await asyncio.get_running_loop().create_future()
         finally:
             for task in self._tasks.values():
@@ -63,6 +65,7 @@ class Watcher:
 
     def renew(self, namespace: str) -> None:
         """Lists a watched namespace now and opens its watch anew."""
+        # A new task: the old one hangs in a stream of which nobody knows whether it still says anything.
         task = self._tasks.pop(namespace, None)
         if task is not None:
             task.cancel()
@@ -79,6 +82,7 @@ class Watcher:
         if not isinstance(error, errors.ApiError | errors.ApiUnavailable):
             logger.error("watch failed namespace=%s", namespace, exc_info=error)
             return
+        # Said once for each interruption, however many tries it lasts.
         if self._seen_pods.watched.get(namespace) is None:
             logger.warning("watch interrupted namespace=%s: %s", namespace, error)
         self._seen_pods.watched[namespace] = str(error)
@@ -87,6 +91,7 @@ class Watcher:
 
     async def _list_then_follow(self, namespace: str) -> None:
         """Returns when it is time to list again."""
+        # Before the request: the list shows the world as of then or later, and what came after is not missing in it.
         asked_mono_s = time.monotonic()
         listed = await self._client.list_pods(namespace, selector=self._selector)
         self.relists += 1
@@ -97,7 +102,9 @@ class Watcher:
         for pod in listed.pods:
             self._look(pod, "ADDED")
         self._handler.listed(namespace, listed.pods, asked_mono_s=asked_mono_s)
+        # The watch goes on from the version of the list: what happened between the two requests is not lost.
         version = listed.resource_version
+        # A server ends each watch after a time of its own choice: that is no failure, and needs no list (W4).
         while version and time.monotonic() - asked_mono_s < RELIST_S:
             began_mono_s = time.monotonic()
             version = await self._follow(namespace, version)
@@ -110,8 +117,10 @@ class Watcher:
                 namespace, selector=self._selector, resource_version=version, silence_s=SILENCE_S
             ):
                 kind, thing = event.get("type"), event.get("object") or {}
+                # A stream has its status line behind it: what goes wrong later comes as an event of this type (W2).
                 if kind == "ERROR":
                     raise _error_of(thing)
+                # Bookmarks count, too: in a quiet namespace they are all that keeps the version young enough (W10).
                 version = (thing.get("metadata") or {}).get("resourceVersion") or version
                 if kind != "BOOKMARK":
                     self._look(thing, str(kind))
@@ -124,6 +133,7 @@ class Watcher:
     def _look(self, pod: Mapping[str, Any], kind: str) -> None:
         try:
             self._handler.saw(pod, kind)
+        # One pod that cannot be read must not end the watch of all others.
         except Exception:
             self.skipped += 1
             name = (pod.get("metadata") or {}).get("name") if isinstance(pod, Mapping) else None
