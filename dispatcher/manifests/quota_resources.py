@@ -17,10 +17,10 @@ _PART = re.compile(r"(requested|used|limited): (.*?)(?=, (?:requested|used|limit
 
 
 def of(pod: Mapping[str, Any]) -> frozenset[str]:
-    """The resources for which a pod counts."""
+    """The resources for which a pod counts, by its containers or as a whole."""
     spec = pod.get("spec") or {}
     found = {"pods", "count/pods"}
-    for container in (*(spec.get("containers") or ()), *(spec.get("initContainers") or ())):
+    for container in (spec, *(spec.get("containers") or ()), *(spec.get("initContainers") or ())):
         resources = container.get("resources") or {}
         for kind in ("requests", "limits"):
             for name in resources.get(kind) or {}:

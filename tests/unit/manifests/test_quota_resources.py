@@ -15,6 +15,12 @@ def test_every_pod_counts_for_itself() -> None:
     assert quota_resources.of({}) == COUNTED
 
 
+def test_what_a_whole_pod_asks_for_counts() -> None:
+    """Resources of the pod itself, Kubernetes 1.34."""
+    pod = {"spec": {"containers": [{"name": "base"}], "resources": {"requests": {"memory": "1Gi"}}}}
+    assert quota_resources.of(pod) == COUNTED | {"requests.memory", "memory"}
+
+
 def test_a_limit_is_the_request_where_none_is_given() -> None:
     """As the API server defaults it; init containers count, too."""
     pod = {
