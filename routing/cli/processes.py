@@ -179,8 +179,8 @@ def dispatcher(
     # By name, so that a queue that is named twice counts once.
     size = max_pods or sum({name: profile_for(name).max_pods for name in names}.values())
     pool = ["-P", "custom", f"--concurrency={size}"]
-    # Only ours go alone: an application's workers tell each other by mingle what was revoked.
     words = ["-Q", ",".join(names), "-n", name, f"--loglevel={loglevel}"]
+    # Only ours go alone: an application's workers tell each other by mingle what was revoked.
     _run_worker(app, "dispatcher", *pool, *words, *(() if app_path or is_airflow else ALONE))
 
 

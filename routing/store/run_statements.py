@@ -48,13 +48,13 @@ class RunStatements(transaction.Transaction):
 
     def move_run(self, run: int, state: str, *, at: datetime, reason: str | None = None) -> bool:
         """Move a run; returns whether it happened (somebody may have cancelled it)."""
-        # No Conflict where the guard does not hold: a run that was cancelled meanwhile is an answer, not a fault.
         times = {"started_at": at} if state == "running" else {"ended_at": at}
         query = (
             sa.update(tables.RUN)
             .where(tables.RUN.c.id == run, tables.RUN.c.state.in_(sorted(states.sources(states.RUN_MOVES, state))))
             .values(state=state, reason=reason, **times)
         )
+        # No Conflict where the guard does not hold: a run that was cancelled meanwhile is an answer, not a fault.
         return self._connection.execute(query).rowcount == 1
 
 
