@@ -204,6 +204,7 @@ class PodyardExecutor(CeleryExecutor):
             try:
                 if task_id:
                     self.celery_app.control.revoke(task_id, terminate=True)
+            # Airflow calls this in its scheduler's loop, and what it goes on with must not depend on the broker.
             except Exception:
                 self.log.exception("PodyardExecutor: the pod of %s could not be revoked", key)
         super().revoke_task(ti=ti)

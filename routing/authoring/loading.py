@@ -36,6 +36,7 @@ MAX_RETRY_S = 960.0
 twice as long each time, up to `MAX_RETRY_S`."""
 MAX_FILE_BYTES = 4 * 1024 * 1024
 """A larger file is not loaded: it is data and no code, and its parser would take gigabytes."""
+# The child ends itself when its time is up and says where it stood; one that cannot is killed so much later.
 _KILL_AFTER_S = 2.0
 _READ_LIMIT_BYTES = 64 * 1024 * 1024
 # What an author's file does while it is loaded needs no broker, result backend or database.

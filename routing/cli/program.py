@@ -21,6 +21,7 @@ from routing import commands
 from routing.cli import completion_script, failure
 from routing.cli.session import Session, common_options
 
+# As a shell has it: 128 and the number of SIGINT, of SIGPIPE.
 INTERRUPTED = 130
 READER_GONE = 141
 

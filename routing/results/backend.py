@@ -81,6 +81,7 @@ return answers
 """
 """For each pair of keys (claim, result), given (token, claim): write the claim, if there is no outcome, and none but a
 claim with this token; answers what stands there else, and whether there is an outcome."""
+# Compared and set in one step: whoever read the claim may be late, and another dispatcher have taken its place.
 _SWAP = """
 local held = redis.call('GET', KEYS[1])
 if not held or not string.find(held, ARGV[2], 1, true) or redis.call('EXISTS', KEYS[2]) == 1 then return 0 end

@@ -17,8 +17,10 @@ from routing.results import backend, reported
 
 DRAIN = 1000
 """Reports taken at once."""
+# What one MGET may bring into memory: a single result may have a megabyte (`results.max_bytes`), and there are many.
 CHUNK_BYTES = 16 * 1024 * 1024
 CHUNK_KEYS = 500
+# Assumed of a value whose size no report has told.
 DEFAULT_SIZE = 4096
 
 

@@ -12,6 +12,7 @@ from itertools import compress
 from routing.results import collector, reported
 from routing.store import entries
 
+# As long as the broker's visibility time-out: within it the message of a killed worker may still come back by itself.
 RESEND_AFTER_S = 60.0
 RESEND_MAX_S = 3600.0
 SUSPECT_S = 7.0

@@ -36,6 +36,7 @@ class DagFolder(threading.Thread):
             except store_errors.RecordError as error:
                 log.debug("DAGs not saved: %s", error)  # the scheduler's loop reports what is away
                 wait_s = RETRY_S
+            # The thread lives as long as the scheduler: what one look could not load, the next one may.
             except Exception:
                 log.exception("loading the DAG folder failed")
             self._stop_event.wait(wait_s)

@@ -4,6 +4,7 @@ from dispatcher.manifests.retry_hints import MAX_GROWTHS, RetryHints
 from dispatcher.options import QueueProfile
 from routing.results import reported
 
+# The kubelet's reason of a container that exceeded its own limit; a node that ran out of memory evicts (P2, P3).
 OUT_OF_MEMORY = "OOMKilled"
 
 

@@ -31,6 +31,7 @@ NUMBERS_S = 10.0
 """How often workers are asked for their numbers; one that is new, at once."""
 MISSES = 2
 """A worker that did not answer so many looks in a row consumes nothing any more: it may have been busy once."""
+# A process that has not been seen for so long leaves the record's list of processes.
 FORGET_S = 20.0
 
 
@@ -74,6 +75,7 @@ class Presence(threading.Thread):
                 self._look()
             except (exceptions.KombuError, redis.RedisError, OSError, store_errors.RecordError) as error:
                 log.debug("queues were not looked at: %s", error)  # the scheduler's loop reports what is away
+            # The thread lives as long as the scheduler: without it every queue would count as it was last seen.
             except Exception:
                 log.exception("looking at queues failed")
             self._stop_event.wait(EVERY_S if self.queues and not self._is_somebody_missing() else EARLY_S)

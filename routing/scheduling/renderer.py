@@ -51,6 +51,7 @@ class Renderer:
             child.wait()
             for pipe in (child.stdin, child.stdout):
                 if pipe is not None:
+                    # Closing flushes what the dead child has not read.
                     with contextlib.suppress(OSError):
                         pipe.close()
 

@@ -23,6 +23,7 @@ log = logging.getLogger(__name__)
 
 SEND_MAX = 500
 """Attempts recorded in one turn: a large run begins to work before all of it is recorded."""
+# Runs read in one turn: each with all of its tasks.
 START_MAX = 50
 RETRIES_MAX = 500
 RENDER_MAX_S = 2.0

@@ -60,6 +60,7 @@ class Sender:
         """Close the connection."""
         producer, self._producer = self._producer, None
         if producer is not None:
+            # It is closed because it failed, and each transport has errors of its own for that.
             with contextlib.suppress(Exception):
                 producer.connection.close()
 

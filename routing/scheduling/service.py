@@ -28,6 +28,7 @@ log = logging.getLogger(__name__)
 # Three renewals may fail before the role is free.
 LEASE_S = 15.0
 RENEW_S = 4.0
+# A scheduler of this machine that died is followed so soon; one elsewhere when its lease has run out.
 STAND_BY_S = 0.5
 POLL_S = 0.4
 """The backstop for triggers; a wake-up makes it at once."""
@@ -36,11 +37,14 @@ MARK_S = 0.02
 LINGER_S = 0.015
 LINGER_FROM = 8
 """Under load (so many reports in one turn) the next turn waits a little, so that it merges more at once."""
+# In one transaction, whose rows are locked until it is committed.
 MERGE_MAX = 1000
 KEEP_MAX = 5000
 """Reports in memory at most while the database is away; the others wait in the result backend."""
+# As many keys as one MGET of the collector takes.
 SWEEP_PAGE = 500
 REASONS_S = 2.0
+# Much longer than `MARK_S`: what is only not marked yet must not be sent twice.
 UNSENT_S = 5.0
 AUDIT_EVERY_S = 5.0
 """How often the record is asked for everything, whether it has news or not: one run at a time is read again."""
@@ -186,6 +190,7 @@ class Service:
 
     def close(self) -> None:
         """Let another scheduler take over at once."""
+        # A lease that cannot be given back runs out by itself.
         with contextlib.suppress(store_errors.RecordError), self._store.writing() as book:
             # Else the next scheduler sends them again: harmless, and a claim for each.
             if self._pending.sent:
@@ -217,6 +222,8 @@ class Service:
                 self._scheduler.forget()
                 if not self.stand_by(stop):
                     return
+            # The one broad except of this loop: whatever it was, its transaction was
+            # rolled back, and the next turn reads again.
             except Exception:
                 log.exception("a turn of the scheduler failed")
                 self._scheduler.forget()

@@ -11,6 +11,7 @@ import sys
 import time
 from collections.abc import Iterable
 
+# The parts get no more where nobody is left to watch them (ADR 2); `home` waits so long for the lock.
 GRACE_S = 3.0
 
 

@@ -25,6 +25,7 @@ from routing.store import Store
 from routing.worker import celery_app
 
 Say = Callable[[str], None]
+# A part's `is_ready` must answer within half a second: the supervisor has one thread for all of them.
 PING_TIMEOUT_S = 0.4
 
 

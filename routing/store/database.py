@@ -15,6 +15,7 @@ from sqlalchemy import exc
 from dispatcher.attempts import db_timeouts
 from routing.store import columns, store_errors
 
+# So long a writer waits for the transaction of another; then the database counts as away, and the turn is done again.
 SQLITE_BUSY_S = 15.0
 WRITES = "podyard_writes"
 

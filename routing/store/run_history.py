@@ -30,9 +30,11 @@ class RunHistory(record.RecordPart):
                 sa.select(tables.RUN.c.id).where(tables.RUN.c.dag_id == dag_id, tables.RUN.c.run_id == name)
             ):
                 raise store_errors.RecordError(f"DAG {dag_id!r} has a run {name!r} already: choose another run id")
+            # The run keeps this version, whatever becomes of the file while it runs (A15).
             values: dict[str, Any] = {"run_id": name, "dag_id": dag_id, "version_id": dag.version, "run_type": "manual"}
             values |= {"logical_date": at, "conf": dict(conf or {}), "state": "queued", "created_at": at}
             run = record.inserted(connection, tables.RUN, values)
+            # In the same transaction: a run that the scheduler sees has all of its tasks.
             tasks = [{"run": run, "task_id": task["task_id"], "state": "none"} for task in dag.structure["tasks"]]
             if tasks:
                 connection.execute(sa.insert(tables.TASK), tasks)

@@ -20,6 +20,7 @@ Role = Literal["worker", "dispatcher", "scheduler"]
 BACKEND = "routing.results.backend:ReportingBackend"
 VISIBILITY_S = 60
 """After so long an unacknowledged message is delivered again: it only waits in a worker, it does not run."""
+# How often kombu looks for such messages (ADR 3).
 RESTORE_EVERY_S = 10
 _KEEPALIVE = {
     getattr(socket, name): value

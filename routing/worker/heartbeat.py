@@ -21,8 +21,10 @@ log = logging.getLogger(__name__)
 
 # Three beats may fail before the key is gone.
 PULSE_S = 5.0
+# Soon: when the server is back, two sweeps without a beat are all that a worker has.
 RETRY_S = 1.0
 LEASE_S = 20
+# Of linux/prctl.h: Python has no name for it.
 PR_SET_PDEATHSIG = 1
 
 

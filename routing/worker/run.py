@@ -87,6 +87,7 @@ def register(
             if logs is None:
                 return execute(message, folder=folder, max_bytes=max_bytes, attempt_id=request.id)
             return _logged(message, folder=folder, max_bytes=max_bytes, attempt_id=request.id, logs=logs)
+        # Kept with the exception: Celery stores the traceback as it finds it, which begins in its own tracer.
         except Exception as error:
             from dispatcher.protocol import tracebacks
 
