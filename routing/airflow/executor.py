@@ -89,6 +89,7 @@ class PodyardExecutor(CeleryExecutor):
                 break  # the others would wait for the same
             except Exception as error:  # whatever a workload does must fail that one task alone
                 text = f"{type(error).__name__}: {error}"
+                # What the provider's own senders return for such a one: its code then fails the task.
                 result = celery_executor_utils.ExceptionWithTraceback(error, f"{text}\n{traceback.format_exc()}")
             self._ids.pop(key, None)
             sent.append((key, task, result))

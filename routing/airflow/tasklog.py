@@ -51,6 +51,7 @@ class TaskLogs:
             return ["podyard"], [self._nothing()]
         if log is not None:
             lines = [failure.in_airflow(line) if line.startswith(EPILOGUE) else line for line in log.lines]
+            # The dispatcher writes the reason behind the log of a pod, too: it is shown once.
             missing = [reason for reason in reasons if not any(reason.removeprefix(MARK) in line for line in lines)]
             return [log.source], [*lines, *missing]
         return ["podyard"], reasons

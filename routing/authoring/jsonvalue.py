@@ -38,6 +38,7 @@ def _refusal(value: Any, path: str, depth: int) -> str | None:
         return None if isfinite(value) else f"{path}: {value} is not JSON; return None or leave it out"
     if depth >= MAX_DEPTH:
         return f"{path}: nested deeper than {MAX_DEPTH} levels, or it contains itself"
+    # Of all mappings json.dumps takes dicts alone.
     if isinstance(value, Mapping) and isinstance(value, dict):
         return _mapping_refusal(value, path, depth)
     if isinstance(value, list | tuple):

@@ -176,6 +176,7 @@ def _render_one(template: Template, names: Mapping[str, Any]) -> str:
         return _compiled(template.text).render(names)
     except Exception as error:  # a template may raise anything, and it is the task's failure
         what = str(error) or type(error).__name__
+    # Raised out here, where it has no context: Jinja's traceback is of no use to the author.
     raise TaskFailed(
         f"{template.path}: the template cannot be rendered: {what}", {"reason": "TemplateError", "cause": "application"}
     )

@@ -112,6 +112,7 @@ def _misplaced(value: Any, known: set[int]) -> str | None:
 
 
 def _made_of_a_result(value: str | bytes) -> str | None:
+    # `str` and f-strings are refused; repr is not, since messages need it, so a text may have been made by that.
     begin = _MARK if isinstance(value, str) else _MARK.encode()
     if begin not in value:  # type: ignore[operator]
         return None
@@ -123,6 +124,7 @@ def _anywhere(value: Any, known: set[int]) -> Iterator[XComArg]:
     if isinstance(value, XComArg):
         yield value
         return
+    # Not into tasks, modules and functions: through a task's DAG, or a module's globals, all results would be found.
     if id(value) in known or isinstance(value, str | bytes | int | float | type | ModuleType | FunctionType | Linkable):
         return
     known.add(id(value))

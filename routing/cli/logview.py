@@ -14,6 +14,7 @@ from routing.cli.failure import Failure
 from routing.config.settings import Settings
 
 _PIECE_BYTES = 65_536
+# A line without an end, such as a progress bar, is printed before it has one.
 _LONGEST_LINE = 65_536
 _LOOK_S = 0.3
 

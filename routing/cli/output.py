@@ -91,6 +91,7 @@ def show_data(data: object, *, output: str) -> None:
 
         text = json.dumps(plain, ensure_ascii=False)
         is_harmless = plaintext.json_text(text) == text  # else YAML, too, writes escapes
+        # Endless, or YAML folds long texts into lines of its own.
         click.echo(yaml.safe_dump(plain, allow_unicode=is_harmless, sort_keys=False, width=_ENDLESS), nl=False)
     else:
         click.echo(plaintext.json_text(json.dumps(plain, indent=2, ensure_ascii=False)))

@@ -182,6 +182,7 @@ def _watch_lines(look: Callable[[], list[PodRow]], interval_s: float) -> None:
     said: dict[tuple[str, int], str] = {}
     latest = datetime.min.replace(tzinfo=UTC)
     while True:
+        # A list has the latest change first, lines of a terminal have it last.
         for pod in reversed(look()):
             words = f"{pod.name} {'Deleted' if pod.deleted_at else pod.phase} {_reason(pod)}".strip()
             if said.get((pod.attempt_id, pod.retries)) != words:

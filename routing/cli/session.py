@@ -172,6 +172,7 @@ def app_option(command: F) -> F:
 
 def _keep(name: str) -> Callable[[click.Context, click.Parameter, Any], None]:
     def keep(context: click.Context, _: click.Parameter, value: Any) -> None:
+        # An option may stand before the command and after it: where it is missing it must not undo the other.
         if value:
             setattr(context.ensure_object(Session), name, value)
 

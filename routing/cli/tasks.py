@@ -92,6 +92,7 @@ def logs(
         )
     path = task_log.path_of(session.settings.logs, attempt.id)
     is_open = attempt.state not in _ENDED
+    # A log that was saved is whole; that of a live pod may be rotated away, and is gone with it.
     if attempt.side == "kubernetes" and not path.exists() and attempt.pod:
         namespace = _namespace(session, attempt)
         logview.print_live(session.settings, namespace=namespace, pod=attempt.pod, follow=follow and is_open, tail=tail)

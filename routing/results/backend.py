@@ -151,6 +151,7 @@ class ReportingBackend(RedisBackend):
         self.instance = uuid4().hex
         """This worker with its children; they share it because they are forked after it was made."""
         self._host = socket.gethostname()
+        # Starts that this process has claimed or reported, until their end is stored with them.
         self._started: dict[str, Mapping[str, Any]] = {}
         self._scripts: dict[str, Any] = {}
 

@@ -87,7 +87,7 @@ def run(settings: Settings, *, stop: threading.Event) -> None:
         service.loop(stop, consumed=lambda: around.queues)
     finally:
         health.stop(why=process_health.failure(sys.exc_info()[1]))
-        # First of all its children: the thread waits for them.
+        # The processes that load files first: their thread waits for them.
         folder.close()
         service.close()
         for thread in (folder, around):
@@ -192,7 +192,7 @@ class Service:
         """Let another scheduler take over at once."""
         # A lease that cannot be given back runs out by itself.
         with contextlib.suppress(store_errors.RecordError), self._store.writing() as book:
-            # Else the next scheduler sends them again: harmless, and a claim for each.
+            # Else the next scheduler sends them again, which does no harm and costs a claim each.
             if self._pending.sent:
                 book.mark_sent(self._pending.sent, at=_now())
             book.end_lease(lease_holder.ROLE, self._holder)

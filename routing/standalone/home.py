@@ -27,6 +27,7 @@ def locked(folder: Path) -> Iterator[int]:
     """
     try:
         folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        # Not "w", which would empty what the holder has written before it is known whether it holds.
         lock = (folder / LOCK_FILE).open("a+")
     except OSError as error:
         raise part_errors.EmbeddedError(

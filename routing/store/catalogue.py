@@ -128,6 +128,7 @@ def _save_dag(connection: sa.Connection, dag: Dag, *, at: datetime) -> None:
     # A file that was only touched, or loaded by another scheduler, makes no version.
     fingerprint = hashlib.sha256(columns.dumps(structure).encode()).hexdigest()
     mine = sa.and_(tables.VERSION.c.dag_id == dag.dag_id, tables.VERSION.c.fingerprint == fingerprint)
+    # The version before the DAG, whose row refers to it.
     version = connection.scalar(sa.select(tables.VERSION.c.id).where(mine))
     if version is None:
         values = {"dag_id": dag.dag_id, "fingerprint": fingerprint, "structure": structure, "created_at": at}

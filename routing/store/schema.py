@@ -37,6 +37,7 @@ def check(db: database.Database) -> rows.SchemaCheck:
 def upgrade(db: database.Database) -> None:
     """Migrate to this code's revision, one process at a time. Raises SchemaError for a newer database."""
     db.make_folder()
+    # Without the usual bounds of a statement and a lock: a migration of large tables takes as long as it takes.
     with db.write() as connection, db_timeouts.patience(connection), _alone(connection):
         script = _script()
         # Read under the lock: whoever waited for another upgrade finds the work done.

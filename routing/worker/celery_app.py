@@ -69,7 +69,7 @@ def configuration(settings: Settings, role: Role) -> dict[str, Any]:
         "task_track_started": role == "dispatcher",  # on a worker the claim says it
         # ADR 3: held for as long as its task runs, a message would be delivered again after each visibility time-out.
         "task_acks_late": False,
-        # By the scheduler, for each message: Flower shows a task when a worker has received it.
+        # The scheduler would send one for each message; Flower shows a task as soon as a worker has received it.
         "task_send_sent_event": False,
         "worker_send_task_events": True,  # what Flower shows
         # B17: no message waits behind a long task while another worker is idle. Only

@@ -52,6 +52,7 @@ def execute(
     with contexts.active(context), _time_limit(task.options.execution_timeout_s):
         try:
             value = task.execute(context, message.get("inputs") or {})
+        # Let through, it would end the process of the pool, and Celery would report that its worker was lost.
         except SystemExit as error:
             # Celery's WorkerShutdown and WorkerTerminate are kinds of SystemExit.
             if type(error) is not SystemExit or _is_terminating():
@@ -136,7 +137,7 @@ def _find(message: Mapping[str, Any], folder: Path) -> tuple[DAG, Operator]:
         if isinstance(error, SystemExit) and (type(error) is not SystemExit or _is_terminating()):
             raise
         raise _unusable(file, error) from error
-    # Found anew at each run: the file here may be another version than the scheduler's.
+    # By name, whatever the scheduler loaded: the file here may be another version.
     dag = loaded.dags.get(dag_id)
     task = dag.tasks.get(task_id) if dag else None
     if dag is None or not isinstance(task, Operator):
@@ -179,6 +180,7 @@ def _checked(value: Any, max_bytes: int) -> Any:
     from json import dumps
 
     try:
+        # In ASCII, as it is stored: characters are bytes then.
         size = len(dumps(value))
     except ValueError as error:  # an integer of thousands of digits
         raise TaskFailed(f"the result cannot be stored: {error}", _RESULT_UNUSABLE) from error
