@@ -96,6 +96,8 @@ def openapi_of(version: str) -> Json:
     paths: Json = {}
     for resource in resources.BY_VERSION[version].values():
         scope = "/namespaces/{namespace}" if resource.namespaced else ""
+        # kubectl validates by itself unless the patch of a resource
+        # knows `fieldValidation`; then it leaves that to the server.
         asked = [{"name": "fieldValidation", "in": "query", "schema": {"type": "string"}}]
         paths[f"{root(version)}{scope}/{resource.plural}/{{name}}"] = {
             "patch": {

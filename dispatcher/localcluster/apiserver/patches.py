@@ -110,6 +110,7 @@ def _refused(operation: Mapping[str, Any], why: str) -> refusal.Refusal:
 def _steps(path: Any) -> list[str]:
     if not isinstance(path, str) or (path and not path.startswith("/")):
         raise refusal.bad_request(f"not a JSON pointer: {path!r}")
+    # In this order, as RFC 6901 demands: `~01` is `~1` and no slash.
     return [step.replace("~1", "/").replace("~0", "~") for step in path.split("/")[1:]]
 
 
@@ -173,6 +174,7 @@ def _move(root: Any, operation: Mapping[str, Any]) -> Any:
 
 
 def _copy(root: Any, operation: Mapping[str, Any]) -> Any:
+    # Taken out of a copy, so that the original stays where it was.
     return _insert(root, operation, _take(copy.deepcopy(root), operation, field="from"))
 
 

@@ -105,6 +105,8 @@ class FaultController:
             live.silence(pattern, float("inf") if happening.for_s is None else _now() + happening.for_s)
         elif isinstance(happening, kinds.ExpireVersions):
             live.gone_as_status = happening.how == "status"
+            # Ended cleanly, so that the 410 is the answer to the next
+            # watch; otherwise open watches get it as an ERROR event.
             if happening.how == "status":
                 self._end_watches(pattern)
             self._targets.rules.store.expire()
@@ -117,6 +119,7 @@ class FaultController:
     def _restart_apiserver(self, happening: kinds.RestartApiserver) -> list[str]:
         """Gives what was watched."""
         met = [stream.resource for stream in self._targets.live.of()]
+        # First the connections, then the faults that refuse new ones: a server that restarts drops both at once.
         self._targets.live.abort()
         for fault in messages.restart(happening):
             self.plan.add(fault, at=_now())
@@ -182,6 +185,7 @@ class FaultController:
         if node is None:
             return []
         rules.store.put(resources.NODES, nodes.lost(node.read(), now=times.now()))
+        # Before the pods' statuses: what the kubelet would write now must not overwrite them.
         self._targets.pods.cut_off()
         affected = self._on_node()
         for pod in affected:
@@ -204,6 +208,7 @@ class FaultController:
         """What the taint manager does: the pods are to go, and nobody is there to end them."""
         for pod in self._on_node():
             spec = manifest.read_pod(pod.body).spec
+            # A toleration without seconds is for ever; one with them has run out by now: that is what was waited for.
             patient = [one for one in spec.tolerations or [] if one.get("tolerationSeconds") is None]
             if "deletionTimestamp" in pod.read()["metadata"] or placement.tolerates(patient, _NO_EXECUTE):
                 continue
@@ -222,6 +227,7 @@ class FaultController:
         gone = self._on_node()
         for pod in gone:
             marked = rules.disrupt(pod, "DeletionByPodGC", "PodGC: node no longer exists")
+            # Pod GC marks a pod as failed before it deletes it by force (Kubernetes 1.26).
             failed = rules.set_status(marked, marked.read()["status"] | {"phase": "Failed"})
             rules.delete(resources.PODS, failed, registry.DeleteOptions(grace_s=0))
         rules.store.remove(resources.NODES, node)

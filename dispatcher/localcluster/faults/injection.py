@@ -57,6 +57,7 @@ class Injection:
         self, request: web.BaseRequest, call: fault_points.Call, answer: fault_points.Answer
     ) -> web.StreamResponse:
         """The answer as the caller gets it; raises Refusal."""
+        # Decided before the wait: a fault that is taken back meanwhile has been met all the same.
         effect = self._faults.effect(call, at=_now())
         if effect.delay_s:
             await asyncio.sleep(effect.delay_s)
@@ -92,18 +93,21 @@ class Injection:
     async def _garble(
         self, request: web.BaseRequest, call: fault_points.Call, fault: kinds.Garble, answer: fault_points.Answer
     ) -> web.StreamResponse:
+        # A stream is not carried out: it would have to end before it can be garbled.
         real = await answer() if fault.done and call.verb not in _STREAMS else None
         body = real.body if isinstance(real, web.Response) and isinstance(real.body, bytes) else b""
         said = messages.nonsense(fault, call, real=body)
         headers = {"Content-Type": said.content_type}
         if said.promised == len(said.body):
             return web.Response(status=said.status, body=said.body, headers=headers)
+        # More is promised than sent: the client sees an answer that breaks off in the middle.
         response = web.StreamResponse(status=said.status, headers=headers | {"Content-Length": str(said.promised)})
         await response.prepare(request)
         await response.write(said.body)
         return self._cut(request)
 
     def _cut(self, request: web.BaseRequest) -> web.StreamResponse:
+        # A reset and no clean end, which some clients would take for the end of an answer without a length.
         connection.abort(request)
         return web.Response(status=500)  # nobody will see it
 

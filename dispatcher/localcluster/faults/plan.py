@@ -53,6 +53,7 @@ class Plan:
 
     def __init__(self, seed: int = 0) -> None:
         self.seed = seed
+        # One generator for all decisions: with the seed and the same calls a chaos run makes the same ones.
         self._dice = random.Random(seed)
         self._entries: dict[int, Entry] = {}
         self._numbers = itertools.count(1)
@@ -110,6 +111,7 @@ class Plan:
             if isinstance(fault, kinds.Delay) and _meets(fault, call) and self._use(entry):
                 delay_s += fault.seconds + self._jitter(fault.jitter_s)
             elif failure is None and isinstance(fault, kinds.Fail | kinds.Garble):
+                # Asked only while no failure was found: a fault that does not come to act is not used up.
                 failure = fault if _meets(fault, call) and self._use(entry) else None
         return Effect(delay_s=delay_s, failure=failure)
 
@@ -125,6 +127,7 @@ class Plan:
         sent: list[bytes] = []
         how = entry.fault.how if isinstance(entry.fault, kinds.Disturb) else ""
         for line in lines:
+            # Asked for each line: `times` may be used up in the middle of a batch.
             if not entry.stands(at) or (how == "reorder" and not sent) or not self._use(entry):
                 sent.append(line)
             elif how == "duplicate":
@@ -185,6 +188,7 @@ class Plan:
     def due(self, *, at: float) -> list[tuple[int, kinds.Happening]]:
         """The happenings whose time has come, with their numbers, in order; the next time of each is set."""
         ready = [entry for entry in self._entries.values() if self._is_open(entry) and entry.due_at <= at]
+        # In the order of their times, not of their numbers: a script may name what comes later first.
         return [(entry.number, self._happen(entry, at)) for entry in sorted(ready, key=lambda entry: entry.due_at)]
 
     def next_at(self) -> float | None:
@@ -209,6 +213,7 @@ class Plan:
         assert not isinstance(fault, kinds.STANDING)  # only happenings are due
         entry.hits += 1
         if fault.every_s is not None:
+            # From now where it is late: a loop that stood still must not make up for all that it missed at once.
             entry.due_at = max(at, entry.due_at) + fault.every_s + self._jitter(fault.jitter_s)
         return fault
 

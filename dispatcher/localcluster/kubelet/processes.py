@@ -164,9 +164,11 @@ class ProcessSandbox:
         home, termination = folder / "home", folder / "termination-log"
         paths = volumes.mounted(container, self._volumes)
         declared = container.termination_message_path or "/dev/termination-log"
+        # A volume that is mounted at this path wins, as in a container.
         paths.setdefault(declared, str(termination))
         base = self._base_environment(home, termination)
         values = environment.build(container, self._pod, place=self._owner.place, lookup=self._lookup, base=base)
+        # Expanded before paths are rewritten: a variable may hold a path of a mount.
         command = _command(container, values)
         values = {key: _plain(mount_paths.rewrite(value, paths)) for key, value in values.items()}
         values["PATH"] = f"{self._owner.programs}:{values['PATH']}"
@@ -213,6 +215,7 @@ class ProcessSandbox:
 
     async def remove(self) -> None:
         """Takes the folder away."""
+        # Closed first: a reader that follows ends instead of waiting for output that cannot come.
         for log in itertools.chain(*self._logs.values()):
             log.close()
         if self._folder.exists():

@@ -20,6 +20,7 @@ class Timers:
             return
         if old is not None:
             old.cancel()
+        # By the action: the same one asked for twice is due once, at the earlier time.
         self._due[action] = loop.call_later(delay_s, self._run, action)
 
     def cancel(self) -> None:
@@ -29,5 +30,6 @@ class Timers:
         self._due.clear()
 
     def _run(self, action: Action) -> None:
+        # First, so that the action may set itself again.
         self._due.pop(action, None)
         action()

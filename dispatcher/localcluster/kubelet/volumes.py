@@ -51,6 +51,7 @@ def _make_one(volume: manifest.Volume, folder: Path, lookup: environment.Lookup)
 
 
 def _claimed(volume: manifest.Volume, name: str, claims: Path) -> Path:
+    # A claim is a folder beside those of others: its name must not lead out of there.
     if not name or "/" in name or name.startswith("."):
         raise runtime.NotReady("FailedMount", f'volume "{volume.name}": {name!r} is no name of a claim')
     folder = claims / name
@@ -83,6 +84,7 @@ def _fill(
         file = folder / path
         file.parent.mkdir(parents=True, exist_ok=True)
         file.write_bytes(data[key].encode(errors="surrogateescape"))
+        # Secrets: the pods are processes of this user, and nobody else's.
         file.chmod(0o600)
 
 
@@ -97,7 +99,9 @@ def mounted(container: manifest.Container, folders: Mapping[str, Path]) -> dict[
         real = folders[mount.name]
         if mount.sub_path:
             real = real / mount.sub_path
+            # A `subPath` of a file in a ConfigMap is that file; only what is missing becomes a folder.
             if not real.exists():
                 real.mkdir(parents=True)
+        # Text is replaced by text: `/data/` and `/data` are one.
         paths[posixpath.normpath(mount.mount_path)] = str(real)
     return paths

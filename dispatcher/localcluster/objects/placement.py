@@ -13,9 +13,11 @@ def why_not(pod: manifest.Pod, node: str, labels: Mapping[str, str], taints: Seq
     spec = pod.spec
     if spec.node_name and spec.node_name != node:
         return f"the pod is bound to the node {spec.node_name}"
+    # One node, so the words of a scheduler that has looked at one.
     if any(labels.get(key) != value for key, value in (spec.node_selector or {}).items()):
         return "0/1 nodes are available: 1 node(s) didn't match Pod's node affinity/selector."
     for taint in taints:
+        # PreferNoSchedule is a wish of the node, and there is no other one to prefer.
         if taint.get("effect") != "PreferNoSchedule" and not tolerates(spec.tolerations or [], taint):
             said = f"{taint['key']}: {taint.get('value', '')}"
             return f"0/1 nodes are available: 1 node(s) had untolerated taint {{{said}}}."
@@ -33,6 +35,7 @@ def _extended(pod: manifest.Pod) -> set[str]:
         if container.resources
         for declared in (container.resources.limits, container.resources.requests)
         for name, amount in (declared or {}).items()
+        # Extended resources alone are checked; processes share the machine's cpu and memory without limit.
         if "/" in name and str(amount) != "0"
     }
 

@@ -25,6 +25,7 @@ def read(quantity: str | float) -> Decimal:
     if found is None:
         raise ValueError(f"quantities must match the regular expression '{PATTERN}'")
     suffix = found[2] or ""
+    # `E` alone is exa; with digits behind it, it is an exponent.
     if suffix[:1] in {"e", "E"} and len(suffix) > 1 and suffix not in _FACTORS:
         return Decimal(found[0])
     return Decimal(found[1]) * _FACTORS.get(suffix, Decimal(1))

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 from dispatcher.localcluster.objects import refusal
 
+# Commas inside of `in (a, b)` do not end a clause.
 _SPLIT = re.compile(r",(?![^()]*\))")
 _SET = re.compile(r"^(?P<key>[^\s!=()]+)\s+(?P<op>in|notin)\s*\((?P<values>[^()]*)\)$")
 _EQUALS = re.compile(r"^(?P<key>[^\s!=()]+)\s*(?P<op>==|!=|=)\s*(?P<value>[^\s!=()]*)$")

@@ -65,6 +65,7 @@ def _with_old_grace(old: Json, new: Json) -> Json:
 
 
 def _fixed(spec: Mapping[str, Any]) -> Json:
+    # A deep copy: images are taken out of the containers, and the old spec is still needed.
     fixed = copy.deepcopy(
         {key: value for key, value in spec.items() if key not in {"activeDeadlineSeconds", "tolerations"}}
     )

@@ -65,6 +65,7 @@ def fill(resource: resources.Resource, thing: Json, *, now: datetime) -> None:
         pod_defaults.set_defaults(thing)
     elif resource is resources.NAMESPACES:
         metadata.setdefault("labels", {})["kubernetes.io/metadata.name"] = metadata["name"]
+        # As every real namespace has it; nothing here waits for it.
         thing["spec"] = {"finalizers": ["kubernetes"]}
         thing["status"] = {"phase": "Active"}
     elif resource is resources.SECRETS:

@@ -24,6 +24,7 @@ class Garbage:
     async def collect(self) -> None:
         """Looks at each object whose owners changed. Runs until cancelled."""
         while True:
+            # Deleting one object makes suspects of those that it owns: chains are followed to their end.
             while self._suspects:
                 plural, namespace, name = self._suspects.pop()
                 resource = resources.BY_PLURAL[plural]

@@ -30,4 +30,5 @@ class Namespaces:
             for name in tuple(self._terminating):
                 if self._rules.finish_namespace(name):
                     self._terminating.discard(name)
+            # Pods have their grace period: what is left is looked at until it has gone.
             await asyncio.sleep(_LOOK_S)

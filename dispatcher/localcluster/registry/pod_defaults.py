@@ -28,7 +28,9 @@ def set_defaults(pod: Json) -> None:
         ("priority", 0),
     ):
         spec.setdefault(field, value)
+    # The deprecated field is filled with the new one's value; some clients still read it.
     spec.setdefault("serviceAccount", spec["serviceAccountName"])
+    # The admission plugin DefaultTolerationSeconds: pods survive five minutes of a lost node.
     if "tolerations" not in spec:
         spec["tolerations"] = [dict(toleration) for toleration in _TOLERATIONS]
     for container in (spec.get("containers") or []) + (spec.get("initContainers") or []):

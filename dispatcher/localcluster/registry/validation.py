@@ -35,6 +35,7 @@ def _name(resource: resources.Resource, name: str) -> Iterator[Cause]:
 
 def _annotations(annotations: dict[str, str]) -> Iterator[Cause]:
     for key in annotations:
+        # In keys of annotations capitals do not matter, says the real server's rule.
         yield from naming.qualified("metadata.annotations", key.lower())
     if sum(len(key.encode()) + len(value.encode()) for key, value in annotations.items()) > _ANNOTATIONS_BYTES:
         yield causes.too_long("metadata.annotations", _ANNOTATIONS_BYTES)
@@ -74,6 +75,7 @@ def check_data(config: manifest.ConfigData) -> list[Cause]:
     found += [
         causes.invalid(f"data[{key}]", key, "duplicate of key present in binaryData") for key in plain if key in binary
     ]
+    # 4/3: the values of a Secret are base64, and the limit is of what they stand for.
     if sum(len(value.encode()) for value in [*plain.values(), *binary.values()]) > _DATA_BYTES * 4 // 3:
         found.append(causes.too_long("data", _DATA_BYTES))
     return found
