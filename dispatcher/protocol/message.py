@@ -11,6 +11,7 @@ from typing import Any, NamedTuple, Self, TypedDict, cast
 
 from dispatcher.protocol import typed_json
 
+# Celery's Request writes these beside the headers into one mapping; `request` makes them anew.
 _ADDED_BY_REQUEST = frozenset(
     {"args", "kwargs", "properties", "reply_to", "correlation_id", "hostname", "delivery_info", "is_eager"}
 )
@@ -107,6 +108,7 @@ class Message:
     @property
     def queue(self) -> str:
         """The queue that it came from; where nothing else is said, the routing key of a direct exchange."""
+        # Kombu binds a queue without an exchange of its own by its name; with one the routing key is any word.
         return self.consumed_from or str(self.delivery_info.get("routing_key") or "")
 
     @property

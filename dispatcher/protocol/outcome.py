@@ -103,7 +103,7 @@ def decode(message: str, *, task_id: str, retries: int) -> Outcome | Frame:
     Raises UnreadableOutcome where the text is no outcome, or one of another launch.
     """
     fields = _fields(message)
-    # A body may write the file itself, and an image may have one from another run in it.
+    # The author's code may write the file itself, also with an outcome that it has from elsewhere.
     if (fields.get("id"), fields.get("retries")) != (task_id, retries):
         raise UnreadableOutcome(
             f"the outcome is one of {fields.get('id')!r}, try {fields.get('retries')!r}, not of this pod's task"

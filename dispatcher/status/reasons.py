@@ -89,6 +89,7 @@ _OF_PROCESSES = (
         means="{container} needed more than {limit} and was killed by the kernel",
         to_do=_MEMORY,
     ),
+    # 126 and 127 are what shells end with; from 129 on it is 128 and the number of a signal.
     Known(
         reasons=("Error",),
         exit_code=126,
@@ -171,6 +172,7 @@ _OF_PROCESSES = (
         means="the shell of the task could not be started {where}",
         to_do="see that bash or sh is installed there, and that its `cwd` exists",
     ),
+    # ContainerCannotRun is Docker's word, StartError containerd's and CRI-O's, the two others are the kubelet's own.
     Known(
         reasons=("ContainerCannotRun", "StartError", "CreateContainerError", "RunContainerError"),
         cause="application",
@@ -200,6 +202,7 @@ _OF_PROCESSES = (
 )
 
 _OF_NODES = (
+    # Before pressure of the node: the kubelet calls both Evicted, and only the message tells whose limit it was (P5).
     Known(
         reasons=("Evicted",),
         cause="application",
@@ -234,6 +237,7 @@ _OF_NODES = (
         means="the cluster announced that it would disturb the pod, and did",
         to_do=_AGAIN,
     ),
+    # ContainerStatusUnknown is of a kubelet that came back and did not find the container any more.
     Known(
         reasons=("NodeLost", "DeletionByTaintManager", "DeletionByPodGC", "ContainerStatusUnknown"),
         cause="infrastructure",
@@ -241,6 +245,7 @@ _OF_NODES = (
         to_do=f"{_AGAIN}; a task whose effects may not happen twice should look for what it has done",
         is_of_node=True,
     ),
+    # The kubelet's word for a graceful shutdown of its node has changed: Shutdown, NodeShutdown, Terminated.
     Known(
         reasons=("NodeShutdown", "Shutdown", "Terminated", "TerminationByKubelet"),
         cause="infrastructure",
@@ -255,6 +260,7 @@ _OF_NODES = (
         to_do=f"{_AGAIN}; the message is the provider's",
         is_of_node=True,
     ),
+    # What the kubelet itself refuses: OutOfcpu, OutOfmemory, OutOfpods … are its own count against the scheduler's.
     Known(
         reasons=("UnexpectedAdmissionError", "NodeAffinity", "OutOf*"),
         cause="infrastructure",
@@ -313,6 +319,7 @@ _NETWORK = (
 runtimes' words (https://pkg.go.dev/syscall, https://pkg.go.dev/net, containerd's and CRI-O's resolvers)."""
 
 _OF_IMAGES = (
+    # First what the node itself lacks: another node may do better, which holds for none of the others.
     Known(
         reasons=IMAGE_WAITS,
         cause="infrastructure",
@@ -352,6 +359,8 @@ _OF_IMAGES = (
         means="{image} is not built for the processor of {node}",
         to_do="build the image for this processor, or choose nodes of its own by nodeSelector kubernetes.io/arch",
     ),
+    # Before "does not exist": Docker says of a private image
+    # that its repository does not exist or may require a login.
     Known(
         reasons=IMAGE_WAITS,
         cause="application",
@@ -390,6 +399,7 @@ _OF_IMAGES = (
 )
 
 _OF_CONFIG = (
+    # The kubelet has one reason for whatever it needs before a container: its message tells them apart.
     Known(
         reasons=("CreateContainerConfigError",),
         cause="application",
@@ -420,6 +430,7 @@ _OF_CONFIG = (
 )
 
 _OF_SCHEDULING = (
+    # The words of the scheduler's plugins, one for each node that was looked at; a message may have several of them.
     Known(
         reasons=(UNSCHEDULABLE,),
         cause="infrastructure",
@@ -505,6 +516,7 @@ _OF_SCHEDULING = (
 )
 
 _OF_VOLUMES = (
+    # An author's Secret or ConfigMap that is missing, before the driver's and the node's own failures.
     Known(
         reasons=("FailedMount",),
         cause="application",
@@ -545,6 +557,7 @@ _OF_VOLUMES = (
 )
 
 _OF_LAUNCHES = (
+    # The pattern may match nothing (`|$`): the entry holds, and the text says "a quota".
     Known(
         reasons=("QuotaExceeded",),
         cause=None,
@@ -565,6 +578,7 @@ _OF_LAUNCHES = (
         means="the namespace's quota is not counted yet",
         to_do=_WAIT,
     ),
+    # 403 is the answer to a missing permission, too: only the text tells an admission that refuses this one pod.
     Known(
         reasons=("Forbidden",),
         cause="application",
@@ -691,6 +705,7 @@ _OF_LAUNCHES = (
         means="the API server cannot take the pod right now; it is asked again, later each time",
         to_do=f"{_WAIT}; if it lasts, look at the API server and its webhooks",
     ),
+    # Of the infrastructure: it is the dispatcher's role that lacks a verb, whatever the author asked for.
     Known(
         reasons=("NotPermitted",),
         cause="infrastructure",
@@ -715,6 +730,7 @@ _OF_LAUNCHES = (
         means="its message was in its queue for as long as the queue's rule allows (waits.queued): others came first",
         to_do="start more workers for the queue, or raise their concurrency; then run it again",
     ),
+    # A message that is delivered again meets the pod of its first delivery, for the name follows from the id (K16).
     Known(
         reasons=("PodLeaving",),
         cause=None,
@@ -774,6 +790,7 @@ _OF_OUTCOMES = (
         means="the task worked, and its result is larger than results.max_bytes",
         to_do="store the value and return a reference, or raise results.max_bytes",
     ),
+    # The body has worked, but nobody can show what it returned: a retry is no fault of the author's.
     Known(
         reasons=("ResultLost",),
         cause="infrastructure",
@@ -810,6 +827,7 @@ _OF_OUTCOMES = (
         means="the application has no task of this name {where}",
         to_do="import the task's module there (include, -I, autodiscover_tasks), or update the image or the worker",
     ),
+    # Celery's WorkerLostError with a signal: who sent it does not reach the worker.
     Known(
         reasons=("ProcessKilled",),
         cause="unknown",
