@@ -112,6 +112,6 @@ class Capacity:
     def _max_pods_of(self, queue: str) -> int:
         try:
             return self._options.profile_for(queue).max_pods
-        # A pod may be of a queue that the settings do not have any more, and counts all the same.
         except LookupError:
+            # A pod may be of a queue that the settings do not have any more, and counts all the same.
             return QueueProfile().max_pods

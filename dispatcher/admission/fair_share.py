@@ -70,8 +70,8 @@ def decode(text: str) -> Entry | None:
     """An entry as it was written, or None where it cannot be read."""
     try:
         return msgspec.json.decode(text, type=Entry)
-    # Anybody may write into a ConfigMap, and a later version may: one odd key must not stop admission.
     except msgspec.MsgspecError:
+        # Anybody may write into a ConfigMap, and a later version may: one odd key must not stop admission.
         return None
 
 

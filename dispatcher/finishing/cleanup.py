@@ -29,6 +29,7 @@ logger = logging.getLogger(__name__)
 
 BACKOFF = retry.Backoff(tries=6)
 AT_ONCE = 16
+# Fewer: a log is in memory as a whole between its reading and its writing, up to `logs.max_bytes`.
 LOGS_AT_ONCE = 4
 _TROUBLE = (errors.ApiError, errors.ApiUnavailable, OSError)
 """What may go wrong: the API server's, and that of the folder of logs. Anything else is a mistake of ours."""
@@ -91,21 +92,26 @@ class Cleanup:
         if ended.is_gone:
             return
         await self._save_log(ended)
+        # Its body runs: it has the pod's own grace period, to react to SIGTERM (P28).
         await self._delete(ended, grace_s=None)
 
     async def _clean(self, ended: EndedPod) -> None:
         if ended.is_gone:
             return
         async with self._slots:
+            # Log before mark or delete: behind those nobody would read it any more.
             await self._save_log(ended)
             is_deleted = await self._is_deleted(ended)
+            # Marked before the wait: a dispatcher that starts meanwhile does not find it among what is to be finished.
             if not is_deleted or ended.profile.keep_finished_s > 0:
                 await self._mark_done(ended)
         if not is_deleted:
             return
         if ended.profile.keep_finished_s > 0:
+            # Without a slot: pods that stay for an hour must not stop the clean-up behind the others.
             await asyncio.sleep(ended.profile.keep_finished_s)
         async with self._slots:
+            # The container that decides has ended: what still runs beside it (a sidecar, P20) is not waited for.
             await self._delete(ended, grace_s=0)
 
     async def _is_deleted(self, ended: EndedPod) -> bool:
@@ -116,6 +122,7 @@ class Cleanup:
         try:
             pod = await self._client.read_pod(ended.namespace, ended.pod)
         except (errors.ApiError, errors.ApiUnavailable):
+            # Not known: a pod that stays can be deleted later, one that is gone cannot be looked at.
             return False
         return (pod.get("status") or {}).get("phase") in ("Pending", "Running")
 
@@ -133,7 +140,9 @@ class Cleanup:
         if folder is None:
             return
         limit = self._options.log_max_bytes
+        # Only around reading and writing: one that waits for its next try keeps no other log from being read.
         async with self._log_slots:
+            # One byte more than is kept, which shows that there was more.
             text = await self._read_log(ended, limit=limit + 1)
             if text is None and not ended.epilogue:
                 return
@@ -193,6 +202,8 @@ def _give_up(step: str, ended: EndedPod, error: Exception) -> None:
 
 def log_path(folder: Path, attempt_id: str) -> Path:
     """Where the log of an attempt is saved: inside `folder`, whatever the id says."""
+    # A sender chooses the id: as a label value it has no slash, begins with a
+    # letter or digit, and stays distinct by a hash.
     return folder / f"{names.label_value(attempt_id) or '_'}.log"
 
 
@@ -209,6 +220,7 @@ def finish_action(profile: QueueProfile, options: PodOptions) -> str:
 
 def _write(path: Path, text: bytes, *, limit: int, epilogue: Sequence[str]) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
+    # In bytes, as the API server cuts it: a character that is cut in two is the reader's to bear.
     if len(text) > limit:
         text = (
             text[:limit]
@@ -217,6 +229,7 @@ def _write(path: Path, text: bytes, *, limit: int, epilogue: Sequence[str]) -> N
     if epilogue:
         end = b"" if not text or text.endswith(b"\n") else b"\n"
         text += end + b"".join(f"-- {line}\n".encode() for line in epilogue)
+    # Whole and from the beginning, over what is there: a dispatcher before us may have been killed within it (D7).
     with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, LOG_MODE), "wb") as file:
         file.write(text)
 
@@ -232,6 +245,7 @@ def ended_attempt(attempt: Attempt, *, is_success: bool, epilogue: tuple[str, ..
         uid=attempt.pod.uid,
         profile=attempt.profile,
         is_success=is_success,
+        # A deadline has saved its log and deleted it already, or it was gone before anybody could.
         is_gone=ending is not None and ending.is_pod_gone,
         options=attempt.options,
         epilogue=lines if attempt.options.logs.has_events else (),
@@ -262,4 +276,5 @@ def _options_of(pod: Mapping[str, Any]) -> PodOptions:
     try:
         return builder.pod_options_of(builder.message_of(pod))
     except ValueError:
+        # Its message stands in a Secret, or is of another version: then it is cleaned up as its queue says.
         return PodOptions()

@@ -32,6 +32,7 @@ class Completion:
 
     def finish(self, attempt: Attempt, report: result_sidecar.SidecarReport | None) -> None:
         """Its pod has said all, and the result sidecar `report`, where there is one."""
+        # First the move, then the reading: events that come meanwhile find it ended, and end it no second time.
         if self._attempts.end(attempt, endings.of_pod()):
             self._background.spawn(self._read(attempt, report))
 
@@ -47,6 +48,8 @@ class Completion:
                 self._client, attempt, attempt.seen, report=report, max_bytes=self._result_max_bytes
             )
         except Exception as error:
+            # Whatever it was, the attempt needs an outcome: nobody would read
+            # it again, and its task would wait for ever.
             logger.exception("an outcome could not be read attempt_id=%s pod=%s", attempt.id, attempt.pod.name)
             result = errors.PodFailed(
                 f"the outcome of the pod {attempt.pod.name} could not be read: {error!r}",

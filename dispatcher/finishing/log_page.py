@@ -41,9 +41,11 @@ async def of_attempt(kube: client.KubeClient, attempt: Attempt) -> Page:
     try:
         log = await _newest(kube, attempt)
     except errors.ApiError as error:
+        # 400: its container has not started. 404: its pod is gone, and its end is about to be noticed.
         if error.status not in (400, 404):
             raise
         return Page(source=source, text=_waits(attempt))
+    # A large outcome travels as a frame within the log: nothing for people, and it may hold a result.
     return Page(source=source, text=outcome.strip_frames(log).decode(errors="replace"))
 
 

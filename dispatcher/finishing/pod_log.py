@@ -20,6 +20,7 @@ def containers(pod: Mapping[str, Any], logs: Logs, *, base: str, failed: str | N
     takes the place of a task container that never started because of it.
     """
     spec = pod.get("spec") or {}
+    # A native sidecar (Kubernetes 1.29) is listed among them, and is told from them by `restartPolicy: Always` alone.
     inits = [str(one.get("name")) for one in spec.get("initContainers") or () if one.get("restartPolicy") != "Always"]
     names = [str(one.get("name")) for one in spec.get("containers") or ()]
     main = names if logs.is_all else [base] if logs.containers is None else logs.containers
@@ -53,6 +54,7 @@ async def _read_one(
     try:
         log = await cluster.read_log(namespace, pod, container=container, limit_bytes=limit_bytes)
     except errors.ApiError as error:
+        # The API server says 400 of a container that is not there or has not started; a 404 is about the pod.
         if error.status != 400:
             raise
         return None

@@ -63,12 +63,14 @@ async def explained(
 ) -> tuple[errors.PodFailed, Epilogue]:
     """The failure with the warning that says more of it in its message, and lines for its log with all events."""
     uid = attempt.pod.uid
+    # A skip was asked for by the author, and needs no explanation of the cluster's.
     if isinstance(failure, errors.PodSkipped) or uid is None:
         return endings.diagnosed(failure), ()
     try:
         async with asyncio.timeout(EVENTS_S):
             events = pod_events.read(await kube.list_events(attempt.namespace, uid=uid))
     except (*_NO_ANSWER, TimeoutError):
+        # Never raised: a failure without its events is a failure still, and its task waits for it.
         return endings.diagnosed(failure), ()
     diagnosed = endings.diagnosed(failure, events=tuple(events))
     details = diagnosed.details
@@ -88,6 +90,7 @@ async def explained(
 async def _task(kube: client.KubeClient, attempt: Attempt, seen: observation.Observation) -> Result:
     message = seen.outcome or ""
     try:
+        # The outcome before the exit code: it says all that this says, and the author's exception with it.
         found = outcome.decode(message, task_id=attempt.id, retries=attempt.message.retries)
         if isinstance(found, outcome.Outcome):
             return found
@@ -100,6 +103,7 @@ async def _task(kube: client.KubeClient, attempt: Attempt, seen: observation.Obs
             {"reason": "ResultLost", "cause": "infrastructure", "pod": attempt.pod.name, "exit_code": seen.exit_code},
         )
     except outcome.UnreadableOutcome as error:
+        # Killed before it could leave one (memory, a node): what the cluster says of its end is the outcome.
         if seen.verdict == "failed":
             return failed(attempt, seen)
         why = str(error) if message else "it left no outcome"
@@ -112,6 +116,7 @@ async def _task(kube: client.KubeClient, attempt: Attempt, seen: observation.Obs
 async def _framed(kube: client.KubeClient, attempt: Attempt, frame: outcome.Frame) -> outcome.Outcome:
     """An outcome in the log. Threads of the body may have written on behind it: then a longer end of it is read."""
     try:
+        # The end alone: the frame is written last, and a body may have printed gigabytes before.
         lines = frame.lines + outcome.SLACK_LINES
         return outcome.read_frame(await _log(kube, attempt, container=merge.BASE, tail_lines=lines), frame)
     except outcome.UnreadableOutcome:
@@ -148,6 +153,7 @@ async def _any_image(
 
 def is_skipped(attempt: Attempt, seen: observation.Observation) -> bool:
     """Whether the deciding container ended by itself with an exit code that means "skipped"."""
+    # Not where the cluster ended it: a container that is killed may end with the very same code.
     codes = attempt.options.skip_on_exit_code
     return seen.exit_code in codes and seen.container == attempt.options.base and seen.cause != "infrastructure"
 
@@ -156,6 +162,7 @@ async def _result_bytes(
     kube: client.KubeClient, attempt: Attempt, report: result_sidecar.SidecarReport, path: str, max_bytes: int
 ) -> bytes:
     """The bytes of the result's file. Raises PodFailed."""
+    # A small result stands in the sidecar's own termination message, which is 4 KiB at most; a larger one in its log.
     if report.kind in ("nothing", "here"):
         return report.data
     if report.kind != "log":
@@ -173,6 +180,7 @@ async def _result_bytes(
 async def _log(kube: client.KubeClient, attempt: Attempt, *, container: str, tail_lines: int | None = None) -> bytes:
     """A log that holds an outcome. Raises the last answer where it is not there, or did not come for too long."""
     until_mono_s = time.monotonic() + LOG_S
+    # Logs come from the node: a kubelet that is busy or starts anew must not cost a result that is there.
     async for one in retry.Tries(_NO_ANSWER):
         with one:
             log = await kube.read_log(attempt.namespace, attempt.pod.name, container=container, tail_lines=tail_lines)
@@ -196,6 +204,7 @@ def failed(attempt: Attempt, seen: observation.Observation) -> errors.PodFailed:
         parts.append(f"exit code {seen.exit_code}")
     text = (seen.message or "").strip()
     if text:
+        # The last line: with `FallbackToLogsOnError` it is the end of the log, in Python the exception itself.
         parts.append(text.splitlines()[-1].strip()[:2000])
     known = endings.details(attempt, seen)
     if "\n" in text:

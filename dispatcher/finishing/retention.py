@@ -36,6 +36,7 @@ def decide(pod: Mapping[str, Any], rule: RetentionRule, *, now: datetime) -> Ver
     phase = (pod.get("status") or {}).get("phase")
     if phase not in ("Succeeded", "Failed"):
         return "unfinished"
+    # Somebody is deleting it already: a second delete would only shorten its grace period.
     if not labels.is_done(pod) or (pod.get("metadata") or {}).get("deletionTimestamp"):
         return "unread"
     ended_at = time_of_end(pod)

@@ -128,9 +128,9 @@ class Creation:
         """What the result backend says to it."""
         if step.action == "create" and self._is_lost_sight_of(attempt):
             step = await self._guard.lose(attempt)
-        # The table of pods says that it ran and its outcome is gone (B23): a
-        # pod that was kept still tells it, and no second body runs.
         elif step.action == "create" and attempt.message.pod_end is not None:
+            # The table of pods says that it ran and its outcome is gone (B23):
+            # a pod that was kept still tells it, and no second body runs.
             step = Step("look", "EndedBefore")
         match step.action:
             case "create":

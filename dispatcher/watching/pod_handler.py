@@ -48,8 +48,8 @@ class PodHandler:
             # must not change what it is explained by.
             if attempt.state is not State.ENDED and sightings.is_of(attempt, pod):
                 self._attempts.observed(attempt, pod, kind, now_mono_s=time.monotonic())
-        # Of one that is deleted nothing can be read; `lost_pods` finds it by its row.
         elif kind != "DELETED" and labels.key_of(pod) is not None:
+            # Of one that is deleted nothing can be read; `lost_pods` finds it by its row.
             seen = observation.observe(pod, kind, base=labels.base_of(pod))
             self._unknown_pods.found(pod, is_ended=seen.verdict in ("succeeded", "failed"))
 

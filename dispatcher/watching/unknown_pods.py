@@ -37,8 +37,8 @@ class UnknownPods:
         uid = pod["metadata"]["uid"]
         if name is None:
             self._celery.post(Found(pod=pod, is_ended=is_ended))
-        # Each event of the pod brings it here again while its Secret is being read.
         elif uid not in self._unread:
+            # Each event of the pod brings it here again while its Secret is being read.
             self._unread.add(uid)
             self._background.spawn(self._read(pod, name, is_ended=is_ended))
 

@@ -133,8 +133,8 @@ class Watcher:
     def _look(self, pod: Mapping[str, Any], kind: str) -> None:
         try:
             self._handler.saw(pod, kind)
-        # One pod that cannot be read must not end the watch of all others.
         except Exception:
+            # One pod that cannot be read must not end the watch of all others.
             self.skipped += 1
             name = (pod.get("metadata") or {}).get("name") if isinstance(pod, Mapping) else None
             logger.exception("a pod event was skipped pod=%s type=%s", name, kind)

@@ -29,12 +29,14 @@ def request(app: Any, consumer: Any, message: Message) -> Request:
         task=app.tasks[message.name],
         connection_errors=consumer.connection_errors,
         body=[message.args, message.kwargs, message.embed],
+        # Celery's Request reads id and task from the headers and from nowhere else (protocol 2).
         headers={**message.headers, "id": message.id, "task": message.name},
         decoded=True,
         utc=True,
         on_ack=_acknowledged,
         on_reject=_acknowledged,
     )
+    # There is no message at the broker any more: to requeue is to send it anew.
     made.on_reject = lambda logger, errors, is_wanted: requeue(made, message, {}) if is_wanted else None
     return made
 
@@ -78,10 +80,12 @@ def step_for(pool: Any) -> type[bootsteps.StartStopStep]:
     """A consumer step that notifies the pool of a new consumer, and when it consumes: at first and after reconnects."""
 
     class ConsumerReady(bootsteps.StartStopStep):
+        # After `Tasks`, which makes the task consumer, and before the event loop: nothing is consumed yet.
         requires = ("celery.worker.consumer.tasks:Tasks",)
 
         def __init__(self, parent: Any, **kwargs: Any) -> None:
             super().__init__(parent, **kwargs)
+            # In the constructor: `Tasks` hands `on_decode_error` on when it starts, which is before this step does.
             pool.consumer_made(parent)
 
         def start(self, parent: Any) -> None:
@@ -94,6 +98,7 @@ def decoded(app: Any, body: Any, content_type: str | None, content_encoding: str
     """(args, kwargs, embed) of a message body. Raises what kombu raises for content that the app does not accept."""
     if not content_type:
         return body  # type: ignore[no-any-return]
+    # Before `accept_content`, which an application may set to take pickle.
     undecodable.check_content(content_type)
     accept = prepare_accept_content(app.conf.accept_content)
     return loads_message(body, content_type, content_encoding, accept=accept)  # type: ignore[no-any-return]

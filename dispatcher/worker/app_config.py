@@ -37,6 +37,7 @@ def from_app(app: Any, *, environ: Mapping[str, str] = os.environ, argv: Sequenc
     deployment = reading.section(read, "").deployment
     if read.problems:
         raise errors.DispatcherError("; ".join(read.problems))
+    # APP is the variable of Celery's own `-A`.
     path = found["kubernetes"].app or app_on_command_line(argv) or environ.get("APP")
     if not path:
         raise errors.DispatcherError(
@@ -127,6 +128,8 @@ def _profiles(read: layers.Layers, default: QueueProfile) -> dict[str, QueueProf
             read.add_problem(value.place if value else place, f"{problem.key} = {problem.value!r}: {problem.message}")
     for queue, why in queue_patterns.unreachable(found):
         read.add_problem(read.rules.get(queue, _PLACE), f"queue {queue!r}: {why}")
+    # Sorted once, by how much each pattern says: which rule wins does not
+    # depend on the order in which they were written.
     return {name: found[name] for name in sorted(found, key=queue_patterns.precedence)} | {"": default}
 
 

@@ -42,6 +42,7 @@ class BackendQuestions:
         """When the final outcome of a task was stored, as the backend says it; None where none is."""
         if not self.stores_results:
             return None
+        # Celery keeps final states in memory: one that has expired or was flushed since (B23) would still be believed.
         meta = self._app.backend.get_task_meta(attempt_id, cache=False)
         return str(meta.get("date_done")) if meta["status"] in states.READY_STATES else None
 
@@ -63,6 +64,7 @@ class BackendQuestions:
         except Exception as error:  # the broker may be away: then nobody is taken for gone
             logger.debug("no ping: %r", error)
             return None
+        # Our own hub answers by the same broker: without that answer silence of the others means nothing.
         return set(answers) if self._nodename in answers else None
 
     def is_revoked(self, attempt_id: str) -> bool:

@@ -29,12 +29,15 @@ class Bridge:
 
     def __init__(self, *, name: str) -> None:
         self._loop = asyncio.new_event_loop()
+        # Daemon: a call to the cluster that does not end must not keep the process from ending.
         self._thread = threading.Thread(target=self._run, name=name, daemon=True)
+        # No lock: append and popleft of a deque are atomic. Any thread may write, one alone reads.
         self._events: deque[Event] = deque()
         self._commands: deque[Command] = deque()
         self._commanded = asyncio.Event()
         self._is_hub_woken = self._is_loop_woken = False
         """Whether a wake-up is under way, which finds what was put there before it arrives."""
+        # kombu's hub has no call that another thread may make; a file descriptor that becomes readable wakes it.
         self._reader, self._writer = os.pipe()
         os.set_blocking(self._reader, False)
         os.set_blocking(self._writer, False)
@@ -52,6 +55,7 @@ class Bridge:
         """Cancels `main`, after its end everything else, and waits for the thread, for at most `STOP_BOUND_S`."""
         if not self._thread.is_alive():
             return
+        # Cancelled and not stopped: its `finally`s give back claims and slots, in their order.
         self._loop.call_soon_threadsafe(lambda: self._running and self._running.cancel())
         self._thread.join(STOP_BOUND_S)
         if self._thread.is_alive():
@@ -74,6 +78,7 @@ class Bridge:
     def events(self) -> list[Event]:
         """The events that came since the last call."""
         with contextlib.suppress(BlockingIOError):
+            # The bytes say nothing: all that waits is taken, however many wake-ups there were.
             os.read(self._reader, 65536)
         self._is_hub_woken = False  # before they are counted: one that comes now is counted, or wakes us again
         return [self._events.popleft() for _ in range(len(self._events))]
@@ -84,6 +89,7 @@ class Bridge:
         try:
             return asked.result(timeout_s)
         finally:
+            # Also at a time-out: what nobody waits for must not go on asking the API server.
             asked.cancel()
 
     def start_asking(self, question: Coroutine[Any, Any, T]) -> "concurrent.futures.Future[T]":
@@ -97,6 +103,7 @@ class Bridge:
         self._events.append(event)
         if self._is_hub_woken:
             return
+        # The append came first: the hub clears this mark before it counts, so it counts this event or is woken again.
         self._is_hub_woken = True
         with contextlib.suppress(BlockingIOError):  # the pipe is full of wake-ups already
             os.write(self._writer, b"\0")
@@ -119,9 +126,11 @@ class Bridge:
         except asyncio.CancelledError:
             pass
         finally:
+            # Questions and background tasks, which are no children of `main`.
             rest = asyncio.all_tasks(self._loop)
             for task in rest:
                 task.cancel()
             self._loop.run_until_complete(asyncio.gather(*rest, return_exceptions=True))
+            # A watch is a generator: closed here, on its own loop, it closes its connection.
             self._loop.run_until_complete(self._loop.shutdown_asyncgens())
             self._loop.close()

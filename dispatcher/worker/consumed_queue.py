@@ -17,6 +17,7 @@ def note(task_consumer: Any) -> None:
     consume = task_consumer._basic_consume
 
     def consume_noting(queue: Any, *args: Any, **options: Any) -> Any:
+        # For the time of this call alone: kombu binds the attribute into the callback of just this queue.
         task_consumer._receive_callback = partial(_received, task_consumer, str(queue.name))
         try:
             return consume(queue, *args, **options)
