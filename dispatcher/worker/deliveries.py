@@ -99,6 +99,7 @@ class Deliveries:
     def consumer_ready(self, consumer: Any) -> None:
         """The worker consumes: requests can be rebuilt from now on."""
         self._consumer = consumer
+        # Pods may be listed before the broker has answered once, and a request needs the consumer's eventer.
         waiting, self._found_before_start = self._found_before_start, []
         for found in waiting:
             self.take(found)
@@ -118,6 +119,7 @@ class Deliveries:
             timeout_s=limits.hard_s,
             soft_timeout_s=limits.soft_s,
             task_options=_options_of(self._app.tasks.get(message.name)),
+            # Decided once, here: it says whether a launch can be claimed, and whether a missing outcome means anything.
             stores_result=not request.ignore_result and self._questions.stores_results,
             expires_at=request.expires,
         )
@@ -151,6 +153,8 @@ class Deliveries:
             return
         entries = self._outbox.turn(now_mono_s=time.monotonic())
         for place, entry in enumerate(entries):
+            # The first that fails says that the backend is away again: each
+            # further try would block the hub for its time-out.
             if self._outbox.is_away:
                 self._outbox.requeue(entries[place:])
                 return
@@ -170,6 +174,7 @@ class Deliveries:
         if isinstance(event, Found):
             self._found(event, failures)
             return
+        # Events may come after their request has ended (a revoke, a time-out): they have nothing left to do.
         held = self._held.get(getattr(event, "delivery", ""))
         if held is None:
             return
@@ -194,6 +199,8 @@ class Deliveries:
 
     def _accept(self, held: HeldRequest, pod: str) -> None:
         """The pod stands in the record: Celery acknowledges the message (unless it acknowledges late)."""
+        # Celery acknowledges on the first call and would announce a start on
+        # each: `Launched` and an end may both come here.
         if not held.is_accepted:
             held.is_accepted, held.pod = True, pod
             task_events.accepted(held.request, pod or held.message.id)
@@ -202,15 +209,18 @@ class Deliveries:
     def _started(self, held: HeldRequest, event: Started) -> None:
         """The container runs: the time limit counts from here, and `STARTED` is stored if the task asks for it."""
         held.pod = event.pod
+        # A status has whole seconds, so a start may seem to be before the pod was made.
         held.began_at = max(event.started_at, event.created_at or event.started_at)
         left_s = held.left_s(event.started_at)
         time_is_up = TimeIsUp(delivery=held.delivery, owned_mono_s=event.owned_mono_s)
+        # Celery leaves time limits to its pools, so that this is where one is kept from outside.
         if left_s is not None and held.timer is None and self._hub is not None:
             held.timer = self._hub.call_later(left_s, self.take, time_is_up)
         if self.stalls.was_since(event.owned_mono_s, Moment.now()):
             return  # another dispatcher may have reported its end already
         task_events.started(held.request, pod=event.pod, not_before=event.created_at, at=event.started_at)
         task = held.request.task
+        # A pod with credentials traces its task itself, STARTED included.
         is_stored_elsewhere = held.request.ignore_result or held.profile.credentials == "inherit"
         if not task.track_started or is_stored_elsewhere or self._outbox.is_away:
             return
@@ -229,6 +239,7 @@ class Deliveries:
 
     def _ended(self, held: HeldRequest, event: Ended, failures: int) -> None:
         """Replays the outcome; where the result backend or broker is away, it is kept and comes again."""
+        # Before all else: a time-out that comes while the outcome is kept must not take its place.
         held.is_ended = True
         # Before anything is acknowledged or stored: after a stall both may have been done by another dispatcher.
         if self._may_be_anothers(held, event, failures):
@@ -237,6 +248,7 @@ class Deliveries:
         result = event.result
         if isinstance(result, errors.PodFailed):
             result = endings.diagnosed(result)
+        # The outcome is here, though it may be stored much later: no limit ends a body that has ended.
         held.stop_timer()
         if held.is_timed_out:  # Celery has stored that already: a second result would take the place of the first
             if _is_put_back_on_timeout(held.request.task):
@@ -250,6 +262,7 @@ class Deliveries:
         if self._outbox.is_away:
             self._outbox.keep(event, failures=failures)
             return
+        # A way of its own: in Celery the request reports a hard limit, not the tracer, which knows none.
         if _is_out_of_time(result):
             self._out_of_time(held, event, result, failures)
             return
@@ -262,6 +275,7 @@ class Deliveries:
 
     def _out_of_time(self, held: HeldRequest, event: Ended, result: outcome.Outcome, failures: int) -> None:
         """The pod ended its body at the hard limit: Celery reports that as for a process of its own pool."""
+        # Celery says "TimeLimitExceeded(30,)" of a limit that was given as 30.
         limit_s: float = int(result.runtime_s) if result.runtime_s.is_integer() else result.runtime_s
         task_events.ending(
             held.request, started_at=event.started_at, ended_at=event.ended_at, runtime_s=result.runtime_s
@@ -285,6 +299,7 @@ class Deliveries:
             runtime_s=replayed.runtime_s,
         )
         answer = (int(replayed.failed), replayed.value, replayed.runtime_s)
+        # Only what is acknowledged late can go back; Celery ignores `requeue` of the others, too.
         if replayed.failed and _is_requeued(replayed.value) and held.request.task.acks_late:
             self._requeue(held, partial(held.callbacks.done, answer))
             return
@@ -296,14 +311,17 @@ class Deliveries:
     def _replayed(self, held: HeldRequest, result: outcome.Outcome | BaseException) -> Replayed:
         """The outcome replayed; one that the pod stored itself is only announced."""
         if held.profile.credentials == "inherit":
+            # A second replay would send links and count chords twice: its pod has done all of that.
             if isinstance(result, outcome.Outcome) and result.is_stored:
                 return self._replay.announced(held.message, result)
+            # It may have stored its outcome and been killed before it could say so.
             stored = self._replay.stored(held.message) if self._questions.stores_results else None
             if stored is not None:
                 return self._replay.announced(held.message, stored)
         return self._replay.replay(held.message, result)
 
     def _close(self, held: HeldRequest, *, is_success: bool) -> None:
+        # Released before the pod may go: whatever its last events are, they find no request any more.
         self._held.release(held)
         self._drop_copies(held)
         self._bridge.send(Close(delivery=held.delivery, is_success=is_success))
@@ -311,6 +329,7 @@ class Deliveries:
     def _requeue(self, held: HeldRequest, answer: Callable[[], Any]) -> None:
         """Its message goes back into its queue by `answer`, once nothing stands in its way."""
         held.answer = answer
+        # Celery calls it within `answer`, which is the one place that knows whether the message goes back.
         put_back = held.request.on_reject
 
         def reject(*args: Any) -> None:
@@ -370,8 +389,11 @@ class Deliveries:
             adoption.know_again(held.request)
 
     def _drop(self, held: HeldRequest, pod: str) -> None:
+        # The answer to a question after a stall: what was to be reported then is another's.
         self._unconfirmed.pop(held.delivery, None)
         self._accept(held, pod)
+        # Ignore ends a request without a result, an event of failure or a link:
+        # the first delivery's are the ones that count.
         held.callbacks.error(raised(Ignore()))
 
     def _withdrawn(self, held: HeldRequest, event: Withdrawn, failures: int) -> None:
@@ -382,6 +404,7 @@ class Deliveries:
             self._outbox.keep(event, failures=failures)
             return
         try:
+            # What Celery sends within it (the callback of a chord) goes out once, as in a replay.
             with self._replay.sending.replay(held.message.key):
                 held.request.revoked()
         except Exception as error:  # as with outcomes: it is kept until it can be stored
@@ -396,6 +419,7 @@ class Deliveries:
             return  # its container ended in time, though the event came late: its outcome is being stored
         if self._may_be_anothers(held, event, failures):
             return
+        # Before anything is stored: an end that comes meanwhile would be stored over it.
         held.is_timed_out = True
         if _is_put_back_on_timeout(held.request.task):
             held.terminate()  # its message may only go back once its pod is gone
@@ -408,6 +432,7 @@ class Deliveries:
         except Exception as error:  # as with outcomes: it is kept until it can be stored
             self._outbox.failed(event, failures=failures, error=error, now_mono_s=time.monotonic())
             return
+        # Behind the store: a pod that is gone while nothing is stored would be a lost one to whoever comes next.
         held.terminate()
 
     def _time_out(self, held: HeldRequest, limit_s: float | None) -> None:
@@ -418,11 +443,13 @@ class Deliveries:
     def _may_be_anothers(self, held: HeldRequest, event: Ended | Withdrawn | TimeIsUp, failures: int) -> bool:
         """After a stall another dispatcher may have reported what we are about to report: then it is asked first."""
         now = Moment.now()
+        # What was certain after the last stall needs no question: in a dispatcher that turns none is ever asked.
         if not self.stalls.was_since(event.owned_mono_s, now):
             return False
         self.stalls.turned(now)  # this event may have been faster than the timer that notices stalls
         # The answer holds from the moment of the question on: a stall while it is under way asks once more.
         again = replace(event, owned_mono_s=now.mono_s)
+        # A list: an end and a time-out may both wait for the same answer.
         self._unconfirmed.setdefault(held.delivery, []).append((again, failures))
         self._bridge.send(ConfirmOwner(delivery=held.delivery, attempt_id=held.message.id))
         return True
@@ -480,6 +507,7 @@ class Deliveries:
         )
         limits = TimeLimits(hard_s=request.time_limits[0] or request.task.time_limit)  # its pod knows the soft one
         held, attempt = self.hold(message, callbacks, limits=limits)
+        # In Celery's own order: a request is reserved, then accepted.
         adoption.reserve(request, held)
         self._accept(held, pod["metadata"]["name"])
         self._bridge.send(Adopt(attempt=attempt, pod=pod))

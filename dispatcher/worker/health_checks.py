@@ -11,6 +11,7 @@ from typing import Any, ClassVar, Protocol
 from celery.backends.base import DisabledBackend
 from kombu.transport import redis
 
+# Below `Pace.hangs_s` of process_health: a server that is away is an error then, with its words.
 TIMEOUT_S = 3.0
 NO_TASK = "podyard-health-check"
 """The id of a task that nobody sends, and the key that is written."""
@@ -66,6 +67,7 @@ def _connect(app: Any) -> None:
         is_redis = connection.transport.driver_type == "redis"
         if is_redis:
             connection.transport_options |= {"socket_timeout": TIMEOUT_S, "socket_connect_timeout": TIMEOUT_S}
+        # kombu would try for ever by default; the next check comes anyway.
         connection.ensure_connection(max_retries=1, interval_start=0, interval_step=0, interval_max=0)
         if is_redis:
             write(connection.default_channel.client, NO_TASK)
@@ -77,6 +79,7 @@ def _ask_backend(backend: Any) -> None:
     if isinstance(backend, DisabledBackend):
         return
     parameters = getattr(backend, "connparams", None)
+    # A backend other than Redis: reading what is not there is the only question that every one answers.
     if parameters is None or not hasattr(backend, "_create_client"):
         backend.get_task_meta(NO_TASK)
         return

@@ -32,6 +32,7 @@ class Housekeeping:
         """Begins one; `target` is Celery's tracer with its arguments. Returns at once."""
         name = uuid4().hex
         self._callbacks[name] = callbacks
+        # Accepted at once: Celery acknowledges it early, as one that a child of prefork has begun.
         callbacks.accept(os.getpid(), time.monotonic())
         self._threads.submit(self._trace, name, target, args)
 
@@ -43,6 +44,7 @@ class Housekeeping:
 
     def stop(self) -> None:
         """Begins no more."""
+        # Not waited for: a stop has bounded seconds.
         self._threads.shutdown(wait=False, cancel_futures=True)
 
     def _trace(self, name: str, target: Callable[..., Any], args: Sequence[Any]) -> None:

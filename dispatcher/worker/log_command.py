@@ -42,10 +42,12 @@ class LogReader:
         key = (task_id, offset)
         found = self._readings.get(key)
         if found is None:
+            # Anybody who reaches the broker may ask: more than these would be memory of pages that nobody fetches.
             if len(self._readings) < AT_ONCE:
                 reading = self._bridge.start_asking(self._controller.log_page(task_id, offset))
                 self._readings[key] = (reading, time.monotonic())
             return {"state": "reading"}
+        # Never waited for: `inspect` is answered on the hub's thread, which serves everything else, too.
         if not found[0].done():
             return {"state": "reading"}
         del self._readings[key]

@@ -77,6 +77,7 @@ class KubernetesPool(BasePool):
         self._timers: list[Any] = []
         self._gave_up: str | None = None
         self._consumer: Any = None
+        # In the constructor: Celery builds the consumer's blueprint after the pool was made, and before it is started.
         self.app.steps["consumer"].update(
             {
                 adoption.step_for(self),
@@ -88,8 +89,10 @@ class KubernetesPool(BasePool):
 
     def on_start(self) -> None:
         """Starts the thread that speaks to the API server."""
+        # Celery gives (app, hostname) for the start of child processes: that is how a pool learns its worker's name.
         nodename = str(self.options["initargs"][1])
         self._options = app_config.from_app(self.app)
+        # Before anybody uses the result backend, which is made with the time-outs that stand there then.
         call_timeouts.shorten(self.app)
         pod_task.register(self.app)
         questions = BackendQuestions(self.app, nodename=nodename)
@@ -134,6 +137,7 @@ class KubernetesPool(BasePool):
             loop.call_repeatedly(TURN_S, self._health.turned)
         self._hub = loop
         loop.add_reader(self._bridge.fileno(), self._on_events)
+        # Some releases of Celery drop all timers with a connection, 5.7 keeps them: cancelled first, none runs twice.
         for timer in self._timers:
             timer.cancel()
         self._timers = [
@@ -152,6 +156,7 @@ class KubernetesPool(BasePool):
             elif isinstance(event, Broken):
                 logger.critical("the cluster's side has given up, the process ends: %s", event.why)
                 self._gave_up = event.why
+                # Celery's loop looks at this flag and stops as at SIGTERM; its value becomes the exit code.
                 worker_state.should_stop = 1
             else:
                 self._deliveries.take(event)
@@ -160,6 +165,8 @@ class KubernetesPool(BasePool):
         """Leaves the pods alone: they run on, and the next dispatcher adopts them."""
         self._health.stop(why=self._gave_up or process_health.failure(sys.exc_info()[1]))
         self._housekeeping.stop()
+        # Last, for it may take seconds (claims and slots are given back): by
+        # then nobody asks for the health of this process.
         self._bridge.stop()
 
     on_terminate = on_stop
@@ -188,6 +195,7 @@ class KubernetesPool(BasePool):
         limits = TimeLimits(hard_s=options.get("timeout"), soft_s=options.get("soft_timeout"))
         held, attempt = self._deliveries.hold(message, callbacks, limits=limits)
         self._bridge.send(Submit(attempt=attempt))
+        # Celery keeps this only by a weak reference, and terminates by it; `deliveries` holds it until its end.
         return held
 
     def terminate_job(self, pid: Any, signal: Any = None) -> None:

@@ -147,8 +147,10 @@ class HealthReporter:
 
         A process that ends by itself says `why`: its file stays until another of its name is started.
         """
+        # A stop may come twice (`on_stop`, `on_terminate`): the first has said why.
         if self._stopped.is_set():
             return
+        # Before the lock: a writer that waits for it then writes nothing more.
         self._stopped.set()
         with self._writing, contextlib.suppress(OSError):
             if why is not None:
@@ -207,7 +209,9 @@ class HealthReporter:
                 for part in self.parts()
             ],
         }
+        # Host and pid: a folder may be shared by containers, in which pids are the same.
         file = self._folder / f"{self._kind}-{host}-{pid}.json"
+        # Renamed into place: a reader never sees half a file.
         new = file.with_suffix(".new")
         new.write_text(json.dumps(record), encoding="utf-8")
         new.replace(file)
@@ -289,6 +293,7 @@ class _PartChecker:
                 why = str(error).strip().partition("\n")[0] or type(error).__name__
             asked_at, self._asked_mono_s = self._asked_at, None
             if (why is None) != (self._why is None):
+                # Away since the check began that failed, which may have hung for its whole time-out.
                 self._since = asked_at if why else datetime.now(UTC)
             self._why = why
             self.log_change()
@@ -355,6 +360,7 @@ def _began(pid: int) -> str | None:
 def _facts(pid: int) -> tuple[str, str] | None:
     """State and start of a process, by the clock of the machine; None where the system does not tell (macOS)."""
     try:
+        # Behind the last bracket: the name of a process may hold spaces and brackets itself (proc_pid_stat(5)).
         after_name = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace").rpartition(")")[2]
     except OSError:
         return None

@@ -55,6 +55,7 @@ class Replay:
         """
         ended = self._explained(ended)
         stand_in, trace = self._tracer(message.name)
+        # Handed over by the object, not by the arguments, which are the author's and reach handlers and signals.
         stand_in.ended = ended
         stand_in.remote_traceback = _remote_traceback(ended)
         stand_in.raised = None
@@ -107,6 +108,7 @@ class Replay:
     def _tracer(self, name: str) -> tuple[Any, Callable[..., Any]]:
         if name not in self._tracers:
             backend = self._app.tasks[name].backend
+            # When a task is first replayed: a task may have a backend of its own.
             if switches.is_on(self._app, "store_script"):
                 store_script.shorten(backend)
             chord_parts.guard(backend, self.sending)
@@ -116,6 +118,8 @@ class Replay:
                 _without_receivers(signals.task_prerun),
                 _without_receivers(signals.task_postrun),
             ):  # they were sent where the body ran
+                # The tracer looks at a task once, when it is built: what is to
+                # act (stand-in, clock, receivers) is there before.
                 tracer = build_tracer(name, stand_in, app=self._app, hostname=self._hostname, monotonic=stand_in.clock)
             self._tracers[name] = (stand_in, tracer)
         return self._tracers[name]
@@ -164,6 +168,7 @@ def raised(error: BaseException) -> ExceptionInfo:
 @contextmanager
 def _without_receivers(signal: Any) -> Iterator[None]:
     """A tracer that is built meanwhile sends this signal to nobody: it takes the list of receivers with it."""
+    # The tracer takes `signal.receivers` over by reference, so the list itself is exchanged and not emptied.
     receivers, signal.receivers = signal.receivers, []
     try:
         yield
@@ -214,6 +219,7 @@ def _stand_in(task: Any) -> Any:
         def backend(self) -> Any:
             return _PodsBackend(super().backend, self)
 
+    # No constructor: it is the author's, and has run once for this task.
     twin = StandIn.__new__(StandIn)
     twin.__dict__.update(task.__dict__)
     twin.clock = _PodsClock()
@@ -232,6 +238,7 @@ def _answer(task: Any, ended: outcome.Outcome | BaseException | None) -> Any:
     if ended.state == "REJECTED":
         raise _rejection(ended, error)
     if ended.state == "RETRY":
+        # Sends the next message from here: the pod had no broker. Raises Retry, or the error where none is left.
         task.retry(exc=error, **{key: value for key, value in (ended.retry or {}).items() if key != "reason"})
     raise error or RuntimeError("the pod's outcome names no error")
 
@@ -289,6 +296,8 @@ class _PodsBackend:
 
     @contextmanager
     def _ends_the_replay(self) -> Iterator[None]:
+        # Only that it cannot be reached: what it refuses for good (a value it
+        # cannot encode) is the task's failure, as ever.
         errors_of_backend = (
             *getattr(self._backend, "connection_errors", ()),
             *getattr(self._backend, "channel_errors", ()),
@@ -298,4 +307,5 @@ class _PodsBackend:
             yield
         except errors_of_backend as error:
             raise ReplayAgain(error) from error
+        # Stored: Celery sends before it stores, so that all of it has gone out.
         self._stand_in.sending.finish()

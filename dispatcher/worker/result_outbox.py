@@ -38,6 +38,7 @@ class ResultOutbox:
 
     def __init__(self, check: PartCheck) -> None:
         self._check = check
+        # One: a probe that hangs for its time-out must not have others behind it.
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="podyard-result-probe")
         self._kept: deque[OutboxEntry] = deque()
         self._alone: list[tuple[float, OutboxEntry]] = []
@@ -73,6 +74,8 @@ class ResultOutbox:
             logger.warning(
                 "not stored although the result backend answers, tried again in seconds=%.1f: %r", delay_s, error
             )
+            # The probe was answered a moment ago, so the trouble is this
+            # entry's own: kept with the others it would stop them all.
             self._alone.append((now_mono_s + delay_s, OutboxEntry(what, failures + 1)))
             return
         self.keep(what, failures=failures + 1)
@@ -97,6 +100,7 @@ class ResultOutbox:
 
     def requeue(self, entries: list[OutboxEntry]) -> None:
         """What a turn gave and was not tried, since the backend is away again."""
+        # To the front and in their order, from which they were taken.
         self._kept.extendleft(reversed(entries))
 
     def tried(self) -> None:
@@ -106,6 +110,7 @@ class ResultOutbox:
     def _ask(self, now_mono_s: float) -> None:
         if self._probing is None:
             if now_mono_s >= self._probe_mono_s:
+                # By a connection of its own, in another thread: the hub's client may hang in the very call that failed.
                 self._probing = self._thread.submit(self._check.run)
         elif self._probing.done():
             error, self._probing = self._probing.exception(), None

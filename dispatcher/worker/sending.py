@@ -84,14 +84,17 @@ class Sending:
     @contextmanager
     def replay(self, launch: LaunchKey) -> Iterator[None]:
         """Around one replay of a launch. Raises the error of broker or backend that ended it: it has to come again."""
+        # Taken out: it comes back only where this replay has to come again, so the memory is bounded by what failed.
         current = self._here.launch = self._launches.pop(launch, None) or _Launch()
         self._has_failed = False
         try:
+            # What Celery will not send again comes first: behind the replay nobody would know whether it had gone out.
             self._send_late(current)
             yield
             self.finish()
         except ReplayAgain as again:
             self._launches[launch] = replace(current, earlier=[*current.sent, *current.earlier], sent=[])
+            # The error itself: callers know what a backend and a broker raise, and not our way of leaving the tracer.
             raise again.error from None
         finally:
             self._here.launch = None
@@ -127,6 +130,7 @@ class Sending:
         current = self._here.launch
         if current is None:
             return self._celerys(name, args, kwargs, *rest, **options)
+        # By what is sent, not by its id: most signatures get a new id each time they are applied.
         before = next(
             (one for one in current.earlier if (one.name, one.args, one.kwargs) == (name, args, kwargs)), None
         )
@@ -146,6 +150,7 @@ class Sending:
             self._has_failed = True
             if not self._is_final:
                 raise ReplayAgain(error) from error
+            # It is of the connection that is gone, from a pool.
             options.pop("producer", None)
             current.unsent.append((args, options))
             return self._app.AsyncResult(options.get("task_id", ""))
@@ -157,6 +162,7 @@ class Sending:
                 self._celerys(*args, **options)
             except BROKER_IS_AWAY as error:
                 raise ReplayAgain(error) from error
+            # Behind the call: one that fails stays the first, and none is skipped.
             del current.unsent[0]
 
     def _add_to_parent(self, result: Any, options: dict[str, Any]) -> None:

@@ -39,6 +39,7 @@ class StallDetector:
 
     def turned(self, now: Moment) -> None:
         """The hub turns."""
+        # Its end is what is kept: whatever was certain before that moment may have changed.
         if self._is_too_long(now):
             self._ended_mono_s = now.mono_s
         self._turned = now
@@ -48,4 +49,5 @@ class StallDetector:
         return self._is_too_long(now) or (self._ended_mono_s is not None and since_mono_s < self._ended_mono_s)
 
     def _is_too_long(self, now: Moment) -> bool:
+        # By both clocks: a suspended machine stops the monotonic one, and its pods were taken over all the same.
         return max(now.mono_s - self._turned.mono_s, now.boot_mono_s - self._turned.boot_mono_s) > LIMIT_S

@@ -32,6 +32,7 @@ def batch(consumer: Any) -> None:
             due_mono_s = now_mono_s + FLUSH_AFTER_S
             consumer.hub.call_later(FLUSH_AFTER_S, flush)
 
+    # Without a hub there is no timer to send them later.
     send: Callable[[], None] = consumer.on_send_event_buffered
     consumer.on_send_event_buffered = buffered if consumer.hub else send
 
@@ -72,6 +73,7 @@ def accepted(request: Any, pod: str) -> None:
     try:
         request.on_accepted(pod, time.monotonic())
     finally:
+        # In `finally`: Celery's own code in between may raise, and what follows has to be announced.
         request.eventer = eventer
 
 
@@ -84,6 +86,7 @@ def started(request: Any, *, pod: str, not_before: datetime | None, at: datetime
 
 def ending(request: Any, *, started_at: datetime | None, ended_at: datetime | None, runtime_s: float) -> None:
     """Gives what the request announces next the time at which the container ended, as near as it is known."""
+    # `finishedAt` has whole seconds; where start and runtime say more, the later of the two is nearer to the truth.
     moments = [moment.timestamp() for moment in (ended_at,) if moment is not None]
     if started_at is not None and runtime_s:
         moments.append(started_at.timestamp() + runtime_s)
@@ -93,7 +96,9 @@ def ending(request: Any, *, started_at: datetime | None, ended_at: datetime | No
 
 def _retimed(request: Any, epoch_s: float) -> None:
     eventer = request.eventer
+    # Retimed twice (start, end): the first time must not wrap the second.
     if isinstance(eventer, _Timed):
         eventer = eventer._eventer
     if eventer is not None:
+        # Not in the future: a node whose clock is ahead would have Flower show tasks that are yet to start.
         request.eventer = _Timed(eventer, epoch_s=min(epoch_s, time.time()))

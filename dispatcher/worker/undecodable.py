@@ -49,6 +49,8 @@ def _guarded(handler: Any, consumer: Any) -> Any:
         try:
             return handler(message)
         except (ValueError, TypeError, AttributeError, LookupError) as error:
+            # What Celery does not expect here ends the worker, and the broker
+            # brings the message again, to the next one.
             return consumer.on_invalid_task(None, message, error)
 
     return handle
@@ -63,6 +65,7 @@ class _Told:
         self._words = words
 
     def __call__(self, *args: Any) -> None:
+        # Celery first: it acknowledges or rejects, so that the message does not come again whatever the backend does.
         self._react(*args)
         message, why = self._words(*args)
         task_id = _id_of(message)
@@ -87,6 +90,7 @@ def _id_of(message: Any) -> str | None:
     """What the message says of its task, in its headers or, as every sender of Celery does, as correlation id."""
     headers = message.headers if isinstance(message.headers, dict) else {}
     properties = message.properties if isinstance(message.properties, dict) else {}
+    # Anybody may have sent it: of what is no text no key in the result backend is made.
     found = headers.get("id") or properties.get("correlation_id")
     return found if isinstance(found, str) and found else None
 
