@@ -26,6 +26,7 @@ AGAIN_S = 1.0
 class FewerTrips(bootsteps.StartStopStep):
     """Looks after the channel from which messages are consumed, at the start and after each reconnect."""
 
+    # Behind it: the guard wraps the `ack` that kombu's QoS has, and here another takes its place.
     requires = (broker_loss.SurviveBrokerLoss,)
 
     def __init__(self, parent: Any, **kwargs: Any) -> None:
@@ -43,6 +44,8 @@ class FewerTrips(bootsteps.StartStopStep):
             return
         keep_client(channel)
         errors = (*parent.connection_errors, *parent.channel_errors)
+        # On Redis a tag is of the message and not of the channel: an
+        # acknowledgement holds over the next connection, too.
         unsent = self._acks.unsent if self._acks is not None else ()
         self._acks = Acknowledgements(channel, hub=parent.hub, errors=errors, unsent=unsent)
 
@@ -59,8 +62,10 @@ def keep_client(channel: Any) -> None:
 
     def client(asynchronous: bool = False) -> Any:
         nonlocal kept
+        # That is `channel.client`, on whose socket the hub waits for messages: kombu keeps it itself.
         if asynchronous:
             return make(asynchronous=True)
+        # kombu makes another pool when a connection is lost: a client of the old one would use sockets that are gone.
         if kept is None or kept.connection_pool is not channel.pool:
             kept = make()
         return kept
@@ -103,6 +108,7 @@ class Acknowledgements:
             return  # a connection that is gone: the next one sends them
         try:
             with self._qos.pipe_or_acquire() as pipe:
+                # What kombu's `_remove_from_indices` does for one tag, for all of them; in one transaction, as there.
                 pipe.zrem(self._qos.unacked_index_key, *tags).hdel(self._qos.unacked_key, *tags).execute()
         except self._errors as error:
             if not self._is_logged:
@@ -114,6 +120,7 @@ class Acknowledgements:
         del self._tags[: len(tags)]
 
     def _put(self, tag: str) -> None:
+        # Where some wait already, their flush is due in this turn, or after AGAIN_S.
         if not self._tags:
             self._hub.call_soon(self.flush)
         self._tags.append(tag)

@@ -76,6 +76,7 @@ class TakeStep(bootsteps.StartStopStep):
     def start(self, parent: Any) -> None:
         """Takes up the channel of this connection."""
         channel = parent.task_consumer.channel
+        # Without acknowledgements (`ack_emulation` off, by choice) there is no note that could be lost.
         if parent.hub is None or not isinstance(channel, redis.Channel) or not channel.ack_emulation:
             return
         if switches.is_on(parent.app, "atomic_take"):
@@ -104,6 +105,7 @@ class Taking:
         self._qos = channel.qos
         self._hub = hub
         self._kombus_append: Callable[[Any, str], None] = channel.qos.append
+        # Only the digest is used: a redis-py Script waits for the answer, and here the hub reads it when it comes.
         self._digest = redis.redis.client.Redis.register_script(channel.client, _TAKE).sha
         self._is_loaded = False
         self._queues: list[str] = []
@@ -126,8 +128,10 @@ class Taking:
         """Reads the answer of a BRPOP that kombu has sent already: it comes first on that connection."""
         channel._brpop_start = self.start
         channel._brpop_read = self.read
+        # The constructor of kombu's channel has put its own bound method there: replacing the name is not enough.
         channel.handlers["BRPOP"] = self.read
         channel.qos.append = self.append
+        # Often, though mostly nothing is due: whether the server notifies may change while the connection stands.
         self._timer = hub.call_repeatedly(UNNOTIFIED_LOOK_S, self._look_now_and_then)
         self._looked_mono_s = 0.0
 
@@ -139,24 +143,31 @@ class Taking:
     def start(self, timeout: float | None = None) -> None:
         """Asks for a message; kombu calls it when it may consume and nothing is under way."""
         channel = self._channel
+        # kombu's order: the first priority of all queues, then the next; among
+        # queues whoever gave a message last comes last.
         queues = channel._queue_cycle.consume(len(channel.active_queues))
         if not queues:
             return
         connection = channel.client.connection
         self._queues = [queue for _ in channel.priority_steps for queue in queues]
         lists = [channel._q_for_pri(queue, step) for step in channel.priority_steps for queue in queues]
+        # The command goes out by the connection itself, past the client that would put the prefix before it.
         keys = [f"{channel.global_keyprefix or ''}{key}" for key in (*self._notes, *lists)]
+        # EVAL loads it, once; a server that was started anew has forgotten it (`NoScriptError`).
         script = ("EVALSHA", self._digest) if self._is_loaded else ("EVAL", _TAKE)
         commands: list[tuple[Any, ...]] = [
             (*script, len(keys), *keys, time.time(), self._lease.taker if self._lease else "")
         ]
         self._is_asked = self._is_idle = self._has_rung = False
         self._looked_mono_s = time.monotonic()
+        # Tracking is a property of a connection: another socket, also after redis-py has connected anew, has none.
         if self._is_notified and self._watched_socket is not connection._sock:
             commands = [*self._tracking(), *commands]
         self._watched_socket = connection._sock
         channel._in_poll = connection
+        # By this kombu's health check sees an answer that is overdue, and connects anew.
         channel._brpop_sent_at = time.monotonic()
+        # Sent together and not waited for: the hub must not stand still for a broker.
         connection.send_packed_command(connection.pack_commands(commands))
         self._is_asked = True
 
@@ -173,6 +184,7 @@ class Taking:
         try:
             found = self._answer(connection, **options)
         finally:
+            # Also where reading failed: kombu asks only while nothing is under way.
             channel._in_poll = channel._brpop_sent_at = None
             if hasattr(channel, "_flush_brpop_reauth"):
                 channel._flush_brpop_reauth()
@@ -180,6 +192,7 @@ class Taking:
             self._rest(connection)
             raise Empty
         queue, item = self._queues[int(found[0]) - 1], found[1]
+        # The queue that gave a message goes to the end, so that a full one does not keep the others waiting.
         channel._queue_cycle.rotate(queue)
         self._deliver(loads(bytes_to_str(item)), queue)
         return True
@@ -195,6 +208,7 @@ class Taking:
     def ring(self) -> None:
         """Lets the next turn of the hub look."""
         self._has_rung = True
+        # kombu asks at its next turn where `_in_poll` is empty.
         if self._is_idle:
             self._is_idle, self._channel._in_poll = False, None
 
@@ -213,6 +227,7 @@ class Taking:
             self._is_loaded, self._has_rung = False, True
             return None
         except channel.connection_errors:
+            # As kombu does it: the next command connects anew, and an answer that comes late is not read for another.
             connection.disconnect()
             raise
         self._is_loaded = True
@@ -228,11 +243,13 @@ class Taking:
 
     def _rest(self, connection: Any) -> None:
         """Waits for a notification, unless one has come since the question was sent."""
+        # `_in_poll` is set though nothing was asked: else kombu would ask at every turn of the hub, without a pause.
         if not self._has_rung:
             self._is_idle, self._channel._in_poll = True, connection
 
     def _look_now_and_then(self) -> None:
         every_s = self._look_s if self._is_notified and self._notifications is not None else UNNOTIFIED_LOOK_S
+        # Half a step less: the timer's own jitter would else put off each look by a whole one.
         if self._is_idle and time.monotonic() - self._looked_mono_s >= every_s - UNNOTIFIED_LOOK_S / 2:
             self.ring()
 
@@ -242,6 +259,8 @@ class Taking:
         """The command that asks for notifications; none where they cannot be had now."""
         self._drop_notifications()
         try:
+            # With protocol 2 notifications go to another connection (REDIRECT),
+            # one that has subscribed to their channel.
             subscription = self._channel.pool.get_connection()
             subscription.send_command("CLIENT", "ID")
             number = int(subscription.read_response())
@@ -253,6 +272,7 @@ class Taking:
         except (*self._channel.connection_errors, redis.redis.exceptions.ResponseError) as error:
             self._stay_untold(error)
             return []
+        # Read by the hub as bytes, to the end of what is there; a blocking socket would hold it up at the end.
         subscription._sock.setblocking(False)
         self._notifications = subscription
         self._hub.add_reader(subscription._sock, self._on_notification)

@@ -45,10 +45,12 @@ class SurviveBrokerLoss(bootsteps.StartStopStep):
 
     def __init__(self, parent: Any, **kwargs: Any) -> None:
         super().__init__(parent, **kwargs)
+        # In the constructor: Celery's `Connection` step calls it before this step is started.
         parent.connection_for_read = awaiting_writes(parent.connection_for_read)
 
     def start(self, parent: Any) -> None:
         """Wraps what is done with unacknowledged messages of this connection."""
+        # Mostly one and the same; where they are two, both may hold messages.
         for channel in (parent.connection.default_channel, parent.task_consumer.channel):
             qos = getattr(channel, "qos", None)
             forget_locks(channel)
@@ -74,6 +76,7 @@ def awaiting_writes(connect: Callable[..., Any]) -> Callable[..., Any]:
 def await_writes(channel: Any) -> None:
     """Returns once a Redis broker takes writes. Raises what says that the connection is gone, or that Celery stops."""
     exceptions, is_logged = redis.redis.exceptions, False
+    # Only refusals: an error of the connection passes, and Celery connects anew.
     for one in retry.Tries(exceptions.ResponseError, backoff=BACKOFF):
         # A key that is not ours to write says nothing of others.
         with one, contextlib.suppress(exceptions.NoPermissionError), channel.conn_or_acquire() as client:
@@ -82,6 +85,7 @@ def await_writes(channel: Any) -> None:
             if not is_logged:
                 logger.warning("the broker refuses writes, waiting until it takes them: %s", one.error)
             is_logged = True
+            # Celery's loop, which would look at it, does not turn meanwhile: a stop would wait for the broker.
             state.maybe_shutdown()
     if is_logged:
         logger.warning("the broker takes writes again")

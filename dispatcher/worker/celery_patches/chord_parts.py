@@ -14,6 +14,7 @@ from celery.backends.redis import RedisBackend
 
 from dispatcher.worker.sending import ReplayAgain, Sending
 
+# Compared first: our claim may have expired, and be another dispatcher's by now.
 _RELEASE = """
 if redis.call('GET', KEYS[1]) == ARGV[1] then return redis.call('DEL', KEYS[1]) end
 return 0
@@ -40,6 +41,8 @@ class _Part:
 
     def __call__(self, *, keys: Any, args: Any, client: Any) -> Any:
         answer = count, more, size, is_claimed = self._celerys(keys=keys, args=args, client=client)
+        # All parts are there and somebody else has the claim. A killed one would never send
+        # the callback, so who comes last comes again until it is sent or the claim is free.
         if self._sending.is_replaying and size and not is_claimed and count == int(size) + int(more or 0):
             raise ReplayAgain(RuntimeError("the callback of this task's chord is being sent by somebody else"))
         return answer
@@ -55,10 +58,13 @@ class _Cleanup:
         self._sending = sending
 
     def __call__(self, *, keys: Any, args: Any, client: Any) -> Any:
+        # Celery calls this in a `finally`, whether the callback was sent or not: only we know which.
         if not self._sending.has_failed:
             return self._celerys(keys=keys, args=args, client=client)
         with suppress(*self._backend.connection_errors):  # then the claim expires by itself; the replay waits for that
+            # The claim and its token, which Celery gives first.
             self._release(keys=keys[:1], args=args[:1], client=client)
+        # Else Celery logs that the claim was lost.
         return 1
 
 
@@ -70,6 +76,7 @@ class _Counted:
         self._sending = sending
 
     def __call__(self, request: Any, state: Any, result: Any, **options: Any) -> None:
+        # A counter in the backend: a replay that comes again would count this part as another one.
         with self._sending.once(str(request.id)) as is_due:
             if is_due:
                 self._celerys(request, state, result, **options)

@@ -32,6 +32,7 @@ _CELERYS = ("_store_result", "_set_with_state", "set", "_set")
 
 def shorten(backend: Any) -> None:
     """Lets a backend store by one round trip, where it is Celery's for Redis as it is."""
+    # In its own attributes: this was done already, or an application has put something of its own there.
     if not isinstance(backend, RedisBackend) or "_store_result" in vars(backend):
         return
     if all(getattr(type(backend), name) is getattr(RedisBackend, name) for name in _CELERYS):
@@ -60,12 +61,14 @@ class _Storing:
     def _stored(self, task_id: Any, result: Any, state: str, traceback: Any, request: Any) -> bool:
         """Whether it is stored now; if not, nothing happened. A server that is away raises: the replay comes again."""
         backend = self._backend
+        # Celery's own words and encoding: who reads the result cannot see by which way it came.
         meta = backend._get_result_meta(result=result, state=state, traceback=traceback, request=request)
         text = backend.encode({**meta, "task_id": bytes_to_str(task_id)})
         failure_expires = getattr(backend, "failure_expires", None)  # new in Celery 5.7
         expires_s = (failure_expires if state == states.FAILURE else None) or backend.expires or 0
         try:
             key = backend.get_key_for_task(task_id)
+            # 0: something stands there that Celery's way has to judge; nothing was written.
             return bool(self._script(keys=[key], args=[text, int(expires_s), self._is_json], client=backend.client))
         except backend.redis.ResponseError as error:
             is_forbidden = isinstance(error, backend.redis.exceptions.NoPermissionError)

@@ -20,6 +20,7 @@ _WORDS = {"1": True, "true": True, "yes": True, "on": True, "0": False, "false":
 
 def is_on(app: Any, name: str, *, environ: Mapping[str, str] = os.environ) -> bool:
     """Whether a patch of `PATCHES` is to be used in this process. Raises ValueError for a word that is no answer."""
+    # First, so that an operator can take a patch back without a new image.
     given: Any = environ.get(f"PODYARD_CELERY_PATCHES__{name.upper()}")
     if given is None:
         given = (app.conf.get("podyard_celery_patches") or {}).get(name, True)

@@ -30,6 +30,7 @@ OPTION = "podyard_lease_s"
 BEATS = 4
 """How often in the time of a lease it is renewed."""
 CALL_S = 10.0
+# By the server's clock alone: those of the consumers may be apart (T1).
 _BEAT = """
 local time = redis.call('TIME')
 local now = time[1] + time[2] / 1000000
@@ -44,9 +45,12 @@ class TakeLease:
 
     def __init__(self, connection: Any, *, lease_s: float = LEASE_S) -> None:
         """`connection` is a kombu connection to the broker; this has another one, of its own."""
+        # Bounded: a thread that hangs in one call would look as dead to the others as one that has ended.
         options = {**connection.transport_options, "socket_timeout": CALL_S, "socket_connect_timeout": CALL_S / 2}
         self._connection = connection.clone(transport_options=options)
         self._lease_s = lease_s
+        # Of this process alone: under a name that is used again, what a killed
+        # predecessor took would look as if it were held.
         self.name = uuid4().hex
         self._is_known = threading.Event()
         self._stopped = threading.Event()
@@ -69,12 +73,14 @@ class TakeLease:
                 self._beat_until_stopped()
             except Exception as error:  # noqa: BLE001 - a thread that ended would look like a death
                 logger.debug("no sign of life to the broker: %r", error)
+                # A gap of our own: who seemed silent before it may have lived all the time.
                 self._silent_since_mono_s.clear()
             self._stopped.wait(self._lease_s / BEATS)
 
     def _beat_until_stopped(self) -> None:
         with self._connection.clone() as connection:
             channel = connection.channel()
+            # One connection for all commands: the name is that of a connection, and says that this process has one.
             client = redis.redis.Redis(connection_pool=channel.pool, single_connection_client=True)
             while not self._stopped.is_set():
                 self._beat(channel, client)
@@ -83,6 +89,7 @@ class TakeLease:
     def _beat(self, channel: Any, client: Any) -> None:
         key = self._key(channel, "unacked_takers")
         try:
+            # Each time: redis-py may have connected anew since, and a new connection has no name.
             client.client_setname(f"podyard-{self.name}")
         except redis.redis.exceptions.ResponseError as error:  # it must not be taken for dead: it takes without a name
             logger.info("what this consumer takes comes again after the visibility time-out, should it die: %s", error)
@@ -92,6 +99,7 @@ class TakeLease:
         self._is_known.set()
         for name in self._dead(client, silent):
             self._put_back(channel, client, name)
+            # Behind the last message: should we be killed here, the name stays and somebody else goes on.
             client.zrem(key, name)
 
     def _dead(self, client: Any, silent: Iterable[str]) -> list[str]:
@@ -99,6 +107,7 @@ class TakeLease:
         now_mono_s = time.monotonic()
         if silent:
             try:
+                # Silence is not enough: a process that is stopped (SIGSTOP), or busy, still has what it took.
                 connected = {str(one.get("name")) for one in client.client_list()}
             except redis.redis.exceptions.ResponseError as error:
                 logger.debug("nobody can say who is connected to the broker: %s", error)
@@ -112,6 +121,7 @@ class TakeLease:
         wanted, count = f'"{MARK}":["{name}",'.encode(), 0
         notes: Iterable[tuple[bytes, bytes]] = client.hscan_iter(self._key(channel, channel.unacked_key), count=100)
         for tag, note in notes:
+            # Compared as text: of thousands of notes most are others', and need not be decoded.
             if wanted in note:
                 count += self._is_put_back(channel, client, bytes_to_str(tag), name)
         if count:
@@ -123,6 +133,7 @@ class TakeLease:
 
         def put_back(pipe: Any) -> None:
             nonlocal is_done
+            # Set anew: redis-py calls this again where somebody has changed the hash meanwhile (WATCH).
             is_done = False
             note = pipe.hget(qos.unacked_key, tag)
             taken_at = client.zscore(self._key(channel, qos.unacked_index_key), tag)
