@@ -21,15 +21,23 @@ class RunHistory(record.RecordPart):
 
         Raises RecordError: unknown DAG, a DAG without tasks in the folder any more, or a run of that id exists.
         """
+        while True:
+            try:
+                return self._create_run(dag_id, run_id, conf, at)
+            except sa.exc.IntegrityError:  # PostgreSQL lets two callers look at once: one of them was faster
+                if run_id is not None:
+                    raise _taken(dag_id, run_id) from None
+
+    def _create_run(self, dag_id: str, run_id: str | None, conf: Mapping[str, Any] | None, at: datetime) -> rows.RunRow:
         with self.db.write() as connection:
             dag = catalogue.newest(connection, dag_id)
             if dag is None or not dag.is_active:
                 raise store_errors.RecordError(catalogue.why_unknown(connection, dag_id, is_gone=dag is not None))
             name = run_id or _free_run_id(connection, dag_id, at)
-            if connection.scalar(
+            if run_id is not None and connection.scalar(
                 sa.select(tables.RUN.c.id).where(tables.RUN.c.dag_id == dag_id, tables.RUN.c.run_id == name)
             ):
-                raise store_errors.RecordError(f"DAG {dag_id!r} has a run {name!r} already: choose another run id")
+                raise _taken(dag_id, name)
             # The run keeps this version, whatever becomes of the file while it runs (A15).
             values: dict[str, Any] = {"run_id": name, "dag_id": dag_id, "version_id": dag.version, "run_type": "manual"}
             values |= {"logical_date": at, "conf": dict(conf or {}), "state": "queued", "created_at": at}
@@ -166,6 +174,10 @@ _ATTEMPTS = (
     .join(tables.TASK, tables.TASK.c.id == tables.ATTEMPT.c.task_instance)
     .join(tables.RUN, tables.RUN.c.id == tables.TASK.c.run)
 )
+
+
+def _taken(dag_id: str, run_id: str) -> store_errors.RecordError:
+    return store_errors.RecordError(f"DAG {dag_id!r} has a run {run_id!r} already: choose another run id")
 
 
 def _free_run_id(connection: sa.Connection, dag_id: str, at: datetime) -> str:

@@ -3,6 +3,7 @@
 import sqlite3
 import threading
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -536,6 +537,25 @@ def test_pods_of_the_version_before_that_have_ended_are_taken_as_reported(url: s
     with store.db.read() as connection:
         assert not sa.inspect(connection).has_table("watch_checkpoint")
     store.close()
+
+
+@pytest.mark.parametrize("run_id", ["mine", None])
+def test_runs_that_are_made_at_once_have_ids_of_their_own(store: Store, run_id: str | None) -> None:
+    """Of callers with one id the first gets its run, and the others are told in words; without an id each gets one."""
+    save(store, dag())
+
+    def create(_: int) -> str:
+        try:
+            return store.create_run("d", run_id=run_id, at=AT).run_id
+        except store_errors.RecordError as error:
+            return str(error)
+
+    with ThreadPoolExecutor(8) as callers:
+        answers = list(callers.map(create, range(8)))
+    if run_id is None:
+        assert len(set(answers)) == len(store.runs("d")) == 8
+    else:
+        assert sorted(answers) == [*["DAG 'd' has a run 'mine' already: choose another run id"] * 7, "mine"]
 
 
 # --- size
