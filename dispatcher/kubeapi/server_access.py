@@ -146,7 +146,11 @@ class Program:
 
     def _run(self) -> exec_plugin.Credentials:
         login = self._login
-        given = exec_plugin.run(self._program, folder=login.folder_of_user, cluster=login.cluster_as_written)
+        cluster = dict(login.cluster_as_written)
+        authority = _authority(login)
+        if authority is not None:  # as client-go: a program is given what the file holds, since its path is ours
+            cluster["certificate-authority-data"] = base64.b64encode(authority).decode()
+        given = exec_plugin.run(self._program, folder=login.folder_of_user, cluster=cluster)
         if given.certificate and given.key and isinstance(self._tls, ssl.SSLContext):
             # Into the context that is in use: connections that are
             # made from now on have the new one, open ones live on.

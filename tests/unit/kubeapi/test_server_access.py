@@ -114,6 +114,24 @@ def test_a_program_gives_the_token(tmp_path: Path) -> None:
     assert access(tmp_path, user={"exec": wanted}).token() == "Bearer me-http"
 
 
+@pytest.mark.parametrize("given", ["by path", "as data"])
+def test_a_program_is_given_the_authority_of_the_cluster(tmp_path: Path, given: str) -> None:
+    """What the file holds, as client-go gives it: a path in our kubeconfig means nothing to it."""
+    authority = "-----BEGIN CERTIFICATE-----"
+    (tmp_path / "ca.pem").write_text(authority)
+    data = base64.b64encode(authority.encode()).decode()
+    cluster = {"certificate-authority": "ca.pem"} if given == "by path" else {"certificate-authority-data": data}
+    body = """
+cluster = json.loads(os.environ["KUBERNETES_EXEC_INFO"])["spec"]["cluster"]
+kind = {"apiVersion": "client.authentication.k8s.io/v1", "kind": "ExecCredential"}
+known = [key for key in cluster if key.startswith("certificate")]
+print(json.dumps({**kind, "status": {"token": "-".join([*known, cluster["certificate-authority-data"]])}}))
+"""
+    wanted = program(tmp_path, body) | {"provideClusterInfo": True}
+    opened = access(tmp_path, user={"exec": wanted}, cluster=cluster)
+    assert opened.token() == f"Bearer certificate-authority-data-{data}"
+
+
 @pytest.mark.parametrize(
     ("body", "words"),
     [
