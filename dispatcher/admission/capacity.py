@@ -45,6 +45,7 @@ class Capacity:
         self._slots = Slots()
         self._needed_mono_s: dict[str, float] = {}
         """Limited key -> when it was needed last."""
+        # One object in one namespace, though pods may be in many: a limit over all of them has no other place.
         self.shared = SharedLimits(
             kube,
             namespace=options.limits_namespace or options.namespaces[0],

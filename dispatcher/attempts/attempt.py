@@ -159,6 +159,7 @@ class Attempt:
     ending: Ending | None = None
     closed: Closed | None = None
     reported: Reported = Reported()
+    # A time and no flag: whether it still counts depends on when this process stood still last.
     owned_mono_s: float = 0.0
     """When it was certain last that no other dispatcher has it; 0 is our own start."""
     is_missing: bool = False

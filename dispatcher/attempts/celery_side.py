@@ -31,6 +31,7 @@ class Started:
     pod: str
     started_at: datetime
     created_at: datetime | None
+    # Celery's side compares it with the end of its last stall: what is older has to be asked for again (D11).
     owned_mono_s: float
 
 
@@ -101,6 +102,7 @@ class Housekept:
     """(failed, value, seconds), as Celery's pools say it."""
 
 
+# By delivery, not by the task's id: two deliveries of one id may be here at once, and a retry has the same id.
 Event = Housekept | Launched | Started | Ended | Dropped | Withdrawn | Found | Owned | Released | Broken
 
 

@@ -86,6 +86,7 @@ class Cleanup:
 
     async def _leave(self, ended: EndedPod) -> None:
         await self._save_log(ended)
+        # Marked though it is left: else the next list would bring it again, and it would be adopted.
         await self._mark_done(ended)
 
     async def _end(self, ended: EndedPod) -> None:

@@ -71,6 +71,7 @@ class Claims:
     async def run(self) -> None:
         """Renews what waits for its pod, until it is cancelled."""
         while True:
+            # A quarter of the lease: one renewal may fail, and the next one be late, before others take us for dead.
             await asyncio.sleep(launch_claim.RENEW_S)
             # Once its pod is known the claim need not be renewed: who finds it looks for the pod first, and adopts it.
             self._ours = {one: ours for one, ours in self._ours.items() if one.state in states.UNLAUNCHED}

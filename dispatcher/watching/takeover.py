@@ -52,6 +52,7 @@ class Takeover:
         await asyncio.sleep(FIRST_AFTER_S)
         while True:
             try:
+                # Soon again where somebody was silent for the first time: the second silence decides.
                 again_s = FIRST_AFTER_S if await self._look() else EVERY_S
             except (errors.ApiError, errors.ApiUnavailable) as error:
                 logger.debug("orphans were not looked for: %s", error)

@@ -63,6 +63,8 @@ def wire(kube: client.KubeClient, shared: Shared, *, limit: int) -> Parts:
     """The parts of one dispatcher; `limit` bounds its pods over all queues."""
     options, owner, attempts = shared.options, shared.owner, shared.attempts
     background, questions = shared.background, shared.questions
+    # Anew with each connection, for it tells what this one has listed. Pods that
+    # were done with are found again, and cleaned up by their stored outcomes.
     seen_pods = SeenPods()
     capacity = Capacity(kube, options=options, owner=owner, own_limit=limit, attempts=attempts, seen_pods=seen_pods)
     cleanup = Cleanup(kube, options=options, background=background)
@@ -77,6 +79,8 @@ def wire(kube: client.KubeClient, shared: Shared, *, limit: int) -> Parts:
         capacity=capacity,
         unknown_pods=UnknownPods(kube, celery=shared.celery, background=background),
     )
+    # Only our own pods: another dispatcher's are its own to watch, and one that
+    # is taken from us leaves the selector, which the watch shows as DELETED.
     watcher = Watcher(kube, selector=selector, handler=handler, seen_pods=seen_pods)
     url, deployment = options.database_url, options.deployment
     return Parts(

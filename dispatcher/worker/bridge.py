@@ -34,6 +34,7 @@ class Bridge:
         # No lock: append and popleft of a deque are atomic. Any thread may write, one alone reads.
         self._events: deque[Event] = deque()
         self._commands: deque[Command] = deque()
+        # Set on the loop's thread alone (`call_soon_threadsafe`): an asyncio.Event is not made for two threads.
         self._commanded = asyncio.Event()
         self._is_hub_woken = self._is_loop_woken = False
         """Whether a wake-up is under way, which finds what was put there before it arrives."""

@@ -121,6 +121,7 @@ class Deliveries:
             task_options=_options_of(self._app.tasks.get(message.name)),
             # Decided once, here: it says whether a launch can be claimed, and whether a missing outcome means anything.
             stores_result=not request.ignore_result and self._questions.stores_results,
+            # Celery looks at it before it hands a request over; here it may wait for hours afterwards.
             expires_at=request.expires,
         )
         held = HeldRequest(

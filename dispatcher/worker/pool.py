@@ -66,6 +66,7 @@ class ApiServerCheck:
 class KubernetesPool(BasePool):
     """One pod per task. `limit` (`--concurrency`) bounds the pods in flight over all queues."""
 
+    # Celery's semaphore admits too many when the pool grows; how many may run is for `Admission` to say.
     uses_semaphore = False
     task_join_will_block = False
 

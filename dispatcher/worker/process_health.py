@@ -152,6 +152,7 @@ class HealthReporter:
             return
         # Before the lock: a writer that waits for it then writes nothing more.
         self._stopped.set()
+        # Behind a write that is under way, which would put the file back.
         with self._writing, contextlib.suppress(OSError):
             if why is not None:
                 self._write(ended=why)
@@ -258,6 +259,7 @@ def failure(error: BaseException | None) -> str | None:
 def is_running(pid: int, *, began: str | None = None) -> bool:
     """Whether this process is there; with `began`, whether it is the one that began then and no later one."""
     try:
+        # Signal 0 is not sent: it only asks. EPERM says that there is such a process, of another user.
         os.kill(pid, 0)
     except ProcessLookupError:
         return False
@@ -301,6 +303,7 @@ class _PartChecker:
 
     def known(self) -> PartHealth:
         """What is known; a check that does not end is an answer, too."""
+        # A copy: the thread that checks may set it to None in between.
         asked_mono_s = self._asked_mono_s
         if self._why is None and asked_mono_s is not None and time.monotonic() - asked_mono_s > self._pace.hangs_s:
             return PartHealth(name=self.part, is_ok=False, since=self._asked_at, why="it does not answer")
