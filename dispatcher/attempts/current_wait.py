@@ -53,7 +53,8 @@ def _of_pod(attempt: Attempt, seen: observation.Observation, now_mono_s: float) 
     kind = wait_rules.kind_of(reason=reason, is_pod=True, is_scheduled=seen.is_scheduled)
     if kind == "start" and attempt.event is not None:
         kind, reason, detail = _with_event(attempt, reason)
-    # From the pod's own times, which an adopted pod brings along: a restart of the dispatcher does not begin it anew.
+    # The wait for a node counts from when the pod was made, which an adopted pod brings along. All others count from
+    # when we first saw that it has a node: before that nothing could have started.
     scheduled_mono_s = None if attempt.sighting is None else attempt.sighting.scheduled_mono_s
     created_mono_s = attempt.pod.created_mono_s
     began_mono_s = created_mono_s if kind == "unschedulable" else scheduled_mono_s or created_mono_s
