@@ -73,7 +73,6 @@ class KubernetesPool(BasePool):
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self._bridge = Bridge(name="podyard-cluster")
-        self._hub: Any = None
         self._housekeeping = housekeeping.Housekeeping(self._bridge)
         self._timers: list[Any] = []
         self._gave_up: str | None = None
@@ -134,14 +133,12 @@ class KubernetesPool(BasePool):
 
     def register_with_event_loop(self, loop: Any) -> None:
         """Hooks the bridge into Celery's event loop; again after each reconnect."""
-        if self._hub is None:
-            loop.call_repeatedly(TURN_S, self._health.turned)
-        self._hub = loop
         loop.add_reader(self._bridge.fileno(), self._on_events)
         # Some releases of Celery drop all timers with a connection, 5.7 keeps them: cancelled first, none runs twice.
         for timer in self._timers:
             timer.cancel()
         self._timers = [
+            loop.call_repeatedly(TURN_S, self._health.turned),
             loop.call_repeatedly(EVERY_S, self._turned),
             loop.call_repeatedly(OUTBOX_S, self._deliveries.turn),
         ]

@@ -23,7 +23,9 @@ return 0
 
 def guard(backend: Any, sending: Sending) -> None:
     """Puts itself before a backend's steps of a chord, once."""
-    if isinstance(vars(backend).get("on_chord_part_return"), _Counted) or "_chord_cleanup_script" in vars(backend):
+    # Celery caches its own script under this name once it has been used: the name alone says nothing.
+    known = (vars(backend).get("on_chord_part_return"), vars(backend).get("_chord_cleanup_script"))
+    if any(isinstance(one, _Counted | _Cleanup) for one in known):
         return
     if isinstance(backend, RedisBackend) and hasattr(backend, "_chord_cleanup_script"):
         backend._chord_part_return_script = _Part(backend, sending)

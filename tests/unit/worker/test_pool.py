@@ -241,6 +241,14 @@ def test_a_reconnect_hooks_in_again_and_leaves_no_timer_twice(world: World) -> N
         timer.call()
 
 
+def test_a_reconnect_that_drops_all_timers_loses_none(world: World) -> None:
+    """As Celery's before 5.7: the health of the process would stand still."""
+    before = len(world.hub.live)
+    world.hub.repeated.clear()
+    world.pool.register_with_event_loop(world.hub)
+    assert len(world.hub.live) == before
+
+
 def test_a_side_that_has_given_up_ends_the_process(world: World) -> None:
     """Whoever started it starts it anew."""
     world.post(Broken(why="KeyError: 'x'"))
