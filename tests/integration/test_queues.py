@@ -11,7 +11,9 @@ from datetime import UTC, datetime
 import pytest
 
 from routing.cli import queuefacts
+from routing.config import settings
 from routing.store import rows
+from routing.worker import celery_app
 from tests import parts
 from tests.integration.halves import Half
 
@@ -36,8 +38,14 @@ def half(tmp_path_factory: pytest.TempPathFactory, valkey_server: parts.Valkey) 
     made.close()
 
 
+def gathered(half: Half, known: settings.Settings) -> tuple[list[queuefacts.Fact], list[str]]:
+    """As `podyard queues list` asks for them."""
+    app = celery_app.build(known, "scheduler")
+    return queuefacts.gather(app, known.router, path=None, open_store=lambda: half.store)
+
+
 def facts(half: Half) -> dict[str, queuefacts.Fact]:
-    found, unknown = queuefacts.gather(half.settings, open_store=lambda: half.store)
+    found, unknown = gathered(half, half.settings)
     assert unknown == []
     return {fact.queue: fact for fact in found}
 
@@ -95,11 +103,10 @@ def _consumer_wait(half: Half, run: rows.RunRow, task_id: str) -> rows.WaitRow |
 
 def test_queues_are_listed_while_broker_and_record_are_away(half: Half) -> None:
     """The rules are there; what is not known is said."""
-    settings = half.settings
-    broker = replace(settings.broker, url="redis://127.0.0.1:1/0")
-    away = type(settings)(**{**vars(settings), "broker": broker})
+    broker = replace(half.settings.broker, url="redis://127.0.0.1:1/0")
+    away = type(half.settings)(**{**vars(half.settings), "broker": broker})
 
-    found, unknown = queuefacts.gather(away, open_store=lambda: half.store)
+    found, unknown = gathered(half, away)
 
     assert [fact.queue for fact in found][:3] == ["kubernetes", "solo", "gpu-*"]
     assert {fact.consumers for fact in found} == {None}

@@ -129,7 +129,7 @@ def test_W3_W9_an_end_that_the_watch_does_not_tell_is_found_within_the_bound(
     """W3: the stream stays open and says nothing. W9: it goes on, and the events of the end are dropped."""
 
     async def story(follower: Follower) -> None:
-        attempt = follower.add(await asyncio.to_thread(create, kubeconfig, f"missed_ends-{row.lower()}", "sleep 0.5"))
+        attempt = follower.add(await asyncio.to_thread(create, kubeconfig, f"missed-end-{row.lower()}", "sleep 0.5"))
         await until(lambda: attempt.started_at)
         if row == "W3":
             faults.silence_watches()

@@ -49,7 +49,7 @@ with kombu.Consumer(channel, queues=wanted, callbacks=[on_message], auto_declare
     try:
         while True:
             hub.run_once()
-    except consumer.connection.connection_errors:
+    except Exception:  # whatever a connection that is cut in the middle of a turn leads to in kombu
         time.sleep(600)  # Celery connects anew, and holds what it has taken meanwhile
 """
 

@@ -190,7 +190,7 @@ class TestRefused:
             ({"gpu": {**KUBERNETES, "max_pods": 0}}, ["'gpu'", "max_pods = 0", "at least 1"]),
             ({"gpu": {**KUBERNETES, "memory_growth": 1}}, ["memory_growth = 1", "above 1"]),
             ({"gpu": {**KUBERNETES, "memory_growth": 1.5}}, ["memory_growth = 1.5", "needs memory_growth_max"]),
-            ({"gpu": {**KUBERNETES, "memory_growth_max": "8 GB"}}, ["'8 GB'", "no quantity"]),
+            ({"gpu": {**KUBERNETES, "memory_growth_max": "8 GB"}}, ["'8 GB'", "is not a quantity"]),
             ({"gpu": {**KUBERNETES, "memory_growth_max": 8}}, ["memory_growth_max = 8", '"8Gi"']),
             ({"gpu": {**KUBERNETES, "avoid_failed_nodes": "yes"}}, ["avoid_failed_nodes = 'yes'", "true or false"]),
             ({"gpu": {**KUBERNETES, "max_pods": -1}}, ["'gpu'", "-1"]),
