@@ -19,13 +19,13 @@ demo: $(VENV)/.has-demo ## a mixed DAG on this machine: some tasks in Celery wor
 	@$(BIN)/podyard demo
 
 # Integration tests wait more than they work: more of them at a time than there are cores.
-JOBS ?= 2
+JOBS ?= 3
 SIDE_BY_SIDE := --dist loadfile --no-loadscope-reorder
 
 quick: $(VENV)/.has-dev ## the tests that need no server: less than a minute
 	@$(BIN)/python -m pytest -n 2 $(SIDE_BY_SIDE) -m 'not processes' tests/unit tests/contract
 
-test: $(VENV)/.has-dev ## every ring of tests, on real parts; JOBS=2 files of tests at a time
+test: $(VENV)/.has-dev ## every ring of tests, on real parts; JOBS=3 files of tests at a time
 	@$(BIN)/python -m pytest -n $(JOBS) $(SIDE_BY_SIDE) --timeout 360
 
 test-oldest: .venv-oldest/.has-dev ## the lower ends of the ranges in pyproject.toml: Celery and kombu 5.6, the client 36
