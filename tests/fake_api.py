@@ -165,6 +165,8 @@ class FakeApi:
         await self._called("read_pod")
         return copy.deepcopy(_found("pods", self.pods, namespace, name))
 
+    find_pod = client.KubeClient.find_pod
+
     async def list_pods(self, namespace: str | None, *, selector: str) -> client.PodList:
         await self._called("list_pods")
         return client.PodList(pods=self._selected(namespace, selector), resource_version=str(self._version))

@@ -80,6 +80,15 @@ class KubeClient:
         request = Request(verb="get", method="GET", path=_path("pods", namespace, name))
         return await self._call(request, lambda body: answers.pod(body, namespace=namespace, name=name))
 
+    async def find_pod(self, namespace: str, name: str) -> dict[str, Any] | None:
+        """One pod, or None where there is none. Raises ApiError as `read_pod` does, but for 404."""
+        try:
+            return await self.read_pod(namespace, name)
+        except errors.ApiError as error:
+            if error.status == 404:
+                return None
+            raise
+
     async def list_pods(self, namespace: str | None, *, selector: str) -> PodList:
         """All pods that match, read in pages; `namespace` None reads the whole cluster."""
         pods: list[dict[str, Any]] = []

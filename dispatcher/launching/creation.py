@@ -116,13 +116,8 @@ class Creation:
 
     async def _pod_in_doubt(self, attempt: Attempt) -> Mapping[str, Any] | None:
         """The pod that a create without an answer may have made; None where it made none."""
-        try:
-            pod = await self._client.read_pod(attempt.namespace, attempt.pod.name)
-        except errors.ApiError as error:
-            if error.status == 404:
-                return None
-            raise
-        return pod if labels.key_of(pod) == attempt.key else None
+        pod = await self._client.find_pod(attempt.namespace, attempt.pod.name)
+        return pod if pod is not None and labels.key_of(pod) == attempt.key else None
 
     async def _do(self, attempt: Attempt, step: Step) -> None:
         """What the result backend says to it."""

@@ -153,13 +153,8 @@ class Deadlines:
 
     async def _read(self, attempt: Attempt) -> Mapping[str, Any] | None:
         """The pod of an attempt; None where there is none, or another one of its name."""
-        try:
-            pod = await self._client.read_pod(attempt.namespace, attempt.pod.name)
-        except errors.ApiError as error:
-            if error.status == 404:
-                return None
-            raise
-        return pod if sightings.is_of(attempt, pod) else None
+        pod = await self._client.find_pod(attempt.namespace, attempt.pod.name)
+        return pod if pod is not None and sightings.is_of(attempt, pod) else None
 
     async def _save_log(self, attempt: Attempt, epilogue: tuple[str, ...]) -> None:
         """Init containers may have printed something."""

@@ -132,14 +132,9 @@ class LostPods:
 
     async def _pod_of(self, row: PodRow) -> Mapping[str, Any] | None:
         """The pod of a row; None where it is gone, or its name is another's."""
-        try:
-            pod: Mapping[str, Any] = await self._client.read_pod(row.namespace, row.name)
-        except errors.ApiError as error:
-            if error.status == 404:
-                return None
-            raise
+        pod = await self._client.find_pod(row.namespace, row.name)
         # By uid: a launch that was requeued has the same name, and is not the pod that this row is about.
-        return None if row.uid is not None and pod["metadata"]["uid"] != row.uid else pod
+        return pod if pod is not None and row.uid in (None, pod["metadata"]["uid"]) else None
 
     async def _end(self, row: PodRow) -> None:
         try:

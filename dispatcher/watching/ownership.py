@@ -7,7 +7,7 @@ owner label says, and reported its outcome, after which the pod is deleted. On t
 import asyncio
 import logging
 
-from dispatcher import errors, retry
+from dispatcher import retry
 from dispatcher.attempts.attempt import Attempt
 from dispatcher.attempts.celery_side import Questions
 from dispatcher.kubeapi import client
@@ -46,11 +46,6 @@ class Ownership:
         # No pod has been seen of it: another dispatcher may have reported it all the same.
         if attempt.pod.uid is None:
             return None
-        try:
-            pod = await self._client.read_pod(attempt.namespace, attempt.pod.name)
-        except errors.ApiError as error:
-            if error.status == 404:
-                return None
-            raise
+        pod = await self._client.find_pod(attempt.namespace, attempt.pod.name)
         # Another pod of the name belongs to a later launch of it, and says nothing about this one.
-        return labels.owner_of(pod) if pod["metadata"]["uid"] == attempt.pod.uid else None
+        return labels.owner_of(pod) if pod is not None and pod["metadata"]["uid"] == attempt.pod.uid else None
